@@ -1,0 +1,91 @@
+//! What can go wrong, as values that a caller can match on.
+//!
+//! Variants state facts, with both values where two disagree. What was being done is said by the
+//! context that the operations add (`Packing my-skill: …`).
+
+use std::io;
+
+/// Result of a library function that a caller may want to tell apart.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the library distinguishes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Text that is not an image reference.
+    #[error("invalid reference {input:?}: {reason}")]
+    InvalidReference {
+        /// What was given.
+        input: String,
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// No image of that name or digest, in the places that were looked in.
+    #[error("image not found: {0}")]
+    ImageNotFound(String),
+    /// Stored bytes that are not what their digest, size or format says.
+    #[error("{object} is damaged: {reason}")]
+    Damaged {
+        /// The file or blob.
+        object: String,
+        /// How it shows.
+        reason: String,
+    },
+    /// An entry of a skill or of an archive that is refused.
+    #[error("{entry}: {reason}")]
+    RefusedEntry {
+        /// Its path, relative to the skill.
+        entry: String,
+        /// Why it is refused.
+        reason: String,
+        /// The remedy, as a sentence or a command.
+        hint: Option<String>,
+    },
+    /// A bound that protects the host.
+    #[error("{what} exceeds the limit of {limit}")]
+    LimitExceeded {
+        /// What was counted, with its unit.
+        what: String,
+        /// The limit, with its unit.
+        limit: String,
+        /// The flag that raises it.
+        flag: &'static str,
+    },
+    /// A skill whose card or `SKILL.md` has errors; the findings were reported apart.
+    #[error("validation failed with {0} error(s)")]
+    Invalid(usize),
+    /// Something that cannot be done here, with a remedy.
+    #[error("{reason}")]
+    Unavailable {
+        /// What is missing or in the way.
+        reason: String,
+        /// The remedy, as a sentence or a command.
+        hint: Option<String>,
+    },
+    /// An input or output error on a named object.
+    #[error("{object}: {source}")]
+    Io {
+        /// The path or stream.
+        object: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Returns what the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::RefusedEntry { hint, .. } | Self::Unavailable { hint, .. } => hint.clone(),
+            Self::LimitExceeded { flag, .. } => Some(format!("raise it with {flag}")),
+            Self::Damaged { .. } => Some("skillctl fsck lists everything that is damaged".into()),
+            _ => None,
+        }
+    }
+
+    /// Returns a function for `map_err` that names the object of an I/O error.
+    pub fn io(object: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let object = object.into();
+        move |source| Self::Io { object, source }
+    }
+}

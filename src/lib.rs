@@ -1,0 +1,10 @@
+//! Skills for AI agents as OCI images: build, keep, load and mount them.
+//!
+//! The binary `skillctl` is a thin shell around this library. Dependencies go one way:
+//! `cli -> ops -> store -> core`.
+//!
+//! * Core, pure: [`error`], [`finding`], [`limits`]
+
+pub mod error;
+pub mod finding;
+pub mod limits;

@@ -1,0 +1,2 @@
+//! The `skillctl` binary: everything is in the library.
+fn main() {}
