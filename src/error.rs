@@ -20,6 +20,9 @@ pub enum Error {
         /// Which rule it breaks.
         reason: String,
     },
+    /// A word that is not a lifecycle state.
+    #[error("invalid lifecycle state: {0:?}")]
+    InvalidState(String),
     /// No image of that name or digest, in the places that were looked in.
     #[error("image not found: {0}")]
     ImageNotFound(String),

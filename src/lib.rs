@@ -3,8 +3,10 @@
 //! The binary `skillctl` is a thin shell around this library. Dependencies go one way:
 //! `cli -> ops -> store -> core`.
 //!
-//! * Core, pure: [`error`], [`finding`], [`limits`]
+//! * Core, pure: [`error`], [`finding`], [`limits`], [`reference`], [`lifecycle`]
 
 pub mod error;
 pub mod finding;
+pub mod lifecycle;
 pub mod limits;
+pub mod reference;
