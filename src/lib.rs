@@ -7,6 +7,9 @@
 
 pub mod error;
 pub mod finding;
+pub mod image;
 pub mod lifecycle;
 pub mod limits;
+pub mod output;
 pub mod reference;
+pub mod store;

@@ -1,0 +1,285 @@
+//! A skill card as an OCI image, and back: annotations, labels, config and manifest.
+//!
+//! Keys and values are those of the Go `skillctl`; the labels are ours, so that `podman images --filter label=…` and CRI
+//! tools see what a skill is. Everything here is a pure function: the same card and layer give the same bytes.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::{Descriptor, ImageManifest, MediaType};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::lifecycle::State;
+
+/// The lifecycle state; that it is there is what makes an image a skill for the Go tool and for catalogs.
+pub const STATUS: &str = "io.skillimage.status";
+/// The canonical name, which the title hides when there is a display name. Ours, and of the config labels.
+pub const NAME: &str = "io.skillimage.name";
+/// The namespace, also as a label.
+pub const NAMESPACE: &str = "io.skillimage.namespace";
+/// A JSON array of strings.
+pub const TAGS: &str = "io.skillimage.tags";
+/// Which agents or models the skill works with.
+pub const COMPATIBILITY: &str = "io.skillimage.compatibility";
+/// Number of words of `SKILL.md` without its front matter.
+pub const WORDCOUNT: &str = "io.skillimage.wordcount";
+/// The tools that the skill may use without asking.
+pub const ALLOWED_TOOLS: &str = "io.skillimage.allowed-tools";
+
+/// `org.opencontainers.image.*`, the predefined annotation keys of the image specification.
+pub mod oci {
+    /// Display name, or name.
+    pub const TITLE: &str = "org.opencontainers.image.title";
+    /// First 256 bytes of the description.
+    pub const DESCRIPTION: &str = "org.opencontainers.image.description";
+    /// Version.
+    pub const VERSION: &str = "org.opencontainers.image.version";
+    /// `Name <email>, Name2`.
+    pub const AUTHORS: &str = "org.opencontainers.image.authors";
+    /// License.
+    pub const LICENSES: &str = "org.opencontainers.image.licenses";
+    /// Namespace.
+    pub const VENDOR: &str = "org.opencontainers.image.vendor";
+    /// RFC 3339 date.
+    pub const CREATED: &str = "org.opencontainers.image.created";
+    /// Where the source is.
+    pub const SOURCE: &str = "org.opencontainers.image.source";
+    /// Commit of the source.
+    pub const REVISION: &str = "org.opencontainers.image.revision";
+    /// Home page.
+    pub const URL: &str = "org.opencontainers.image.url";
+    /// Documentation.
+    pub const DOCUMENTATION: &str = "org.opencontainers.image.documentation";
+}
+
+/// Which media types an image gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// `application/vnd.oci.image.*`: what runtimes mount.
+    #[default]
+    Standard,
+    /// `application/vnd.redhat.agentskill.*`: what oc-mirror recognises; such an image cannot be loaded into containers-storage.
+    Redhat,
+}
+
+impl Profile {
+    /// Returns the profile of a name, in any case and with spaces around it, as the Go tool reads it.
+    ///
+    /// # Errors
+    /// In the Go tool's words.
+    pub fn parse(name: &str) -> std::result::Result<Self, String> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "standard" | "" => Ok(Self::Standard),
+            "redhat" => Ok(Self::Redhat),
+            _ => Err(format!(
+                "unknown media type profile: {name:?} (valid: standard, redhat)"
+            )),
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Self::Standard => "application/vnd.oci.image.config.v1+json",
+            Self::Redhat => "application/vnd.redhat.agentskill.config.v1+json",
+        }
+    }
+
+    fn layer(self) -> &'static str {
+        match self {
+            Self::Standard => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Redhat => "application/vnd.redhat.agentskill.layer.v1.tar+gzip",
+        }
+    }
+}
+
+/// Digest and size of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// `sha256:…`
+    pub digest: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// Returns the bytes of the image config.
+///
+/// It has no `created` and no history, so that the image ID depends on content and card alone; the platform is
+/// linux/amd64 on every host, as the Go tool writes it and as runtimes mount it everywhere.
+pub fn config(labels: &BTreeMap<String, String>, diff_id: &str) -> Vec<u8> {
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+    });
+    config.to_string().into_bytes()
+}
+
+/// Returns the bytes of the manifest of one layer.
+pub fn manifest(
+    profile: Profile,
+    config: &Blob,
+    layer: &Blob,
+    annotations: &BTreeMap<String, String>,
+) -> Vec<u8> {
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageManifest.to_string(),
+        "config": {"mediaType": profile.config(), "digest": config.digest, "size": config.size},
+        "layers": [{"mediaType": profile.layer(), "digest": layer.digest, "size": layer.size}],
+        "annotations": annotations,
+    });
+    manifest.to_string().into_bytes()
+}
+
+/// Returns the index entry of a manifest, with a copy of its annotations so that listing reads one file.
+pub fn index_entry(manifest: &Blob, annotations: &BTreeMap<String, String>) -> Value {
+    json!({
+        "mediaType": MediaType::ImageManifest.to_string(),
+        "digest": manifest.digest,
+        "size": manifest.size,
+        "annotations": annotations,
+    })
+}
+
+/// Returns the labels of the config: the annotations that no promotion and no clock changes.
+pub fn labels(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let constant = |key: &str| {
+        matches!(key, NAME | NAMESPACE)
+            || (key.starts_with("org.opencontainers.image.") && key != oci::CREATED)
+    };
+    annotations
+        .iter()
+        .filter(|(key, _)| constant(key))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
+}
+
+/// What a manifest says of the skill in it.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// All annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The layers, in order.
+    pub layers: Vec<Descriptor>,
+    /// The config.
+    pub config: Descriptor,
+}
+
+impl Info {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the bytes are not an image manifest; an index is named as such.
+    pub fn parse(bytes: &[u8], object: &str) -> Result<Self> {
+        let damaged = |reason: String| Error::Damaged {
+            object: object.to_owned(),
+            reason,
+        };
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+        if value.get("manifests").is_some() {
+            return Err(damaged(
+                "it is an image index, and an image manifest is expected".into(),
+            ));
+        }
+        let manifest: ImageManifest = serde_json::from_value(value)
+            .map_err(|e| damaged(format!("it is no image manifest: {e}")))?;
+        Ok(Self {
+            annotations: manifest
+                .annotations()
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            layers: manifest.layers().clone(),
+            config: manifest.config().clone(),
+        })
+    }
+
+    /// Returns an annotation, empty where there is none.
+    pub fn get(&self, key: &str) -> &str {
+        self.annotations.get(key).map_or("", String::as_str)
+    }
+
+    /// Returns the lifecycle state, where there is a valid one.
+    pub fn state(&self) -> Option<State> {
+        self.get(STATUS).parse().ok()
+    }
+
+    /// Returns whether containers-storage takes it: it refuses oc-mirror's media types.
+    pub fn is_loadable(&self) -> bool {
+        self.config.media_type() == &MediaType::ImageConfig
+    }
+
+    /// Returns the sum of the sizes of the layers, in bytes.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(Descriptor::size).sum()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn annotations() -> BTreeMap<String, String> {
+        [
+            (NAME, "hr"),
+            (NAMESPACE, "acme"),
+            (oci::VERSION, "1.0.0"),
+            (oci::CREATED, "1970-01-01T00:00:00Z"),
+            (STATUS, "draft"),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+    }
+
+    #[test]
+    fn labels_leave_out_what_changes() {
+        let labels = labels(&annotations());
+        assert_eq!(
+            labels.keys().map(String::as_str).collect::<Vec<_>>(),
+            [NAME, NAMESPACE, oci::VERSION]
+        );
+    }
+
+    #[test]
+    fn manifests_are_what_other_readers_parse() {
+        let config = Blob {
+            digest: format!("sha256:{}", "1".repeat(64)),
+            size: 2,
+        };
+        let layer = Blob {
+            digest: format!("sha256:{}", "2".repeat(64)),
+            size: 7,
+        };
+        for (profile, loadable) in [(Profile::Standard, true), (Profile::Redhat, false)] {
+            let bytes = manifest(profile, &config, &layer, &annotations());
+            let info = Info::parse(&bytes, "test").unwrap();
+            assert_eq!(
+                (info.state(), info.size(), info.is_loadable()),
+                (Some(State::Draft), 7, loadable)
+            );
+            assert_eq!(info.annotations, annotations());
+        }
+    }
+
+    #[test]
+    fn an_index_is_named() {
+        let error = Info::parse(br#"{"schemaVersion":2,"manifests":[]}"#, "blob x").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "blob x is damaged: it is an image index, and an image manifest is expected"
+        );
+    }
+
+    #[test]
+    fn profiles_are_named_as_in_go() {
+        assert_eq!(Profile::parse(" RedHat "), Ok(Profile::Redhat));
+        assert_eq!(
+            Profile::parse("x"),
+            Err("unknown media type profile: \"x\" (valid: standard, redhat)".into())
+        );
+    }
+}

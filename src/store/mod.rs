@@ -1,0 +1,3 @@
+//! Where images are: the store (an OCI layout) and containers-storage.
+
+pub mod layout;
