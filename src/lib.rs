@@ -10,6 +10,7 @@ pub mod finding;
 pub mod image;
 pub mod lifecycle;
 pub mod limits;
+pub mod ops;
 pub mod output;
 pub mod reference;
 pub mod store;

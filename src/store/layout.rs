@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
+use chrono::{DateTime, Utc};
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::image::{Descriptor, ImageIndex, MediaType};
 use ocidir::{OciDir, OciRead as _};
@@ -345,6 +346,18 @@ impl Layout {
         blob.read_to_end(&mut bytes)
             .map_err(|e| unwrap_damaged(e, &object))?;
         Ok(bytes)
+    }
+
+    /// Returns when the store got the blob; `None` where it is not there.
+    pub fn written_at(&self, digest: &str) -> Option<DateTime<Utc>> {
+        let hex = digest.strip_prefix("sha256:")?;
+        let modified = self
+            .dir()
+            .metadata(format!("{BLOBS}/{hex}"))
+            .ok()?
+            .modified()
+            .ok()?;
+        Some(modified.into_std().into())
     }
 
     fn scratch_file(&self) -> Result<BlobWriter<'_>> {

@@ -1,3 +1,162 @@
 //! Where images are: the store (an OCI layout) and containers-storage.
+//!
+//! Tag, digest and state are resolved in the store and never from containers-storage, which keeps one record per image
+//! ID and so shows one state for all tags of one content.
 
 pub mod layout;
+
+use crate::error::{Error, Result};
+use crate::image::Info;
+use crate::reference::{Reference, is_digest};
+use layout::{Entry, Layout};
+
+/// Fewest hexadecimal digits of a digest that name an image: what `list` shows.
+const SHORT_DIGEST: usize = 12;
+
+/// A skill image of the store.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The index entry.
+    pub entry: Entry,
+    /// Its manifest, as stored.
+    pub manifest: Vec<u8>,
+    /// The manifest, read.
+    pub info: Info,
+}
+
+/// Returns the entry that `text` names: the exact name, the same without `localhost/` or with `:latest`, a digest, or
+/// the first 12 or more digits of one.
+///
+/// # Errors
+/// [`Error::ImageNotFound`]; [`Error::InvalidReference`] where the text could name nothing.
+pub fn find(entries: &[Entry], text: &str) -> Result<Entry> {
+    if let Some(entry) = entries.iter().find(|e| e.name.as_deref() == Some(text)) {
+        return Ok(entry.clone());
+    }
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    if hex.len() >= SHORT_DIGEST && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if let Some(entry) = find_digest(entries, hex)? {
+            return Ok(entry);
+        }
+    }
+    if is_digest(text) {
+        return Err(Error::ImageNotFound(text.to_owned()));
+    }
+    let reference = text.parse::<Reference>()?.or_latest();
+    entries
+        .iter()
+        .find(|entry| {
+            entry
+                .name
+                .as_deref()
+                .is_some_and(|name| names(name, entry.digest(), &reference))
+        })
+        .cloned()
+        .ok_or_else(|| Error::ImageNotFound(text.to_owned()))
+}
+
+fn find_digest(entries: &[Entry], hex: &str) -> Result<Option<Entry>> {
+    let mut matches = entries
+        .iter()
+        .filter(|e| e.digest()["sha256:".len()..].starts_with(hex));
+    let Some(first) = matches.next() else {
+        return Ok(None);
+    };
+    if matches.any(|other| other.digest() != first.digest()) {
+        return Err(Error::InvalidReference {
+            input: hex.to_owned(),
+            reason: "several digests begin so".into(),
+        });
+    }
+    Ok(Some(first.clone()))
+}
+
+/// Returns whether the entry `name` with `digest` is what `reference` asks for.
+fn names(name: &str, digest: &str, reference: &Reference) -> bool {
+    let Ok(own) = name.parse::<Reference>() else {
+        return false;
+    };
+    let own = own.or_latest();
+    match (reference.digest(), reference.tag()) {
+        (Some(wanted), Some(_)) => {
+            own.name() == reference.name() && own.tag() == reference.tag() && digest == wanted
+        }
+        (Some(wanted), None) => own.name() == reference.name() && digest == wanted,
+        (None, _) => own == *reference,
+    }
+}
+
+/// Finds an image in the store and reads its manifest.
+///
+/// # Errors
+/// As [`find`]; [`Error::Damaged`] if the manifest is not what the entry says.
+pub fn open(layout: &Layout, text: &str) -> Result<Found> {
+    read(layout, find(&layout.entries()?, text)?)
+}
+
+/// Reads the manifest of an entry.
+///
+/// # Errors
+/// [`Error::Damaged`] if it is not what the entry says.
+pub fn read(layout: &Layout, entry: Entry) -> Result<Found> {
+    let manifest = layout.read_json(&entry.descriptor)?;
+    let object = entry
+        .name
+        .clone()
+        .unwrap_or_else(|| entry.digest().to_owned());
+    let info = Info::parse(&manifest, &object)?;
+    Ok(Found {
+        entry,
+        manifest,
+        info,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, fill: char) -> Entry {
+        let digest = format!("sha256:{}", fill.to_string().repeat(64));
+        let json = serde_json::json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1});
+        Entry {
+            name: Some(name.to_owned()),
+            descriptor: serde_json::from_value(json).unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_digests_and_short_digests_are_found() {
+        let entries = [
+            entry("acme/hr:1.0.0", 'a'),
+            entry("localhost/acme/legal:2", 'b'),
+            entry("quay.io/o/n:latest", 'c'),
+            entry("Odd Name", 'd'),
+        ];
+        let full = format!("acme/hr:1.0.0@sha256:{}", "a".repeat(64));
+        let cases = [
+            ("acme/hr:1.0.0", 'a'),
+            ("localhost/acme/hr:1.0.0", 'a'),
+            ("acme/legal:2", 'b'),
+            ("quay.io/o/n", 'c'),
+            ("Odd Name", 'd'),
+            ("cccccccccccc", 'c'),
+            (&full, 'a'),
+        ];
+        for (text, fill) in cases {
+            assert_eq!(
+                find(&entries, text).unwrap().digest(),
+                format!("sha256:{}", fill.to_string().repeat(64)),
+                "{text}"
+            );
+        }
+        let wrong = format!("acme/hr:1.0.0@sha256:{}", "b".repeat(64));
+        for text in ["acme/hr", &wrong, "ddddddddddde"] {
+            assert!(
+                matches!(find(&entries, text), Err(Error::ImageNotFound(_))),
+                "{text}"
+            );
+        }
+    }
+}

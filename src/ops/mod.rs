@@ -1,0 +1,8 @@
+//! One file per verb: data in, data out. Nothing here prints, exits or reads the environment.
+
+pub mod fsck;
+pub mod inspect;
+pub mod list;
+pub mod prune;
+pub mod remove;
+pub mod tag;
