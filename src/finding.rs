@@ -34,3 +34,45 @@ pub struct Finding {
     /// What to do about it.
     pub remedy: String,
 }
+
+impl Finding {
+    /// Returns a finding about a file as a whole, that stops a build.
+    pub fn error(file: &str, rule: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            line: None,
+            column: None,
+            rule,
+            severity: Severity::Error,
+            field: "(root)".into(),
+            message: message.into(),
+            remedy: String::new(),
+        }
+    }
+
+    /// Returns a finding about a file as a whole, that stops a build with `--strict` only.
+    pub fn warning(file: &str, rule: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(file, rule, message) }
+    }
+
+    /// Sets where it is, both numbers from 1.
+    #[must_use]
+    pub fn at(mut self, line: usize, column: usize) -> Self {
+        (self.line, self.column) = (Some(line), Some(column));
+        self
+    }
+
+    /// Sets which field it is about.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = field.into();
+        self
+    }
+
+    /// Sets what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+}
