@@ -1,0 +1,34 @@
+//! Layers: a directory packed the same way everywhere, and archives unpacked without trusting them.
+//!
+//! * [`pack`]: walk (`walk`, what is left out: `exclude`), tar (`header`), compress and hash (`compress`), in one pass.
+//! * [`unpack`], and [`read`] for those who want the content only: inflate and hash (`stream`), check every entry
+//!   (`archive`, `names`), write beneath a descriptor and publish by rename (`unpack`).
+
+mod archive;
+mod bounds;
+mod compress;
+mod exclude;
+mod header;
+mod names;
+mod pack;
+mod pax;
+mod stream;
+mod unpack;
+mod walk;
+
+pub use archive::{Content, Entry, Kind};
+pub use exclude::{CREDENTIALS, IGNORE_FILE, JUNK, VERSION_CONTROL};
+pub use pack::{PackOptions, Packed, pack};
+pub use stream::{Encoding, Expected};
+pub use unpack::{UnpackOptions, Unpacked, read, unpack};
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests_hostile;
+#[cfg(test)]
+mod tests_pack;
+#[cfg(test)]
+mod tests_unpack;
+#[cfg(test)]
+mod tests_walk;
