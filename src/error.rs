@@ -35,7 +35,7 @@ pub enum Error {
         reason: String,
     },
     /// An entry of a skill or of an archive that is refused.
-    #[error("{entry}: {reason}")]
+    #[error("{entry} {reason}")]
     RefusedEntry {
         /// Its path, relative to the skill.
         entry: String,
@@ -54,9 +54,6 @@ pub enum Error {
         /// The flag that raises it.
         flag: &'static str,
     },
-    /// A skill whose card or `SKILL.md` has errors; the findings were reported apart.
-    #[error("validation failed with {0} error(s)")]
-    Invalid(usize),
     /// Something that cannot be done here, with a remedy.
     #[error("{reason}")]
     Unavailable {
@@ -66,12 +63,12 @@ pub enum Error {
         hint: Option<String>,
     },
     /// An input or output error on a named object.
-    #[error("{object}: {source}")]
+    #[error("{object}: {cause}")]
     Io {
         /// The path or stream.
         object: String,
-        /// The cause.
-        source: io::Error,
+        /// The cause. Part of the text, so that no chain prints it a second time.
+        cause: io::Error,
     },
 }
 
@@ -81,14 +78,20 @@ impl Error {
         match self {
             Self::RefusedEntry { hint, .. } | Self::Unavailable { hint, .. } => hint.clone(),
             Self::LimitExceeded { flag, .. } => Some(format!("raise it with {flag}")),
+            Self::ImageNotFound(_) => Some("skillctl list shows what is there".into()),
             Self::Damaged { .. } => Some("skillctl fsck lists everything that is damaged".into()),
             _ => None,
         }
     }
 
+    /// Returns the error for stored bytes that are not what they should be.
+    pub fn damaged(object: impl ToString, reason: impl ToString) -> Self {
+        Self::Damaged { object: object.to_string(), reason: reason.to_string() }
+    }
+
     /// Returns a function for `map_err` that names the object of an I/O error.
     pub fn io(object: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let object = object.into();
-        move |source| Self::Io { object, source }
+        move |cause| Self::Io { object, cause }
     }
 }

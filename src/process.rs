@@ -1,0 +1,551 @@
+//! Runs a child program (skopeo, podman) and keeps its last words.
+//!
+//! No shell, standard input empty, `LC_ALL=C`, output captured up to a bound. Each child leads its own process group, so
+//! that what it forked ends with it on a timeout or a cancellation: SIGTERM first, SIGKILL after [`GRACE`]. A terminal's
+//! Ctrl-C therefore reaches only us, and the shell turns it into [`Cancel`]. Should we die without that, the pipes close
+//! and the child ends at its next line of output; safe Rust has nothing stronger (`PR_SET_PDEATHSIG` needs `pre_exec`).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result};
+
+/// How long a child may tidy up after SIGTERM. skopeo and podman release their locks at once; this only bounds a stuck one.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// Bound on `--version`, which takes 30 ms.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Standard output kept when the caller names no bound: `podman info` of a large host is below 100 KiB.
+pub const STDOUT_LIMIT: usize = 4 << 20;
+/// Standard error kept, from its end: some hundred lines, of which one is shown.
+const STDERR_TAIL: usize = 16 << 10;
+/// How often a running child is looked at; an exit is noticed at once, because its pipes close.
+const TICK: Duration = Duration::from_millis(20);
+/// How long output is awaited after the exit, for a descendant that inherited the pipes (podman's pause process).
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// A request to stop, shared by whoever may make it and all who wait.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks everything that holds a clone to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether a stop was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Returns the flag itself, which is all that a signal handler may touch.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
+    }
+}
+
+/// Where the container tools are, and how this system installs them.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// Name or path of skopeo.
+    pub skopeo: PathBuf,
+    /// Name or path of podman.
+    pub podman: PathBuf,
+    /// The command that installs a package here, such as `dnf install`.
+    pub installer: Option<String>,
+    /// Ends every child.
+    pub cancel: Cancel,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { skopeo: "skopeo".into(), podman: "podman".into(), installer: None, cancel: Cancel::default() }
+    }
+}
+
+impl Tools {
+    /// Returns a process that runs skopeo.
+    pub fn skopeo(&self) -> Process {
+        self.process(&self.skopeo, "skopeo")
+    }
+
+    /// Returns a process that runs podman.
+    pub fn podman(&self) -> Process {
+        self.process(&self.podman, "podman")
+    }
+
+    /// Returns the error for a tool that is not there.
+    pub fn missing(&self, name: &str) -> Error {
+        missing(name, self.installer.as_deref().map(|i| format!("{i} {name}")))
+    }
+
+    fn process(&self, program: &Path, package: &str) -> Process {
+        let mut process = Process::new(program);
+        process.name = package.to_owned();
+        process.cancel = Some(self.cancel.clone());
+        process.hint = self.installer.as_deref().map(|i| format!("{i} {package}"));
+        process
+    }
+}
+
+fn missing(name: &str, hint: Option<String>) -> Error {
+    Error::Unavailable { reason: format!("{name} is not installed"), hint }
+}
+
+/// A version of a tool: major, minor, patch.
+pub type Version = (u64, u64, u64);
+
+/// Returns the version of a tool of containers/: the third word of `NAME version 4.3.1`.
+pub fn version(process: &Process) -> Option<Version> {
+    let output = process.clone().arg("--version").timeout(VERSION_TIMEOUT).run().ok()?;
+    parse_version(&String::from_utf8_lossy(&output))
+}
+
+fn parse_version(text: &str) -> Option<Version> {
+    let mut numbers = text.split_whitespace().nth(2)?.split(['.', '-', '+', '~']).map(|part| part.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)))
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It exited with this status.
+    Exit(i32),
+    /// A signal that we did not send ended it.
+    Signal(i32),
+    /// We ended it after this time.
+    TimedOut(Duration),
+    /// We ended it because [`Cancel`] asked.
+    Cancelled,
+}
+
+/// What a child left behind.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub end: End,
+    /// Its standard output, up to the bound.
+    pub stdout: Vec<u8>,
+    /// Whether there was more.
+    pub truncated: bool,
+    /// The end of its standard error.
+    pub stderr: String,
+    program: String,
+}
+
+impl Output {
+    /// Returns whether it exited with 0.
+    pub fn success(&self) -> bool {
+        self.end == End::Exit(0)
+    }
+
+    /// Returns `program: last words`, or how it ended where it said nothing.
+    pub fn reason(&self) -> String {
+        let said = match self.end {
+            End::TimedOut(after) => format!("not finished after {} s", after.as_secs()),
+            End::Cancelled => "interrupted".to_owned(),
+            End::Exit(code) => last_words(&self.stderr).unwrap_or_else(|| format!("exit status {code}")),
+            End::Signal(signal) => format!("ended by signal {signal}"),
+        };
+        format!("{}: {said}", self.program)
+    }
+
+    /// Returns the failure as an error without a hint.
+    pub fn error(&self) -> Error {
+        Error::Unavailable { reason: self.reason(), hint: None }
+    }
+}
+
+/// A program that is to be run, with its arguments and bounds.
+#[derive(Debug, Clone)]
+pub struct Process {
+    program: PathBuf,
+    /// What messages call it, wherever it is.
+    name: String,
+    args: Vec<OsString>,
+    env: Vec<(String, OsString)>,
+    timeout: Option<Duration>,
+    stdout_limit: usize,
+    cancel: Option<Cancel>,
+    hint: Option<String>,
+}
+
+impl Process {
+    /// Returns a process that runs `program`, found in `PATH` unless it has a slash.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let program = program.into();
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        Self {
+            program,
+            name,
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: None,
+            stdout_limit: STDOUT_LIMIT,
+            cancel: None,
+            hint: None,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable in the child's environment, which is otherwise ours.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((key.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Ends the child after this time.
+    #[must_use]
+    pub fn timeout(mut self, after: Duration) -> Self {
+        self.timeout = Some(after);
+        self
+    }
+
+    /// Bounds the standard output that is kept; the rest is read and dropped.
+    #[must_use]
+    pub fn stdout_limit(mut self, bytes: usize) -> Self {
+        self.stdout_limit = bytes;
+        self
+    }
+
+    /// Ends the child when asked.
+    #[must_use]
+    pub fn cancel(mut self, cancel: &Cancel) -> Self {
+        self.cancel = Some(cancel.clone());
+        self
+    }
+
+    /// Sets the hint for a program that is not there.
+    #[must_use]
+    pub fn install_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Runs it and returns its standard output.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] with its last words when it fails, prints more than the bound, or is not installed.
+    pub fn run(&self) -> Result<Vec<u8>> {
+        let output = self.output()?;
+        if !output.success() {
+            return Err(output.error());
+        }
+        if output.truncated {
+            let reason = format!("{}: more than {} bytes of output", self.name.as_str(), self.stdout_limit);
+            return Err(Error::Unavailable { reason, hint: None });
+        }
+        Ok(output.stdout)
+    }
+
+    /// Runs it and returns how it ended, whatever that is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] when it is not installed.
+    pub fn output(&self) -> Result<Output> {
+        self.try_output()?.ok_or_else(|| missing(self.name.as_str(), self.hint.clone()))
+    }
+
+    /// Runs it like [`Self::output`]; `None` when it is not installed.
+    pub fn try_output(&self) -> Result<Option<Output>> {
+        let mut child = match self.command().spawn() {
+            Ok(child) => child,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(self.program.display().to_string())(e)),
+        };
+        let (done, readers) = mpsc::channel();
+        let stdout = capture(child.stdout.take(), Keep::Head(self.stdout_limit), done.clone());
+        let stderr = capture(child.stderr.take(), Keep::Tail(STDERR_TAIL), done);
+        let end = self.wait(&mut child, &readers).map_err(Error::io(self.name.as_str()))?;
+        let (stdout, truncated) = stdout.take();
+        let stderr = String::from_utf8_lossy(&stderr.take().0).into_owned();
+        Ok(Some(Output { end, stdout, truncated, stderr, program: self.name.clone() }))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+    }
+
+    fn wait(&self, child: &mut Child, readers: &Receiver<()>) -> io::Result<End> {
+        let deadline = self.timeout.and_then(|t| Some((Instant::now().checked_add(t)?, t)));
+        let mut open = true;
+        loop {
+            if open {
+                open = readers.recv_timeout(TICK) != Err(RecvTimeoutError::Disconnected);
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if let Some(status) = child.try_wait()? {
+                if open {
+                    // Nothing to do about what a descendant keeps open: what was written so far is there.
+                    let _ = readers.recv_timeout(DRAIN);
+                }
+                return Ok(ended(status));
+            }
+            if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
+                return terminate(child).map(|()| End::Cancelled);
+            }
+            if let Some((at, after)) = deadline
+                && Instant::now() >= at
+            {
+                return terminate(child).map(|()| End::TimedOut(after));
+            }
+        }
+    }
+}
+
+fn ended(status: ExitStatus) -> End {
+    match status.code() {
+        Some(code) => End::Exit(code),
+        None => End::Signal(status.signal().unwrap_or_default()),
+    }
+}
+
+/// Ends a child that is not reaped yet, with its group: the identifier cannot have been given to another.
+fn terminate(child: &mut Child) -> io::Result<()> {
+    let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    // A group without members is one that ended by itself.
+    let _ = killpg(group, Signal::SIGTERM);
+    let until = Instant::now() + GRACE;
+    while Instant::now() < until {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        thread::sleep(TICK);
+    }
+    let _ = killpg(group, Signal::SIGKILL);
+    child.wait().map(drop)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Keep {
+    Head(usize),
+    Tail(usize),
+}
+
+/// Shared with the reading thread, which is left behind when a descendant never closes the pipe.
+#[derive(Debug, Default, Clone)]
+struct Captured(Arc<Mutex<(Vec<u8>, bool)>>);
+
+impl Captured {
+    fn take(&self) -> (Vec<u8>, bool) {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, bytes: &[u8], keep: Keep) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match keep {
+            Keep::Head(limit) => {
+                let room = limit.saturating_sub(held.0.len()).min(bytes.len());
+                held.0.extend_from_slice(&bytes[..room]);
+                held.1 |= room < bytes.len();
+            }
+            Keep::Tail(limit) => {
+                held.0.extend_from_slice(bytes);
+                let excess = held.0.len().saturating_sub(limit);
+                held.0.drain(..excess);
+                held.1 |= excess > 0;
+            }
+        }
+    }
+}
+
+fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, done: Sender<()>) -> Captured {
+    let captured = Captured::default();
+    let held = captured.clone();
+    if let Some(mut pipe) = pipe {
+        thread::spawn(move || {
+            let mut buffer = [0; 8 << 10];
+            while let Ok(n) = pipe.read(&mut buffer)
+                && n > 0
+            {
+                held.add(&buffer[..n], keep);
+            }
+            drop(done);
+        });
+    }
+    captured
+}
+
+/// Returns the line of `stderr` that tells most: the last error, else the last line that is no warning, else the last.
+///
+/// The wrappers of logrus (`time="…" level=fatal msg="…"`) and of podman (`Error: `) are taken off.
+pub fn last_words(stderr: &str) -> Option<String> {
+    let lines = stderr.lines().map(str::trim).filter(|l| !l.is_empty()).map(unwrap_line);
+    // `max_by_key` returns the last of equals.
+    lines.max_by_key(|(rank, _)| *rank).map(|(_, text)| text)
+}
+
+/// Returns how much a line tells, and its text without wrapper.
+fn unwrap_line(line: &str) -> (u8, String) {
+    if let Some(text) = line.strip_prefix("Error: ") {
+        return (2, text.to_owned());
+    }
+    let (Some(level), Some((_, message))) = (field(line, "level="), line.split_once(" msg=")) else {
+        return (1, line.to_owned());
+    };
+    let rank = match level {
+        "fatal" | "error" | "panic" => 2,
+        _ => 0,
+    };
+    (rank, unquote(message))
+}
+
+fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    if !line.starts_with("time=") && !line.starts_with(key) {
+        return None;
+    }
+    line.split(' ').find_map(|word| word.strip_prefix(key))
+}
+
+/// Undoes Go's `%q` where the text begins with a quote, and takes the first word otherwise.
+fn unquote(text: &str) -> String {
+    let Some(rest) = text.strip_prefix('"') else {
+        return text.split(' ').next().unwrap_or(text).to_owned();
+    };
+    let mut out = String::with_capacity(rest.len());
+    let mut chars = rest.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => break,
+            '\\' => match chars.next() {
+                Some('n' | 't' | 'r') => out.push(' '),
+                Some(c) => out.push(c),
+                None => break,
+            },
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_the_third_word() {
+        let cases = [
+            ("skopeo version 1.9.3\n", Some((1, 9, 3))),
+            ("skopeo version 1.22.0 commit: abc", Some((1, 22, 0))),
+            ("skopeo version 1.6-dev", Some((1, 6, 0))),
+            ("podman version 5.8.6\n", Some((5, 8, 6))),
+            ("skopeo", None),
+        ];
+        for (text, version) in cases {
+            assert_eq!(parse_version(text), version);
+        }
+    }
+
+    #[test]
+    fn takes_the_line_that_tells_most() {
+        let cases = [
+            (
+                r#"time="2026-01-01T00:00:00Z" level=fatal msg="Source image rejected: Running image oci:/s is rejected by policy.""#,
+                Some("Source image rejected: Running image oci:/s is rejected by policy."),
+            ),
+            (r#"time="x" level=fatal msg="reading \"a b\":\nno""#, Some(r#"reading "a b": no"#)),
+            ("level=error msg=plain extra=1\n", Some("plain")),
+            ("time=\"x\" level=fatal msg=\"first\"\ntime=\"x\" level=warning msg=\"later\"\n", Some("first")),
+            ("Error: unknown flag: --x\nSee 'podman untag --help'\n\n", Some("unknown flag: --x")),
+            ("time=\"x\" level=warning msg=\"only\"", Some("only")),
+            ("a\nb\n", Some("b")),
+            ("  \n", None),
+            ("", None),
+        ];
+        for (stderr, expected) in cases {
+            assert_eq!(last_words(stderr).as_deref(), expected, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn runs_and_reports() {
+        let out = Process::new("printf").arg("%s").arg("a b").run().unwrap();
+        assert_eq!(out, b"a b");
+        let output = Process::new("sh").args(["-c", "echo one >&2; echo two >&2; exit 3"]).output().unwrap();
+        assert_eq!((output.end, output.reason().as_str()), (End::Exit(3), "sh: two"));
+        let output = Process::new("false").output().unwrap();
+        assert_eq!(output.reason(), "false: exit status 1");
+        let output = Process::new("sh").args(["-c", "kill -9 $$"]).output().unwrap();
+        assert_eq!(output.end, End::Signal(9));
+        let out = Process::new("sh").args(["-c", "echo $LC_ALL $X; cat"]).env("X", "y").run().unwrap();
+        assert_eq!(out, b"C y\n");
+    }
+
+    #[test]
+    fn bounds_what_is_kept() {
+        let process = Process::new("seq").arg("100000").stdout_limit(10);
+        let output = process.output().unwrap();
+        assert_eq!((output.stdout.as_slice(), output.truncated), (b"1\n2\n3\n4\n5\n".as_slice(), true));
+        assert_eq!(process.run().unwrap_err().to_string(), "seq: more than 10 bytes of output");
+        let output = Process::new("sh").args(["-c", "seq 100000 >&2; exit 1"]).output().unwrap();
+        assert_eq!(output.reason(), "sh: 100000");
+        assert!(output.stderr.len() <= STDERR_TAIL);
+    }
+
+    #[test]
+    fn says_what_is_missing_and_how_to_install_it() {
+        let tools =
+            Tools { skopeo: "/nonexistent/skopeo".into(), installer: Some("dnf install".into()), ..Tools::default() };
+        let error = tools.skopeo().run().unwrap_err();
+        assert_eq!(error.to_string(), "skopeo is not installed");
+        assert_eq!(error.hint().as_deref(), Some("dnf install skopeo"));
+        assert!(tools.skopeo().try_output().unwrap().is_none());
+    }
+
+    #[test]
+    fn ends_a_whole_group_in_time() {
+        let started = Instant::now();
+        // The shell's child holds the pipes; only the group's end closes them.
+        let output =
+            Process::new("sh").args(["-c", "sleep 60; true"]).timeout(Duration::from_millis(100)).output().unwrap();
+        assert_eq!(output.end, End::TimedOut(Duration::from_millis(100)));
+        let cancel = Cancel::default();
+        let other = cancel.clone();
+        let thread = thread::spawn(move || Process::new("sleep").arg("60").cancel(&other).output().unwrap().end);
+        thread::sleep(Duration::from_millis(50));
+        cancel.cancel();
+        assert_eq!(thread.join().unwrap(), End::Cancelled);
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn does_not_wait_for_a_descendant_that_keeps_the_pipes() {
+        let started = Instant::now();
+        let out = Process::new("sh").args(["-c", "echo done; sleep 5 & exit 0"]).run().unwrap();
+        assert_eq!(out, b"done\n");
+        assert!(started.elapsed() < Duration::from_secs(4));
+    }
+}
