@@ -21,27 +21,28 @@
 //! again a few times before it is called damaged.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
 use chrono::{DateTime, Utc};
-use nix::fcntl::{Flock, FlockArg};
-use oci_spec::image::{Descriptor, ImageIndex, MediaType};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg};
+use nix::sys::stat::fstatat;
+use oci_spec::image::{Descriptor, MediaType};
 use ocidir::{OciDir, OciRead as _};
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use serde_json::{Value, json};
 
+use super::blob::{BLOBS, BlobWriter, Verified, sha256, unwrap_damaged};
+pub use super::index::{Entry, REF_NAME, entry_name, same_name, take_name};
+use super::index::{Index, empty_index, raw_entries};
 use crate::error::{Error, Result};
+use crate::process::Cancel;
 
-/// The annotation that holds the name of an index entry.
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Where unfinished files and private layouts are.
 pub const TMP: &str = ".tmp";
 
-const BLOBS: &str = "blobs/sha256";
 const INDEX: &str = "index.json";
 const LOCK: &str = ".lock";
 const GC_LOCK: &str = ".gc.lock";
@@ -56,6 +57,8 @@ const MAX_INDEX: u64 = 128 << 20;
 /// How often an index that does not parse is read again, and after how long each time: the Go tool writes it in place
 /// within a millisecond.
 const INDEX_RETRIES: u32 = 5;
+/// How often a lock that another process has is tried: locks of the index are held for some milliseconds.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 const INDEX_RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// An open store.
@@ -63,37 +66,20 @@ const INDEX_RETRY_AFTER: Duration = Duration::from_millis(20);
 pub struct Layout {
     oci: OciDir,
     path: PathBuf,
-}
-
-/// One entry of the index.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The whole reference, where the entry has one.
-    pub name: Option<String>,
-    /// What it names.
-    pub descriptor: Descriptor,
-}
-
-impl Entry {
-    fn new(descriptor: Descriptor) -> Self {
-        let name = descriptor
-            .annotations()
-            .as_ref()
-            .and_then(|a| a.get(REF_NAME))
-            .cloned();
-        Self { name, descriptor }
-    }
-
-    /// Returns the digest of the manifest, `sha256:…`.
-    pub fn digest(&self) -> &str {
-        self.descriptor.digest().as_ref()
-    }
+    cancel: Cancel,
 }
 
 /// Keeps the sweep of `prune` away while blobs are added that no entry names yet.
 #[derive(Debug)]
 #[must_use = "blobs may be collected as soon as this is dropped"]
 pub struct Writing {
+    _lock: Flock<std::fs::File>,
+}
+
+/// Keeps others from changing the index.
+#[derive(Debug)]
+#[must_use = "others may change the index as soon as this is dropped"]
+pub struct Changing {
     _lock: Flock<std::fs::File>,
 }
 
@@ -110,57 +96,58 @@ impl Layout {
     /// # Errors
     /// [`Error::Damaged`] if `dir` is not an OCI image layout.
     pub fn open(dir: Dir, path: &Path) -> Result<Self> {
-        let marker = dir
-            .read_to_string("oci-layout")
-            .map_err(|e| not_a_layout(path, &e))?;
+        let marker = dir.read_to_string("oci-layout").map_err(|e| not_a_layout(path, &e))?;
         let version: Option<Value> = serde_json::from_str(&marker).ok();
-        if version
-            .as_ref()
-            .and_then(|v| v["imageLayoutVersion"].as_str())
-            != Some("1.0.0")
-        {
-            return Err(damaged(
-                path.join("oci-layout").display(),
-                "imageLayoutVersion is not 1.0.0",
-            ));
+        if version.as_ref().and_then(|v| v["imageLayoutVersion"].as_str()) != Some("1.0.0") {
+            return Err(Error::damaged(path.join("oci-layout").display(), "imageLayoutVersion is not 1.0.0"));
         }
-        let oci = OciDir::open(dir).map_err(|e| damaged(path.display(), e))?;
-        Ok(Self {
-            oci,
-            path: path.to_owned(),
-        })
+        let oci = OciDir::open(dir).map_err(|e| Error::damaged(path.display(), e))?;
+        Ok(Self { oci, path: path.to_owned(), cancel: Cancel::default() })
     }
 
-    /// Opens the layout in `dir` and makes one where `dir` is empty.
+    /// Opens the layout in `dir`; `None` where `dir` is empty, or holds no more than a store that is just being made.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if `dir` holds something else.
+    pub fn open_existing(dir: Dir, path: &Path) -> Result<Option<Self>> {
+        if dir.exists("oci-layout") {
+            return Self::open(dir, path).map(Some);
+        }
+        let foreign = dir.entries().map_err(Error::io(path.display().to_string()))?.find_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            let ours = name.starts_with('.') || matches!(&*name, "blobs" | "ingest" | "oci-layout" | "lost+found");
+            (!ours).then_some(name)
+        });
+        match foreign {
+            None => Ok(None),
+            Some(name) => Err(no_store(path, &format!("it has {name} but no oci-layout"))),
+        }
+    }
+
+    /// Opens the layout in `dir` and makes one where there is none.
     ///
     /// # Errors
     /// [`Error::Damaged`] if `dir` holds something else.
     pub fn ensure(dir: Dir, path: &Path) -> Result<Self> {
-        if !dir.exists("oci-layout") {
-            let foreign = dir
-                .entries()
-                .map_err(Error::io(path.display().to_string()))?
-                .find_map(|entry| {
-                    let name = entry.ok()?.file_name().into_string().ok()?;
-                    let ours = name.starts_with('.')
-                        || name == "blobs"
-                        || name == "ingest"
-                        || name == "lost+found";
-                    (!ours).then_some(name)
-                });
-            if let Some(name) = foreign {
-                return Err(damaged(
-                    path.display(),
-                    format!("it has {name} but no oci-layout, so it is no store"),
-                ));
+        let copy = || dir.try_clone().map_err(Error::io(path.display().to_string()));
+        let layout = match Self::open_existing(copy()?, path)? {
+            Some(layout) => layout,
+            None => {
+                OciDir::ensure(copy()?).map_err(|e| create_failed(path, e))?;
+                Self::open(dir, path)?
             }
-            OciDir::ensure(
-                dir.try_clone()
-                    .map_err(Error::io(path.display().to_string()))?,
-            )
-            .map_err(|e| create_failed(path, e))?;
+        };
+        if !layout.dir().exists(INDEX) {
+            // Before any blob: from then on an index that is missing has been lost.
+            layout.update(|_| Ok::<_, Error>(()))?;
         }
-        Self::open(dir, path)
+        Ok(layout)
+    }
+
+    /// Ends waiting for a lock when `cancel` says so.
+    #[must_use]
+    pub fn cancelled_by(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
     }
 
     /// Returns where the store is, for messages and for programs that it is handed to.
@@ -173,35 +160,59 @@ impl Layout {
         self.oci.dir()
     }
 
-    /// Returns all entries, in the order of the file.
+    /// Returns all entries, in the order of the file. Those that are no descriptors are left out: one of them must not
+    /// keep all others from being used. [`Self::malformed`] has them.
     ///
     /// # Errors
     /// [`Error::Damaged`] if `index.json` is not an image index, also when read again.
     pub fn entries(&self) -> Result<Vec<Entry>> {
-        let index: Option<ImageIndex> = self.read_index()?;
-        Ok(index.map_or_else(Vec::new, |index| {
-            index.manifests().iter().cloned().map(Entry::new).collect()
-        }))
+        let quick = |bytes: &[u8]| serde_json::from_slice(bytes).map(|index: Index| index.manifests);
+        let parse = |bytes: &[u8]| quick(bytes).or_else(|_| raw_entries(bytes, |_| true).map(|(entries, _)| entries));
+        Ok(self.read_index(parse)?.unwrap_or_default().into_iter().map(Entry::new).collect())
+    }
+
+    /// Returns what is wrong with each entry that is no descriptor.
+    ///
+    /// # Errors
+    /// As [`Self::entries`].
+    pub fn malformed(&self) -> Result<Vec<String>> {
+        Ok(self.read_index(|bytes| raw_entries(bytes, |_| true))?.map(|(_, malformed)| malformed).unwrap_or_default())
+    }
+
+    /// Returns the entries in whose JSON `word` stands, which is much quicker than reading all of a large index.
+    ///
+    /// # Errors
+    /// As [`Self::entries`].
+    pub fn entries_with(&self, word: &str) -> Result<Vec<Entry>> {
+        let parse = |bytes: &[u8]| raw_entries(bytes, |entry| entry.contains(word)).map(|(entries, _)| entries);
+        Ok(self.read_index(parse)?.unwrap_or_default().into_iter().map(Entry::new).collect())
     }
 
     /// Reads and parses the index; `None` where there is none yet.
-    fn read_index<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+    fn read_index<T>(&self, parse: impl Fn(&[u8]) -> serde_json::Result<T>) -> Result<Option<T>> {
         let mut attempt = 0;
         loop {
             let bytes = match self.dir().open(INDEX) {
-                Ok(file) => {
-                    read_bounded(file, MAX_INDEX).map_err(Error::io(self.name_of(INDEX)))?
+                Ok(file) => read_bounded(file, MAX_INDEX).map_err(Error::io(self.name_of(INDEX)))?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && self.size()? == 0 => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return Err(self.index_damaged("it is missing, and there are blobs"));
                 }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(e) => return Err(Error::io(self.name_of(INDEX))(e)),
             };
-            match serde_json::from_slice(&bytes) {
+            match parse(&bytes) {
                 Ok(index) => return Ok(Some(index)),
                 Err(_) if attempt < INDEX_RETRIES => std::thread::sleep(INDEX_RETRY_AFTER),
-                Err(e) => return Err(damaged(self.name_of(INDEX), e)),
+                Err(e) => return Err(self.index_damaged(e)),
             }
             attempt += 1;
         }
+    }
+
+    fn index_damaged(&self, why: impl std::fmt::Display) -> Error {
+        let reason = format!("{} is damaged: {why}", self.name_of(INDEX));
+        let hint = "restore it from a backup, or move the store away and build or pull anew; the blobs are untouched";
+        Error::Unavailable { reason, hint: Some(hint.into()) }
     }
 
     /// Changes the index: `change` gets the entries as JSON, so that fields unknown to us survive.
@@ -214,42 +225,50 @@ impl Layout {
         &self,
         change: impl FnOnce(&mut Vec<Value>) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let _lock = self.lock(LOCK, FlockArg::LockExclusive)?;
-        let mut index: Value = self.read_index()?.unwrap_or_else(
-            || serde_json::json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex.to_string(), "manifests": []}),
-        );
+        let _changing = self.changing()?;
+        let before = self.read_index(|bytes| Ok((bytes.to_vec(), serde_json::from_slice(bytes)?)))?;
+        let (before, mut index) = before.unwrap_or_else(|| (Vec::new(), empty_index()));
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(damaged(self.name_of(INDEX), "it has no list of manifests").into());
+            return Err(self.index_damaged("it has no list of manifests").into());
         };
-        let before = manifests.clone();
         let result = change(manifests)?;
-        if *manifests != before || !self.dir().exists(INDEX) {
-            self.replace_index(&index)?;
+        let after = index.to_string().into_bytes();
+        if after != before {
+            self.replace_index(&after)?;
         }
         Ok(result)
     }
 
-    fn replace_index(&self, index: &Value) -> Result<()> {
+    fn replace_index(&self, index: &[u8]) -> Result<()> {
         self.sync_dir(BLOBS)?;
         let mut file = self.scratch_file()?;
-        serde_json::to_writer(&mut file, index)
-            .map_err(|e| Error::io(self.name_of(INDEX))(e.into()))?;
+        file.write_all(index).map_err(Error::io(self.name_of(INDEX)))?;
         file.publish(INDEX, 0o644)?;
         self.sync_dir(".")
     }
 
-    /// Points `name` at `descriptor`, whose annotations become those of the entry; another entry of that name goes.
+    /// Points `name` at `descriptor`, whose annotations become those of the entry. What had that name stays without one,
+    /// as the Go tool leaves it, until `prune`.
     ///
     /// # Errors
     /// If the index cannot be changed.
     pub fn set(&self, name: &str, descriptor: &Value) -> Result<()> {
         self.update(|entries| {
-            entries.retain(|entry| entry_name(entry) != Some(name));
             let mut entry = descriptor.clone();
             entry["annotations"][REF_NAME] = name.into();
+            take_name(entries, |other| same_name(other, name));
+            entries.retain(|other| entry_name(other).is_some() || other["digest"] != entry["digest"]);
             entries.push(entry);
             Ok(())
         })
+    }
+
+    /// Keeps everybody from changing the index.
+    ///
+    /// # Errors
+    /// If the lock file cannot be made.
+    pub fn changing(&self) -> Result<Changing> {
+        Ok(Changing { _lock: self.lock(LOCK, FlockArg::LockExclusiveNonblock)? })
     }
 
     /// Says that blobs will be added; hold the result until an entry names them.
@@ -257,9 +276,7 @@ impl Layout {
     /// # Errors
     /// If the lock file cannot be made, for example in a read-only store.
     pub fn writing(&self) -> Result<Writing> {
-        Ok(Writing {
-            _lock: self.lock(GC_LOCK, FlockArg::LockShared)?,
-        })
+        Ok(Writing { _lock: self.lock(GC_LOCK, FlockArg::LockSharedNonblock)? })
     }
 
     /// Waits until nobody adds blobs, and keeps it so.
@@ -267,25 +284,24 @@ impl Layout {
     /// # Errors
     /// If the lock file cannot be made.
     pub fn sweeping(&self) -> Result<Sweeping> {
-        Ok(Sweeping {
-            _lock: self.lock(GC_LOCK, FlockArg::LockExclusive)?,
-        })
+        Ok(Sweeping { _lock: self.lock(GC_LOCK, FlockArg::LockExclusiveNonblock)? })
     }
 
     fn lock(&self, name: &str, how: FlockArg) -> Result<Flock<std::fs::File>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o644);
-        let mut file = self
-            .dir()
-            .open_with(name, &options)
-            .map_err(Error::io(self.name_of(name)))?
-            .into_std();
+        let mut file = self.dir().open_with(name, &options).map_err(Error::io(self.name_of(name)))?.into_std();
         loop {
             match Flock::lock(file, how) {
                 Ok(lock) => return Ok(lock),
-                Err((again, nix::errno::Errno::EINTR)) => file = again,
+                Err((_, _)) if self.cancel.is_cancelled() => {
+                    return Err(Error::io(self.name_of(name))(io::ErrorKind::Interrupted.into()));
+                }
+                Err((again, Errno::EINTR | Errno::EWOULDBLOCK)) => file = again,
                 Err((_, errno)) => return Err(Error::io(self.name_of(name))(errno.into())),
             }
+            // Looked at again and again, so that Ctrl-C ends the waiting.
+            std::thread::sleep(LOCK_RETRY);
         }
     }
 
@@ -304,8 +320,7 @@ impl Layout {
     pub fn write_blob(&self, bytes: &[u8]) -> Result<String> {
         let digest = sha256(bytes);
         let mut blob = self.blob()?;
-        blob.write_all(bytes)
-            .map_err(Error::io(self.name_of(BLOBS)))?;
+        blob.write_all(bytes).map_err(Error::io(self.name_of(BLOBS)))?;
         blob.commit(&digest)?;
         Ok(digest)
     }
@@ -319,13 +334,12 @@ impl Layout {
         match self.oci.read_blob(descriptor) {
             Ok(file) => Ok(Verified::new(file, descriptor.digest().as_ref(), object)),
             Err(ocidir::Error::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
-                Err(damaged(object, "it is missing"))
+                Err(Error::damaged(object, "it is missing"))
             }
-            Err(ocidir::Error::SizeMismatch { expected, found }) => Err(damaged(
-                object,
-                format!("it has {found} bytes, not {expected}"),
-            )),
-            Err(e) => Err(damaged(object, e)),
+            Err(ocidir::Error::SizeMismatch { expected, found }) => {
+                Err(Error::damaged(object, format!("it has {found} bytes, not {expected}")))
+            }
+            Err(e) => Err(Error::damaged(object, e)),
         }
     }
 
@@ -335,7 +349,7 @@ impl Layout {
     /// [`Error::Damaged`] if the bytes are not those that the descriptor names.
     pub fn read_json(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         if descriptor.size() > MAX_JSON {
-            return Err(damaged(
+            return Err(Error::damaged(
                 format!("blob {}", descriptor.digest()),
                 format!("{} bytes are too many for JSON", descriptor.size()),
             ));
@@ -343,35 +357,44 @@ impl Layout {
         let mut bytes = Vec::new();
         let mut blob = self.open_blob(descriptor)?;
         let object = blob.object.clone();
-        blob.read_to_end(&mut bytes)
-            .map_err(|e| unwrap_damaged(e, &object))?;
+        blob.read_to_end(&mut bytes).map_err(|e| unwrap_damaged(e, &object))?;
         Ok(bytes)
+    }
+
+    /// Returns the descriptor of a manifest that no entry has; `None` where there is no such blob.
+    pub fn describe(&self, digest: &str) -> Option<Descriptor> {
+        let hex = digest.strip_prefix("sha256:")?;
+        let size = self.dir().metadata(format!("{BLOBS}/{hex}")).ok()?.len();
+        let media_type = MediaType::ImageManifest.to_string();
+        serde_json::from_value(json!({"mediaType": media_type, "digest": digest, "size": size})).ok()
+    }
+
+    /// Returns the sum of the sizes of all blobs, in bytes.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn size(&self) -> Result<u64> {
+        let sum = || {
+            let blobs = self.dir().read_dir(BLOBS)?;
+            blobs.map(|blob| Ok(blob?.metadata()?.len())).sum::<io::Result<u64>>()
+        };
+        sum().map_err(Error::io(self.name_of(BLOBS)))
     }
 
     /// Returns when the store got the blob; `None` where it is not there.
     pub fn written_at(&self, digest: &str) -> Option<DateTime<Utc>> {
-        let hex = digest.strip_prefix("sha256:")?;
-        let modified = self
-            .dir()
-            .metadata(format!("{BLOBS}/{hex}"))
-            .ok()?
-            .modified()
-            .ok()?;
-        Some(modified.into_std().into())
+        let hex = digest.strip_prefix("sha256:").filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        // One system call, where the checked way takes three: `list` asks for every image.
+        let path = format!("{BLOBS}/{hex}");
+        let stat = fstatat(self.dir(), path.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        DateTime::from_timestamp(stat.st_mtime, u32::try_from(stat.st_mtime_nsec).ok()?)
     }
 
     fn scratch_file(&self) -> Result<BlobWriter<'_>> {
         let (name, file) = self.create_scratch(|name| {
-            self.dir().open_with(
-                name,
-                OpenOptions::new().write(true).create_new(true).mode(0o600),
-            )
+            self.dir().open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))
         })?;
-        Ok(BlobWriter {
-            layout: self,
-            name: Some(name),
-            file: io::BufWriter::with_capacity(1 << 16, file),
-        })
+        Ok(BlobWriter::new(self.dir(), &self.path, name, file))
     }
 
     /// Makes something under a fresh name in `.tmp`.
@@ -402,138 +425,17 @@ impl Layout {
     }
 }
 
-/// Returns the name of an index entry that is still JSON.
-pub fn entry_name(entry: &Value) -> Option<&str> {
-    entry["annotations"][REF_NAME].as_str()
-}
-
 /// Returns a file name that no other process or thread of this host uses.
 fn fresh_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.subsec_nanos());
-    format!(
-        "{}-{}-{nanos}",
-        std::process::id(),
-        COUNTER.fetch_add(1, Ordering::Relaxed)
-    )
-}
-
-/// A file in `.tmp` that becomes a blob, or goes when it is dropped.
-#[derive(Debug)]
-pub struct BlobWriter<'a> {
-    layout: &'a Layout,
-    name: Option<String>,
-    file: io::BufWriter<File>,
-}
-
-impl BlobWriter<'_> {
-    /// Makes what was written the blob `digest` (`sha256:…`), which the caller has computed over these bytes.
-    ///
-    /// A blob of that digest that is already there is replaced: it may have been torn by a crash of a tool that does
-    /// not sync.
-    ///
-    /// # Errors
-    /// If the bytes cannot be made durable.
-    pub fn commit(self, digest: &str) -> Result<()> {
-        let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
-        self.publish(&format!("{BLOBS}/{hex}"), 0o444)
-    }
-
-    fn publish(mut self, target: &str, mode: u32) -> Result<()> {
-        let object = self.layout.name_of(target);
-        let publish = || -> io::Result<()> {
-            self.file.flush()?;
-            let file = self.file.get_ref();
-            nix::sys::stat::fchmod(file.as_fd(), nix::sys::stat::Mode::from_bits_truncate(mode))?;
-            file.sync_data()?;
-            let name = self.name.as_deref().unwrap_or_default();
-            self.layout.dir().rename(name, self.layout.dir(), target)
-        };
-        let mut publish = publish;
-        publish().map_err(Error::io(object))?;
-        self.name = None;
-        Ok(())
-    }
-}
-
-impl Write for BlobWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for BlobWriter<'_> {
-    fn drop(&mut self) {
-        if let Some(name) = self.name.take() {
-            // What stays after a failure here is garbage that prune removes.
-            let _ = self.layout.dir().remove_file(name);
-        }
-    }
-}
-
-/// A reader that fails at the end if what it gave was not the blob of its digest.
-#[derive(Debug)]
-pub struct Verified<R> {
-    inner: R,
-    hash: Sha256,
-    digest: String,
-    object: String,
-}
-
-impl<R: Read> Verified<R> {
-    fn new(inner: R, digest: &str, object: String) -> Self {
-        Self {
-            inner,
-            hash: Sha256::new(),
-            digest: digest.to_owned(),
-            object,
-        }
-    }
-
-    /// Returns the reader without the check, for a caller that hashes by itself.
-    pub fn into_inner(self) -> R {
-        self.inner
-    }
-}
-
-impl<R: Read> Read for Verified<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        if n == 0 && !buffer.is_empty() {
-            let found = format!("sha256:{}", hex::encode(self.hash.clone().finalize()));
-            if found != self.digest {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    damaged(&self.object, format!("its digest is {found}")),
-                ));
-            }
-        }
-        Ok(n)
-    }
-}
-
-/// Returns the [`Error`] that a [`Verified`] reader put into an I/O error, or one that names `object`.
-pub fn unwrap_damaged(error: io::Error, object: &str) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(error) => Error::io(object)(error),
-    }
-}
-
-/// Returns `sha256:` and the digest of `bytes`.
-pub fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    format!("{}-{}-{nanos}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 fn read_bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let size = file.metadata()?.len().min(limit);
+    // One more, so that the end of the file is seen without growing.
+    let mut bytes = Vec::with_capacity(usize::try_from(size + 1).unwrap_or(0));
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("it is larger than {limit} bytes")));
@@ -541,29 +443,21 @@ fn read_bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn damaged(object: impl ToString, reason: impl ToString) -> Error {
-    Error::Damaged {
-        object: object.to_string(),
-        reason: reason.to_string(),
-    }
+fn no_store(path: &Path, why: &str) -> Error {
+    let reason = format!("{} is no store: {why}", path.display());
+    Error::Unavailable { reason, hint: Some("give the right one with --store or SKILLCTL_STORE".into()) }
 }
 
 fn not_a_layout(path: &Path, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::NotFound => damaged(
-            path.display(),
-            "it has no oci-layout file, so it is no store",
-        ),
-        _ => Error::Io {
-            object: path.join("oci-layout").display().to_string(),
-            source: io::Error::new(error.kind(), error.to_string()),
-        },
+        io::ErrorKind::NotFound => no_store(path, "it has no oci-layout file"),
+        kind => Error::io(path.join("oci-layout").display().to_string())(io::Error::new(kind, error.to_string())),
     }
 }
 
 fn create_failed(path: &Path, error: ocidir::Error) -> Error {
     match error {
         ocidir::Error::Io(e) => Error::io(path.display().to_string())(e),
-        e => damaged(path.display(), e),
+        e => Error::damaged(path.display(), e),
     }
 }

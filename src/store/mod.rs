@@ -3,7 +3,17 @@
 //! Tag, digest and state are resolved in the store and never from containers-storage, which keeps one record per image
 //! ID and so shows one state for all tags of one content.
 
+pub mod blob;
+pub mod index;
 pub mod layout;
+pub mod proxy;
+pub mod storage;
+pub mod storage_conf;
+pub mod storage_images;
+pub mod storage_info;
+pub mod storage_load;
+mod storage_source;
+pub mod storage_unload;
 
 use crate::error::{Error, Result};
 use crate::image::Info;
@@ -34,10 +44,11 @@ pub fn find(entries: &[Entry], text: &str) -> Result<Entry> {
         return Ok(entry.clone());
     }
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    if hex.len() >= SHORT_DIGEST && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        if let Some(entry) = find_digest(entries, hex)? {
-            return Ok(entry);
-        }
+    if hex.len() >= SHORT_DIGEST
+        && hex.bytes().all(|b| b.is_ascii_hexdigit())
+        && let Some(entry) = find_digest(entries, hex)?
+    {
+        return Ok(entry);
     }
     if is_digest(text) {
         return Err(Error::ImageNotFound(text.to_owned()));
@@ -45,28 +56,30 @@ pub fn find(entries: &[Entry], text: &str) -> Result<Entry> {
     let reference = text.parse::<Reference>()?.or_latest();
     entries
         .iter()
-        .find(|entry| {
-            entry
-                .name
-                .as_deref()
-                .is_some_and(|name| names(name, entry.digest(), &reference))
-        })
+        .find(|entry| entry.name.as_deref().is_some_and(|name| names(name, entry.digest(), &reference)))
         .cloned()
-        .ok_or_else(|| Error::ImageNotFound(text.to_owned()))
+        .ok_or_else(|| Error::ImageNotFound(not_found(entries, text, &reference)))
+}
+
+/// Names what was asked for, and the tags that there are where only the tag is wrong: `latest` is easily forgotten.
+fn not_found(entries: &[Entry], text: &str, reference: &Reference) -> String {
+    let names = entries.iter().filter_map(|entry| entry.name.as_deref());
+    let others: Vec<&str> =
+        names.filter(|name| name.parse::<Reference>().is_ok_and(|own| own.name() == reference.name())).collect();
+    match &others[..] {
+        [] => text.to_owned(),
+        others => format!("{text} (there is {})", others.join(", ")),
+    }
 }
 
 fn find_digest(entries: &[Entry], hex: &str) -> Result<Option<Entry>> {
-    let mut matches = entries
-        .iter()
-        .filter(|e| e.digest()["sha256:".len()..].starts_with(hex));
+    let begins = |entry: &&Entry| entry.digest().strip_prefix("sha256:").is_some_and(|digest| digest.starts_with(hex));
+    let mut matches = entries.iter().filter(begins);
     let Some(first) = matches.next() else {
         return Ok(None);
     };
     if matches.any(|other| other.digest() != first.digest()) {
-        return Err(Error::InvalidReference {
-            input: hex.to_owned(),
-            reason: "several digests begin so".into(),
-        });
+        return Err(Error::InvalidReference { input: hex.to_owned(), reason: "several digests begin so".into() });
     }
     Ok(Some(first.clone()))
 }
@@ -78,9 +91,7 @@ fn names(name: &str, digest: &str, reference: &Reference) -> bool {
     };
     let own = own.or_latest();
     match (reference.digest(), reference.tag()) {
-        (Some(wanted), Some(_)) => {
-            own.name() == reference.name() && own.tag() == reference.tag() && digest == wanted
-        }
+        (Some(wanted), Some(_)) => own.name() == reference.name() && own.tag() == reference.tag() && digest == wanted,
         (Some(wanted), None) => own.name() == reference.name() && digest == wanted,
         (None, _) => own == *reference,
     }
@@ -91,7 +102,20 @@ fn names(name: &str, digest: &str, reference: &Reference) -> bool {
 /// # Errors
 /// As [`find`]; [`Error::Damaged`] if the manifest is not what the entry says.
 pub fn open(layout: &Layout, text: &str) -> Result<Found> {
-    read(layout, find(&layout.entries()?, text)?)
+    read(layout, lookup(layout, text)?)
+}
+
+/// Finds an entry of the store; see [`find`].
+///
+/// # Errors
+/// As [`find`].
+pub fn lookup(layout: &Layout, text: &str) -> Result<Entry> {
+    // The part of a name or digest that its entry must have, unless another tool escaped it.
+    let word = text.rsplit(['/', ':', '@']).next().unwrap_or(text);
+    match find(&layout.entries_with(word)?, text) {
+        Err(Error::ImageNotFound(_)) => find(&layout.entries()?, text),
+        found => found,
+    }
 }
 
 /// Reads the manifest of an entry.
@@ -100,16 +124,9 @@ pub fn open(layout: &Layout, text: &str) -> Result<Found> {
 /// [`Error::Damaged`] if it is not what the entry says.
 pub fn read(layout: &Layout, entry: Entry) -> Result<Found> {
     let manifest = layout.read_json(&entry.descriptor)?;
-    let object = entry
-        .name
-        .clone()
-        .unwrap_or_else(|| entry.digest().to_owned());
+    let object = entry.name.clone().unwrap_or_else(|| entry.digest().to_owned());
     let info = Info::parse(&manifest, &object)?;
-    Ok(Found {
-        entry,
-        manifest,
-        info,
-    })
+    Ok(Found { entry, manifest, info })
 }
 
 #[cfg(test)]
@@ -119,11 +136,9 @@ mod tests {
 
     fn entry(name: &str, fill: char) -> Entry {
         let digest = format!("sha256:{}", fill.to_string().repeat(64));
-        let json = serde_json::json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1});
-        Entry {
-            name: Some(name.to_owned()),
-            descriptor: serde_json::from_value(json).unwrap(),
-        }
+        let json =
+            serde_json::json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1});
+        Entry { name: Some(name.to_owned()), descriptor: serde_json::from_value(json).unwrap() }
     }
 
     #[test]
@@ -153,10 +168,7 @@ mod tests {
         }
         let wrong = format!("acme/hr:1.0.0@sha256:{}", "b".repeat(64));
         for text in ["acme/hr", &wrong, "ddddddddddde"] {
-            assert!(
-                matches!(find(&entries, text), Err(Error::ImageNotFound(_))),
-                "{text}"
-            );
+            assert!(matches!(find(&entries, text), Err(Error::ImageNotFound(_))), "{text}");
         }
     }
 }
