@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 use serde_json::{Value, json};
 
+use crate::card::{Author, Card};
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
 
@@ -25,6 +26,9 @@ pub const COMPATIBILITY: &str = "io.skillimage.compatibility";
 pub const WORDCOUNT: &str = "io.skillimage.wordcount";
 /// The tools that the skill may use without asking.
 pub const ALLOWED_TOOLS: &str = "io.skillimage.allowed-tools";
+
+/// Length of the description annotation, in bytes, as the Go tool cuts it.
+const DESCRIPTION_BYTES: usize = 256;
 
 /// `org.opencontainers.image.*`, the predefined annotation keys of the image specification.
 pub mod oci {
@@ -71,9 +75,7 @@ impl Profile {
         match name.trim().to_ascii_lowercase().as_str() {
             "standard" | "" => Ok(Self::Standard),
             "redhat" => Ok(Self::Redhat),
-            _ => Err(format!(
-                "unknown media type profile: {name:?} (valid: standard, redhat)"
-            )),
+            _ => Err(format!("unknown media type profile: {name:?} (valid: standard, redhat)")),
         }
     }
 
@@ -116,12 +118,7 @@ pub fn config(labels: &BTreeMap<String, String>, diff_id: &str) -> Vec<u8> {
 }
 
 /// Returns the bytes of the manifest of one layer.
-pub fn manifest(
-    profile: Profile,
-    config: &Blob,
-    layer: &Blob,
-    annotations: &BTreeMap<String, String>,
-) -> Vec<u8> {
+pub fn manifest(profile: Profile, config: &Blob, layer: &Blob, annotations: &BTreeMap<String, String>) -> Vec<u8> {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::ImageManifest.to_string(),
@@ -142,17 +139,67 @@ pub fn index_entry(manifest: &Blob, annotations: &BTreeMap<String, String>) -> V
     })
 }
 
+/// Returns the annotations of a card that neither a clock nor a promotion decides.
+pub fn annotations(card: &Card, words: u64) -> BTreeMap<String, String> {
+    let metadata = &card.metadata;
+    let mut all = BTreeMap::new();
+    let mut put = |key: &str, value: &str| {
+        if !value.is_empty() {
+            all.insert(key.to_owned(), value.to_owned());
+        }
+    };
+    put(NAME, &metadata.name);
+    put(NAMESPACE, &metadata.namespace);
+    put(oci::TITLE, if metadata.display_name.is_empty() { &metadata.name } else { &metadata.display_name });
+    put(oci::DESCRIPTION, first_bytes(&metadata.description, DESCRIPTION_BYTES));
+    put(oci::VERSION, &metadata.version);
+    put(oci::AUTHORS, &authors(&metadata.authors));
+    put(oci::LICENSES, &metadata.license);
+    put(oci::VENDOR, if card.catalog.vendor.is_empty() { &metadata.namespace } else { &card.catalog.vendor });
+    put(oci::URL, &card.catalog.url);
+    put(oci::DOCUMENTATION, &card.catalog.documentation);
+    if let Some(provenance) = &card.provenance {
+        put(oci::SOURCE, &provenance.source);
+        put(oci::REVISION, &provenance.commit);
+    }
+    if !metadata.tags.is_empty() {
+        put(TAGS, &json!(metadata.tags).to_string());
+    }
+    put(COMPATIBILITY, &metadata.compatibility);
+    put(ALLOWED_TOOLS, &metadata.allowed_tools);
+    put("io.skillimage.support", &card.catalog.support);
+    put("io.skillimage.changelog", &card.catalog.changelog);
+    if words > 0 {
+        put(WORDCOUNT, &words.to_string());
+    }
+    for (key, value) in &card.catalog.annotations {
+        // What we say of the image is not the card's to change.
+        all.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    all
+}
+
+/// Returns `Name <email>, Name2`.
+fn authors(authors: &[Author]) -> String {
+    let author = |author: &Author| match author.email.as_str() {
+        "" => author.name.clone(),
+        email => format!("{} <{email}>", author.name),
+    };
+    authors.iter().map(author).collect::<Vec<_>>().join(", ")
+}
+
+/// Cuts text to at most `bytes`, back to a whole character.
+fn first_bytes(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
 /// Returns the labels of the config: the annotations that no promotion and no clock changes.
 pub fn labels(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let constant = |key: &str| {
-        matches!(key, NAME | NAMESPACE)
-            || (key.starts_with("org.opencontainers.image.") && key != oci::CREATED)
+        matches!(key, NAME | NAMESPACE) || (key.starts_with("org.opencontainers.image.") && key != oci::CREATED)
     };
-    annotations
-        .iter()
-        .filter(|(key, _)| constant(key))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
+    annotations.iter().filter(|(key, _)| constant(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 /// What a manifest says of the skill in it.
@@ -172,25 +219,15 @@ impl Info {
     /// # Errors
     /// [`Error::Damaged`] if the bytes are not an image manifest; an index is named as such.
     pub fn parse(bytes: &[u8], object: &str) -> Result<Self> {
-        let damaged = |reason: String| Error::Damaged {
-            object: object.to_owned(),
-            reason,
-        };
+        let damaged = |reason: String| Error::Damaged { object: object.to_owned(), reason };
         let value: Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
         if value.get("manifests").is_some() {
-            return Err(damaged(
-                "it is an image index, and an image manifest is expected".into(),
-            ));
+            return Err(damaged("it is an image index, and an image manifest is expected".into()));
         }
-        let manifest: ImageManifest = serde_json::from_value(value)
-            .map_err(|e| damaged(format!("it is no image manifest: {e}")))?;
+        let manifest: ImageManifest =
+            serde_json::from_value(value).map_err(|e| damaged(format!("it is no image manifest: {e}")))?;
         Ok(Self {
-            annotations: manifest
-                .annotations()
-                .clone()
-                .unwrap_or_default()
-                .into_iter()
-                .collect(),
+            annotations: manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
             layers: manifest.layers().clone(),
             config: manifest.config().clone(),
         })
@@ -213,7 +250,7 @@ impl Info {
 
     /// Returns the sum of the sizes of the layers, in bytes.
     pub fn size(&self) -> u64 {
-        self.layers.iter().map(Descriptor::size).sum()
+        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size()))
     }
 }
 
@@ -238,48 +275,38 @@ mod tests {
     #[test]
     fn labels_leave_out_what_changes() {
         let labels = labels(&annotations());
-        assert_eq!(
-            labels.keys().map(String::as_str).collect::<Vec<_>>(),
-            [NAME, NAMESPACE, oci::VERSION]
-        );
+        assert_eq!(labels.keys().map(String::as_str).collect::<Vec<_>>(), [NAME, NAMESPACE, oci::VERSION]);
     }
 
     #[test]
     fn manifests_are_what_other_readers_parse() {
-        let config = Blob {
-            digest: format!("sha256:{}", "1".repeat(64)),
-            size: 2,
-        };
-        let layer = Blob {
-            digest: format!("sha256:{}", "2".repeat(64)),
-            size: 7,
-        };
+        let config = Blob { digest: format!("sha256:{}", "1".repeat(64)), size: 2 };
+        let layer = Blob { digest: format!("sha256:{}", "2".repeat(64)), size: 7 };
         for (profile, loadable) in [(Profile::Standard, true), (Profile::Redhat, false)] {
             let bytes = manifest(profile, &config, &layer, &annotations());
             let info = Info::parse(&bytes, "test").unwrap();
-            assert_eq!(
-                (info.state(), info.size(), info.is_loadable()),
-                (Some(State::Draft), 7, loadable)
-            );
+            assert_eq!((info.state(), info.size(), info.is_loadable()), (Some(State::Draft), 7, loadable));
             assert_eq!(info.annotations, annotations());
         }
     }
 
     #[test]
+    fn sizes_that_no_registry_has_do_not_overflow() {
+        let blob = |digit: &str| Blob { digest: format!("sha256:{}", digit.repeat(64)), size: u64::MAX };
+        let mut info = Info::parse(&manifest(Profile::Standard, &blob("1"), &blob("2"), &annotations()), "x").unwrap();
+        info.layers.push(info.layers[0].clone());
+        assert_eq!(info.size(), u64::MAX);
+    }
+
+    #[test]
     fn an_index_is_named() {
         let error = Info::parse(br#"{"schemaVersion":2,"manifests":[]}"#, "blob x").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "blob x is damaged: it is an image index, and an image manifest is expected"
-        );
+        assert_eq!(error.to_string(), "blob x is damaged: it is an image index, and an image manifest is expected");
     }
 
     #[test]
     fn profiles_are_named_as_in_go() {
         assert_eq!(Profile::parse(" RedHat "), Ok(Profile::Redhat));
-        assert_eq!(
-            Profile::parse("x"),
-            Err("unknown media type profile: \"x\" (valid: standard, redhat)".into())
-        );
+        assert_eq!(Profile::parse("x"), Err("unknown media type profile: \"x\" (valid: standard, redhat)".into()));
     }
 }

@@ -5,13 +5,32 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::text::hidden;
 
 /// Returns `text` without what could steer a terminal or forge a line: control characters, bidirectional controls,
 /// zero-width and tag characters (Unicode TR36, and "Trojan Source").
 pub fn harmless(text: &str) -> String {
-    text.chars()
-        .filter(|c| *c == '\n' || *c == '\t' || !is_deceptive(*c))
-        .collect()
+    text.chars().filter(|c| *c == '\n' || *c == '\t' || hidden(*c).is_none()).collect()
+}
+
+/// Returns JSON that a terminal shows harmless: what [`harmless`] would drop is escaped, so that the value is exact.
+///
+/// # Errors
+/// If the value cannot be JSON.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '\n' || hidden(c).is_none() {
+            escaped.push(c);
+        } else {
+            // Writing to a String cannot fail.
+            let _ = c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(escaped, "\\u{unit:04x}"));
+        }
+    }
+    Ok(escaped)
 }
 
 /// The same on one line: a newline would forge a line that scripts parse.
@@ -19,14 +38,19 @@ pub fn harmless_line(text: &str) -> String {
     harmless(text).replace(['\n', '\t'], " ")
 }
 
-/// Returns whether a character is invisible or changes how others are shown.
-pub fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
+/// Longest cell of a table, in characters: more than any name and version of a skill, and far less than what a hostile
+/// annotation makes of a thousand rows that are padded to it.
+const MAX_CELL: usize = 200;
+
+/// Cuts text for a cell of a table.
+pub fn cell(text: &str) -> String {
+    // Some of these may go, but not nearly all: a cell of nothing else tells as little.
+    let begin: String = text.chars().take(2 * MAX_CELL).collect();
+    let shown = harmless_line(&begin);
+    match shown.char_indices().nth(MAX_CELL - 1) {
+        Some((end, last)) if shown.len() > end + last.len_utf8() => format!("{}…", &shown[..end]),
+        _ => shown,
+    }
 }
 
 /// Returns a table as Go's tabwriter makes it: two spaces between columns, none after the last.
@@ -138,6 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn json_is_exact_and_harmless() {
+        let text = "a\u{9b}31m\u{202e}b\u{e0041}\n\u{1b}ü";
+        let shown = json(&text).expect("JSON");
+        assert_eq!(shown, r#""a\u009b31m\u202eb\udb40\udc41\n\u001bü""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).expect("JSON"), text);
+    }
+
+    #[test]
+    fn cells_are_cut() {
+        assert_eq!(cell("acme/hr"), "acme/hr");
+        let long = cell(&"x".repeat(3_000_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (MAX_CELL, true));
+    }
+
+    #[test]
     fn dates_are_relative_as_in_go_humanize() {
         let now = DateTime::<Utc>::from_timestamp(2_000_000_000, 0).unwrap_or_default();
         let cases = [
@@ -155,23 +194,14 @@ mod tests {
             (-120, "2 minutes from now"),
         ];
         for (seconds, text) in cases {
-            assert_eq!(
-                relative(&(now - TimeDelta::seconds(seconds)).to_rfc3339(), now),
-                text
-            );
+            assert_eq!(relative(&(now - TimeDelta::seconds(seconds)).to_rfc3339(), now), text);
         }
         assert_eq!(relative("soon", now), "soon");
     }
 
     #[test]
     fn sizes_have_three_digits() {
-        let cases = [
-            (0, "0 B"),
-            (999, "999 B"),
-            (12_400, "12.4 kB"),
-            (1_000_000, "1.00 MB"),
-            (524_288_000, "524 MB"),
-        ];
+        let cases = [(0, "0 B"), (999, "999 B"), (12_400, "12.4 kB"), (1_000_000, "1.00 MB"), (524_288_000, "524 MB")];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
         }
@@ -179,13 +209,7 @@ mod tests {
 
     #[test]
     fn tables_have_no_trailing_space() {
-        let rows = vec![
-            vec!["acme/alpha".to_owned(), "1".to_owned()],
-            vec!["x".to_owned(), String::new()],
-        ];
-        assert_eq!(
-            table(&["NAME", "TAG"], &rows),
-            "NAME        TAG\nacme/alpha  1\nx           \n"
-        );
+        let rows = vec![vec!["acme/alpha".to_owned(), "1".to_owned()], vec!["x".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "TAG"], &rows), "NAME        TAG\nacme/alpha  1\nx           \n");
     }
 }

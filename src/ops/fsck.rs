@@ -1,14 +1,15 @@
 //! `fsck`: reads every blob that the store names and says what is not what it should be.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 
 use anyhow::{Context as _, Result};
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, ImageIndex};
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::store::layout::{Layout, unwrap_damaged};
+use crate::image::Info;
+use crate::store::blob::unwrap_damaged;
+use crate::store::layout::Layout;
 
 /// What a check of the store found.
 #[derive(Debug, Default, Serialize)]
@@ -38,23 +39,20 @@ pub struct Problem {
 /// If the index cannot be read; damaged blobs are problems in the report.
 pub fn fsck(layout: &Layout) -> Result<Report> {
     let entries = layout.entries().context("Checking the store")?;
-    let mut report = Report {
-        entries: entries.len(),
-        ..Report::default()
-    };
-    let mut seen = HashSet::new();
-    for entry in &entries {
-        let image = entry
-            .name
-            .clone()
-            .unwrap_or_else(|| entry.digest().to_owned());
-        let mut check = Check {
-            layout,
-            image,
-            seen: &mut seen,
-            report: &mut report,
-        };
-        check.manifest(&entry.descriptor);
+    let mut report = Report { entries: entries.len(), ..Report::default() };
+    for message in layout.malformed().context("Checking the store")? {
+        report.problems.push(Problem { image: "index.json".to_owned(), message });
+    }
+    let mut seen = HashMap::new();
+    for entry in entries {
+        let image = entry.name.clone().unwrap_or_else(|| entry.digest().to_owned());
+        let mut check = Check { layout, image, seen: &mut seen, report: &mut report };
+        let mut queue = vec![entry.descriptor];
+        while let Some(descriptor) = queue.pop() {
+            if check.blob(&descriptor) {
+                queue.extend(check.manifest(&descriptor));
+            }
+        }
     }
     Ok(report)
 }
@@ -62,70 +60,63 @@ pub fn fsck(layout: &Layout) -> Result<Report> {
 struct Check<'a> {
     layout: &'a Layout,
     image: String,
-    seen: &'a mut HashSet<String>,
+    /// What was said of each blob and size: nothing, or why it is damaged, which concerns every image that needs it.
+    seen: &'a mut HashMap<(String, u64), Option<String>>,
     report: &'a mut Report,
 }
 
 impl Check<'_> {
     fn problem(&mut self, message: impl ToString) {
-        self.report.problems.push(Problem {
-            image: self.image.clone(),
-            message: message.to_string(),
-        });
+        self.report.problems.push(Problem { image: self.image.clone(), message: message.to_string() });
     }
 
-    fn manifest(&mut self, descriptor: &Descriptor) {
-        if !self.blob(descriptor) {
-            return;
-        }
-        let parsed = self
-            .layout
-            .read_json(descriptor)
-            .map(|bytes| serde_json::from_slice::<Value>(&bytes));
-        let manifest = match parsed {
-            Ok(Ok(manifest)) => manifest,
-            Ok(Err(e)) => {
-                return self.problem(format!("manifest {} is not JSON: {e}", descriptor.digest()));
+    /// Checks what a manifest names, and returns the instances of an index.
+    fn manifest(&mut self, descriptor: &Descriptor) -> Vec<Descriptor> {
+        let object = format!("manifest {}", descriptor.digest());
+        let read = self.layout.read_json(descriptor).and_then(|bytes| {
+            let index = serde_json::from_slice(&bytes).ok().filter(|index: &ImageIndex| !index.manifests().is_empty());
+            match index {
+                Some(index) => Ok((index.manifests().clone(), Vec::new())),
+                None => Info::parse(&bytes, &object)
+                    .map(|info| (Vec::new(), info.layers.into_iter().chain([info.config]).collect())),
             }
-            Err(e) => return self.problem(e),
-        };
-        let children = |key: &str| manifest[key].as_array().cloned().unwrap_or_default();
-        for child in children("manifests") {
-            match serde_json::from_value(child) {
-                Ok(child) => self.manifest(&child),
-                Err(e) => self.problem(format!("index {}: {e}", descriptor.digest())),
-            }
-        }
-        let config = manifest.get("config").cloned();
-        for blob in children("layers").into_iter().chain(config) {
-            match serde_json::from_value(blob) {
-                Ok(blob) => {
-                    self.blob(&blob);
-                }
-                Err(e) => self.problem(format!("manifest {}: {e}", descriptor.digest())),
-            }
-        }
-    }
-
-    /// Reads a blob whole, unless it was read before; returns whether it is worth looking into.
-    fn blob(&mut self, descriptor: &Descriptor) -> bool {
-        if !self.seen.insert(descriptor.digest().to_string()) {
-            return false;
-        }
-        let read = self.layout.open_blob(descriptor).and_then(|mut blob| {
-            io::copy(&mut blob, &mut io::sink())
-                .map_err(|e| unwrap_damaged(e, descriptor.digest().as_ref()))
         });
         match read {
-            Ok(bytes) => {
-                self.report.blobs += 1;
-                self.report.bytes += bytes;
-                true
+            Ok((instances, blobs)) => {
+                for blob in &blobs {
+                    self.blob(blob);
+                }
+                instances
             }
             Err(e) => {
                 self.problem(e);
-                false
+                Vec::new()
             }
         }
+    }
+
+    /// Reads a blob whole, unless it was read before; returns whether it is new and worth looking into.
+    fn blob(&mut self, descriptor: &Descriptor) -> bool {
+        let digest = descriptor.digest().to_string();
+        let key = (digest.clone(), descriptor.size());
+        if let Some(known) = self.seen.get(&key).cloned() {
+            known.into_iter().for_each(|message| self.problem(message));
+            return false;
+        }
+        let read = self
+            .layout
+            .open_blob(descriptor)
+            .and_then(|mut blob| io::copy(&mut blob, &mut io::sink()).map_err(|e| unwrap_damaged(e, &digest)));
+        let damage = read.as_ref().err().map(ToString::to_string);
+        match (read, &damage) {
+            (Ok(bytes), _) => {
+                self.report.blobs += 1;
+                self.report.bytes += bytes;
+            }
+            (Err(_), message) => message.iter().for_each(|message| self.problem(message)),
+        }
+        let whole = damage.is_none();
+        self.seen.insert(key, damage);
+        whole
     }
 }

@@ -2,15 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::error::Error;
 use crate::image::{self, Info, oci};
-use crate::reference::split_tag;
+use crate::process::Tools;
+use crate::reference::{Reference, is_digest, split_tag};
+use crate::store::layout::Layout;
+use crate::store::proxy::{Proxy, ProxyOptions};
+use crate::store::storage::Storage;
+use crate::store::{self};
 
 /// A skill image, described.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspected {
-    /// The reference that was asked for, without its tag.
+    /// The reference that was asked for, without its tag; an image without a name has its digest.
     pub skill: String,
     /// The title annotation.
     pub display_name: String,
@@ -24,12 +31,12 @@ pub struct Inspected {
     pub authors: String,
     /// The licenses annotation.
     pub license: String,
-    /// The raw JSON array.
-    pub tags: String,
+    /// The tags annotation, read.
+    pub tags: Vec<String>,
     /// Compatibility.
     pub compatibility: String,
-    /// Number of words, as text.
-    pub word_count: String,
+    /// Number of words of `SKILL.md`, where the image says it.
+    pub word_count: Option<u64>,
     /// Digest of the manifest.
     pub digest: String,
     /// The created annotation.
@@ -40,35 +47,97 @@ pub struct Inspected {
     pub layers: usize,
     /// The image ID: the digest of the config.
     pub image_id: String,
-    /// Where it was found: `store` or `containers-storage`.
-    pub location: &'static str,
+    /// Where it was found: `store`, or the transport.
+    pub location: String,
     /// All annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
 }
 
 /// Describes a manifest.
-pub fn describe(reference: &str, digest: &str, info: &Info, location: &'static str) -> Inspected {
+pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> Inspected {
     let text = |key: &str| info.get(key).to_owned();
+    let name = match reference.split_once('@') {
+        Some((name, _)) => name,
+        None if is_digest(reference) => reference,
+        None => split_tag(reference).0,
+    };
     Inspected {
-        skill: reference
-            .split_once('@')
-            .map_or_else(|| split_tag(reference).0, |(name, _)| name)
-            .to_owned(),
+        skill: name.to_owned(),
         display_name: text(oci::TITLE),
         version: text(oci::VERSION),
         status: text(image::STATUS),
         description: text(oci::DESCRIPTION),
         authors: text(oci::AUTHORS),
         license: text(oci::LICENSES),
-        tags: text(image::TAGS),
+        tags: serde_json::from_str(info.get(image::TAGS)).unwrap_or_default(),
         compatibility: text(image::COMPATIBILITY),
-        word_count: text(image::WORDCOUNT),
+        word_count: info.get(image::WORDCOUNT).parse().ok(),
         digest: digest.to_owned(),
         created: text(oci::CREATED),
         size: info.size(),
         layers: info.layers.len(),
         image_id: info.config.digest().to_string(),
-        location,
+        location: location.to_owned(),
         annotations: info.annotations.clone(),
     }
+}
+
+/// Describes an image of the store.
+///
+/// # Errors
+/// If it is not there or damaged.
+pub fn inspect_store(layout: &Layout, text: &str) -> Result<Inspected> {
+    let found = store::open(layout, text)?;
+    let name = found.entry.name.as_deref().unwrap_or(text);
+    Ok(describe(name, found.entry.digest(), &found.info, "store"))
+}
+
+/// Describes an image of containers-storage.
+///
+/// By tag its state is unknown: the record is shared by all states of one content, and shows the one loaded last. By
+/// digest it is what the manifest says.
+///
+/// # Errors
+/// If it is not there, or its manifest is not readable or damaged.
+pub fn inspect_storage(storage: &Storage, text: &str) -> Result<Inspected> {
+    let context = || format!("Inspecting containers-storage:{text}");
+    let images = storage.images().with_context(context)?;
+    let reference = text.parse::<Reference>().ok().map(|reference| reference.or_latest().in_storage());
+    let image = match images.lookup(text).with_context(context)? {
+        Some(image) => Some(image),
+        None => reference.as_deref().map(|name| images.lookup(name)).transpose().with_context(context)?.flatten(),
+    };
+    let image = image.ok_or_else(|| Error::ImageNotFound(text.to_owned())).with_context(context)?;
+    let by_digest = text.split_once('@').map(|(_, digest)| digest);
+    let digest = by_digest.or(image.digest.as_deref()).unwrap_or_default().to_owned();
+    let manifest = storage.manifest(image, &digest).with_context(context)?;
+    let info = Info::parse(&manifest, text).with_context(context)?;
+    // An ID or digest is no name: the image's own says more.
+    let unnamed = by_digest.is_none() && image.by_id(text);
+    let shown = image.names.first().filter(|_| unnamed).map_or(text, String::as_str);
+    let mut inspected = describe(shown, &digest, &info, "containers-storage");
+    if by_digest.is_none() && info.state().is_some() {
+        inspected.status = "unknown".to_owned();
+    }
+    Ok(inspected)
+}
+
+/// Describes an image of any transport, through skopeo's image proxy.
+///
+/// `digest` is that of the manifest at the source, as skopeo computes it from what it read, and compares with a
+/// reference's `@sha256:…` itself. Where the source is not OCI, the description is of skopeo's conversion. That an `oci:`
+/// layout's index names this digest is not checked: the layout's store does that, and is not opened here.
+///
+/// # Errors
+/// If skopeo cannot open it, or it is not an image manifest.
+pub fn inspect_proxied(tools: &Tools, options: &ProxyOptions, text: &str) -> Result<Inspected> {
+    let context = || format!("Inspecting {text}");
+    let proxy = Proxy::start(tools, options).with_context(context)?;
+    let image = proxy.open(text).with_context(context)?;
+    let manifest = proxy.manifest_raw(&image).with_context(context)?;
+    proxy.finish().with_context(context)?;
+    let info = Info::parse(&manifest.bytes, text).with_context(context)?;
+    let location = text.split_once(':').map_or(text, |(transport, _)| transport);
+    // What a path calls a tag differs from transport to transport, so nothing is cut off.
+    Ok(Inspected { skill: text.to_owned(), ..describe(text, &manifest.digest, &info, location) })
 }

@@ -7,19 +7,21 @@
 //! than the grace period is spared as well: one of its builds may be about to name it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use oci_spec::image::Descriptor;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::image::oci;
+use crate::image::{Info, oci};
 use crate::lifecycle::State;
 use crate::reference::split_tag;
-use crate::store::layout::{Entry, Layout, Sweeping, TMP, entry_name};
+use crate::store::layout::{Entry, Layout, TMP, entry_name, take_name};
 
 /// How old a blob must be before it is freed: longer than any build of the Go tool that was measured (20 s for 500 MB).
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
@@ -60,71 +62,78 @@ pub struct Removed {
 /// Prunes a store.
 ///
 /// # Errors
-/// If a manifest is damaged: what it names cannot be told from garbage then.
+/// If a manifest is damaged: what it names cannot be told from garbage then. Nothing is changed in that case.
 pub fn prune(layout: &Layout, options: &Options) -> Result<Pruned> {
-    let sweeping = layout.sweeping().context("Pruning")?;
-    let (removed, kept) = prune_index(layout, options).context("Pruning")?;
-    let mut pruned = Pruned {
-        removed,
-        ..Pruned::default()
-    };
-    let living = reachable(layout, &kept).context("Pruning")?;
-    sweep(layout, &sweeping, options, &living, &mut pruned).context("Pruning")?;
+    let context = "Pruning";
+    // A dry run needs no lock, so that it works in a read-only store.
+    let sweeping = (!options.dry_run).then(|| layout.sweeping()).transpose().context(context)?;
+    if let Some(malformed) = layout.malformed().context(context)?.into_iter().next() {
+        return Err(Error::damaged("an entry of index.json", malformed)).context(context);
+    }
+    let entries = layout.entries().context(context)?;
+    let superseded = superseded(layout, &entries).context(context)?;
+    let goes = |name: &str, digest: &str| superseded.iter().any(|(n, d, _)| n == name && d == digest);
+    let living = living(layout, &entries, &goes, &options.pinned).context(context)?;
+    if sweeping.is_some() {
+        layout.update(|list| drop_entries(list, &goes, &living)).context(context)?;
+    }
+    let removed = superseded.into_iter().map(|(reference, _, status)| Removed { reference, status });
+    let mut pruned = Pruned { removed: removed.collect(), ..Pruned::default() };
+    pruned.removed.sort_by(|a, b| a.reference.cmp(&b.reference));
+    sweep(layout, options, &living, &mut pruned).context(context)?;
     Ok(pruned)
 }
 
-/// Drops superseded and unnamed entries; returns the names that went and the entries that stay.
-fn prune_index(layout: &Layout, options: &Options) -> Result<(Vec<Removed>, Vec<Entry>)> {
-    let entries = layout.entries()?;
-    let superseded = superseded(layout, &entries)?;
-    let goes = |name: Option<&str>, digest: &str| match name {
-        Some(name) => superseded.iter().any(|(n, d, _)| n == name && d == digest),
-        None => false,
-    };
-    let named: HashSet<&str> = entries
+/// Drops the entries that go, and those without a name that nothing needs.
+fn drop_entries(
+    list: &mut Vec<Value>,
+    goes: &dyn Fn(&str, &str) -> bool,
+    living: &HashSet<String>,
+) -> Result<(), Error> {
+    let digest = |entry: &Value| entry["digest"].as_str().unwrap_or_default().to_owned();
+    let superseded: HashSet<(String, String)> = list
         .iter()
-        .filter(|e| e.name.is_some() && !goes(e.name.as_deref(), e.digest()))
-        .map(Entry::digest)
-        .chain(options.pinned.iter().map(String::as_str))
+        .filter_map(|entry| Some((entry_name(entry)?.to_owned(), digest(entry))))
+        .filter(|(name, digest)| goes(name, digest))
         .collect();
-    let referrers = living_referrers(layout, &entries, &named)?;
-    let stays = |name: Option<&str>, digest: &str| match name {
-        Some(_) => !goes(name, digest),
-        None => options.pinned.contains(digest) || referrers.contains(digest),
-    };
-    let mut removed: Vec<Removed> = superseded
-        .iter()
-        .map(|(reference, _, status)| Removed {
-            reference: reference.clone(),
-            status: status.clone(),
-        })
-        .collect();
-    removed.sort_by(|a, b| a.reference.cmp(&b.reference));
-    if options.dry_run {
-        let kept = entries.iter().filter(|e| {
-            stays(e.name.as_deref(), e.digest()) || options.pinned.contains(e.digest())
-        });
-        return Ok((removed, kept.cloned().collect()));
-    }
-    layout.update(|list| {
-        for entry in list.iter_mut() {
-            let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
-            if options.pinned.contains(&digest) && goes(entry_name(entry), &digest) {
-                // Pinned by an installed skill: the name goes, the image stays.
-                if let Some(annotations) = entry["annotations"].as_object_mut() {
-                    annotations.shift_remove(crate::store::layout::REF_NAME);
-                }
-            }
+    take_name(list, |name| superseded.iter().any(|(gone, _)| gone == name));
+    list.retain(|entry| entry_name(entry).is_some() || living.contains(&digest(entry)));
+    Ok(())
+}
+
+/// Returns the digests of all blobs that something needs: a name that stays, an installed skill, or the subject of a
+/// referrer, whose own subject may be a referrer again.
+fn living(
+    layout: &Layout,
+    entries: &[Entry],
+    goes: &dyn Fn(&str, &str) -> bool,
+    pinned: &BTreeSet<String>,
+) -> Result<HashSet<String>> {
+    let stays = |entry: &&Entry| entry.name.as_deref().is_some_and(|name| !goes(name, entry.digest()));
+    let mut roots: Vec<Descriptor> = entries.iter().filter(stays).map(|entry| entry.descriptor.clone()).collect();
+    roots.extend(pinned.iter().filter_map(|digest| layout.describe(digest)));
+    let mut living = HashSet::new();
+    reach(layout, roots, &mut living)?;
+    let mut referrers = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.name.is_none()) {
+        let manifest: Value = match layout.read_json(&entry.descriptor) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            // Without a name and not what its digest says: nothing can need it.
+            Err(Error::Damaged { .. }) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        if let Some(subject) = manifest["subject"]["digest"].as_str() {
+            referrers.push((entry, subject.to_owned()));
         }
-        list.retain(|entry| {
-            stays(
-                entry_name(entry),
-                entry["digest"].as_str().unwrap_or_default(),
-            )
-        });
-        Ok::<_, Error>(())
-    })?;
-    Ok((removed, layout.entries()?))
+    }
+    loop {
+        let (found, rest): (Vec<_>, Vec<_>) = referrers.into_iter().partition(|(_, subject)| living.contains(subject));
+        if found.is_empty() {
+            return Ok(living);
+        }
+        reach(layout, found.iter().map(|(entry, _)| entry.descriptor.clone()).collect(), &mut living)?;
+        referrers = rest;
+    }
 }
 
 /// Returns name, digest and state of each entry that has a sibling of the same name and version in a higher state.
@@ -135,13 +144,11 @@ fn superseded(layout: &Layout, entries: &[Entry]) -> Result<Vec<(String, String,
         if name.contains('@') {
             continue;
         }
-        let found = crate::store::read(layout, entry.clone());
-        let Ok(found) = found else { continue };
-        if let Some(state) = found.info.state() {
-            let key = (
-                split_tag(name).0.to_owned(),
-                found.info.get(oci::VERSION).to_owned(),
-            );
+        // An index has no state of its own: its instances do.
+        let manifest = layout.read_json(&entry.descriptor)?;
+        let Ok(info) = Info::parse(&manifest, name) else { continue };
+        if let Some(state) = info.state() {
+            let key = (split_tag(name).0.to_owned(), info.get(oci::VERSION).to_owned());
             groups.entry(key).or_default().push((state, entry));
         }
     }
@@ -150,89 +157,37 @@ fn superseded(layout: &Layout, entries: &[Entry]) -> Result<Vec<(String, String,
         let highest = group.iter().map(|(state, _)| *state).max();
         for (state, entry) in group {
             if Some(state) < highest {
-                result.push((
-                    entry.name.clone().unwrap_or_default(),
-                    entry.digest().to_owned(),
-                    state.to_string(),
-                ));
+                result.push((entry.name.clone().unwrap_or_default(), entry.digest().to_owned(), state.to_string()));
             }
         }
     }
     Ok(result)
 }
 
-/// Returns the digests of unnamed manifests whose subject stays, directly or through another referrer.
-fn living_referrers(
-    layout: &Layout,
-    entries: &[Entry],
-    named: &HashSet<&str>,
-) -> Result<HashSet<String>> {
-    let mut subjects = Vec::new();
-    for entry in entries.iter().filter(|e| e.name.is_none()) {
-        let Ok(bytes) = layout.read_json(&entry.descriptor) else {
-            continue;
-        };
-        let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if let Some(subject) = manifest["subject"]["digest"].as_str() {
-            subjects.push((entry.digest().to_owned(), subject.to_owned()));
-        }
-    }
-    let mut living: HashSet<String> = HashSet::new();
-    loop {
-        let before = living.len();
-        for (digest, subject) in &subjects {
-            if named.contains(subject.as_str()) || living.contains(subject) {
-                living.insert(digest.clone());
-            }
-        }
-        if living.len() == before {
-            return Ok(living);
-        }
-    }
-}
-
-/// Returns the digests of all blobs that the entries reach.
-fn reachable(layout: &Layout, entries: &[Entry]) -> Result<HashSet<String>> {
-    let mut living = HashSet::new();
-    let mut queue: Vec<oci_spec::image::Descriptor> =
-        entries.iter().map(|e| e.descriptor.clone()).collect();
+/// Adds the digests of all blobs that manifests and indexes reach.
+fn reach(layout: &Layout, mut queue: Vec<Descriptor>, living: &mut HashSet<String>) -> Result<()> {
     while let Some(descriptor) = queue.pop() {
         if !living.insert(descriptor.digest().to_string()) {
             continue;
         }
+        let damaged = |what: &str, e: serde_json::Error| Error::damaged(format!("{what} {}", descriptor.digest()), e);
         let bytes = layout.read_json(&descriptor)?;
-        let manifest: Value = serde_json::from_slice(&bytes).map_err(|e| Error::Damaged {
-            object: format!("manifest {}", descriptor.digest()),
-            reason: e.to_string(),
-        })?;
+        let manifest: Value = serde_json::from_slice(&bytes).map_err(|e| damaged("manifest", e))?;
         for child in manifest["manifests"].as_array().into_iter().flatten() {
-            let child = serde_json::from_value(child.clone()).map_err(|e| Error::Damaged {
-                object: format!("index {}", descriptor.digest()),
-                reason: e.to_string(),
-            })?;
-            queue.push(child);
+            queue.push(serde_json::from_value(child.clone()).map_err(|e| damaged("index", e))?);
         }
-        let blobs = manifest["layers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .chain([&manifest["config"]]);
+        let blobs = manifest["layers"].as_array().into_iter().flatten().chain([&manifest["config"]]);
         living.extend(blobs.filter_map(|blob| blob["digest"].as_str().map(str::to_owned)));
     }
-    Ok(living)
+    Ok(())
 }
 
 /// Frees blobs that are not living, and unfinished files; both only beyond the grace period.
-fn sweep(
-    layout: &Layout,
-    _right: &Sweeping,
-    options: &Options,
-    living: &HashSet<String>,
-    pruned: &mut Pruned,
-) -> Result<()> {
+fn sweep(layout: &Layout, options: &Options, living: &HashSet<String>, pruned: &mut Pruned) -> Result<()> {
     let now = SystemTime::now();
-    let old =
-        |modified: SystemTime| now.duration_since(modified).unwrap_or_default() >= options.grace;
+    let old = |modified: SystemTime| now.duration_since(modified).unwrap_or_default() >= options.grace;
+    // The index is written in .tmp by those who hold this.
+    let _changing = (!options.dry_run).then(|| layout.changing()).transpose()?;
     for (directory, counts) in [("blobs/sha256", true), (TMP, false), ("ingest", false)] {
         let dir = match layout.dir().open_dir(directory) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -254,65 +209,76 @@ fn sweep(
                 continue;
             }
             if !options.dry_run {
-                remove(&dir, &name, metadata.is_dir())
-                    .with_context(|| format!("Removing {directory}/{name}"))?;
+                remove(&dir, &name, metadata.is_dir()).with_context(|| format!("Removing {directory}/{name}"))?;
             }
             pruned.blobs += u64::from(counts);
-            pruned.bytes += if metadata.is_file() {
-                metadata.len()
-            } else {
-                0
-            };
+            pruned.bytes += if metadata.is_file() { metadata.len() } else { 0 };
         }
     }
     Ok(())
 }
 
 fn remove(dir: &Dir, name: &str, is_dir: bool) -> io::Result<()> {
-    match if is_dir {
-        dir.remove_dir_all(name)
-    } else {
-        dir.remove_file(name)
-    } {
+    match if is_dir { dir.remove_dir_all(name) } else { dir.remove_file(name) } {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
 }
 
-/// Returns the manifest digests that skills installed below the given directories pin, by our receipts or by the Go
-/// tool's provenance.
-pub fn pins(skills_dirs: &[Dir]) -> BTreeSet<String> {
+/// Largest receipt or card that is looked into for a pin, in bytes; ours have some kilobytes.
+const MAX_RECEIPT: u64 = 1 << 20;
+
+/// Returns the manifest digests that installed skills pin: by our receipts in `<skills>/.skillimage/receipts`, and by
+/// the Go tool's provenance in the `skill.yaml` of each of `installed`.
+///
+/// # Errors
+/// If one of the files is there and cannot be read: what it pins must not be freed.
+pub fn pins(skills_dirs: &[Dir], installed: &[Dir]) -> Result<BTreeSet<String>> {
     let mut pins = BTreeSet::new();
     for dir in skills_dirs {
-        for receipt in files(dir, ".skillimage/receipts") {
-            let value: Value = serde_json::from_str(&receipt).unwrap_or_default();
-            pins.extend(value["digest"].as_str().map(str::to_owned));
-        }
-        let Ok(entries) = dir.entries() else { continue };
-        for skill in entries.flatten() {
-            let card = skill
-                .open_dir()
-                .and_then(|d| d.read_to_string("skill.yaml"))
-                .unwrap_or_default();
-            let commit = card
-                .lines()
-                .find_map(|line| line.trim().strip_prefix("commit:"));
-            let digest = commit.map(|c| c.trim().trim_matches(['"', '\'']).to_owned());
-            pins.extend(digest.filter(|d| crate::reference::is_digest(d)));
+        let Some(receipts) = optional(dir.open_dir(".skillimage/receipts")).context("Opening the receipts")? else {
+            continue;
+        };
+        for entry in receipts.entries()? {
+            let name = entry?.file_name();
+            let shown = format!("Reading the receipt {}", name.display());
+            let Some(text) = read_bounded(&receipts, Path::new(&name)).with_context(|| shown.clone())? else {
+                continue;
+            };
+            let receipt: Value = serde_json::from_str(&text).context(shown)?;
+            pins.extend(receipt["digest"].as_str().map(str::to_owned));
         }
     }
-    pins
+    for dir in installed {
+        let card =
+            read_bounded(dir, Path::new("skill.yaml")).context("Reading the skill.yaml of an installed skill")?;
+        let commits = card.iter().flat_map(|card| card.lines()).filter_map(|line| line.trim().strip_prefix("commit:"));
+        let digests = commits.map(|commit| commit.trim().trim_matches(['"', '\'']).to_owned());
+        pins.extend(digests.filter(|digest| crate::reference::is_digest(digest)));
+    }
+    Ok(pins)
 }
 
-fn files(dir: &Dir, path: &str) -> Vec<String> {
-    let Ok(dir) = dir.open_dir(path) else {
-        return Vec::new();
-    };
-    let Ok(entries) = dir.entries() else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|e| dir.read_to_string(e.file_name()).ok())
-        .collect()
+fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Reads a regular file of bounded size; `None` where there is none. Nothing is waited for: it may be a FIFO.
+fn read_bounded(dir: &Dir, name: &Path) -> io::Result<Option<String>> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    let Some(file) = optional(dir.open_with(name, &options))? else { return Ok(None) };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    if metadata.len() > MAX_RECEIPT {
+        return Err(io::Error::other(format!("it is larger than {MAX_RECEIPT} bytes")));
+    }
+    let mut text = String::new();
+    file.take(MAX_RECEIPT).read_to_string(&mut text)?;
+    Ok(Some(text))
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::reference::Reference;
-use crate::store::layout::{Entry, Layout, entry_name};
+use crate::store::layout::{Entry, Layout, entry_name, same_name, take_name};
 use crate::store::{self};
 
 /// Gives the image that `source` names the name `target` as well, taking it from another image that has it.
@@ -13,18 +13,15 @@ use crate::store::{self};
 /// # Errors
 /// If there is no such image, or the target is not a reference with a tag.
 pub fn tag(layout: &Layout, source: &str, target: &Reference) -> Result<Entry> {
-    let entry =
-        store::find(&layout.entries()?, source).with_context(|| format!("Tagging {source}"))?;
+    let entry = store::lookup(layout, source).with_context(|| format!("Tagging {source}"))?;
     let target = target.clone().or_latest();
     if target.digest().is_some() {
         let reason = "a digest cannot be assigned; give a tag".into();
-        return Err(Error::InvalidReference {
-            input: target.to_string(),
-            reason,
-        })
-        .context("Tagging");
+        return Err(Error::InvalidReference { input: target.to_string(), reason }).context("Tagging");
     }
     let name = target.to_string();
+    // The new index is written in .tmp, which prune must leave alone.
+    let _writing = layout.writing()?;
     let copied = layout.update(|entries| {
         // Looked up again under the lock: another process may have moved or removed it meanwhile.
         let mut copy: Value = entries
@@ -33,13 +30,11 @@ pub fn tag(layout: &Layout, source: &str, target: &Reference) -> Result<Entry> {
             .cloned()
             .ok_or_else(|| Error::ImageNotFound(source.to_owned()))?;
         copy["annotations"][crate::store::layout::REF_NAME] = name.as_str().into();
-        entries.retain(|e| entry_name(e) != Some(&name));
+        take_name(entries, |other| same_name(other, &name));
+        entries.retain(|e| entry_name(e).is_some() || e["digest"] != copy["digest"]);
         entries.push(copy.clone());
         Ok::<_, Error>(copy)
     });
     copied.with_context(|| format!("Tagging {source} as {name}"))?;
-    Ok(Entry {
-        name: Some(name),
-        descriptor: entry.descriptor,
-    })
+    Ok(Entry { name: Some(name), descriptor: entry.descriptor })
 }

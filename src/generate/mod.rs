@@ -1,0 +1,3 @@
+//! From images to what runs them, as text: pure functions.
+
+pub mod podman;

@@ -1,0 +1,177 @@
+//! `build`: from a directory to an image in the store, in one pass over the input.
+//!
+//! Nothing is visible before the last step: blobs that no entry names are garbage.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, Result};
+use cap_std::fs::Dir;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use super::validate::validate;
+use crate::card::{Card, FILE as CARD_FILE};
+use crate::error::Error;
+use crate::finding::{Finding, Severity};
+use crate::frontmatter::FILE as SKILL_FILE;
+use crate::image::{self, Blob, Profile};
+use crate::layer::{PackOptions, Packed, pack};
+use crate::lifecycle::State;
+use crate::limits::Limits;
+use crate::reference::Reference;
+use crate::store::layout::{Entry, Layout, REF_NAME};
+
+/// How an image is built.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// A tag, or a whole reference; by default `<namespace>/<name>:<version>-draft`.
+    pub tag: Option<String>,
+    /// Media types.
+    pub profile: Profile,
+    /// Modification time of the layer's entries, in seconds since 1970.
+    pub mtime: u64,
+    /// The created annotation.
+    pub created: DateTime<Utc>,
+    /// Warnings are errors.
+    pub strict: bool,
+    /// What is packed although its name suggests otherwise, in gitignore syntax.
+    pub include: Vec<String>,
+    /// Bounds on the skill.
+    pub limits: Limits,
+    /// Called with the number of bytes read.
+    pub progress: Option<&'a dyn Fn(u64)>,
+    /// Ends the work.
+    pub cancelled: Option<&'a AtomicBool>,
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("tag", &self.tag).field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+/// An image that was built.
+#[derive(Debug, Clone, Serialize)]
+pub struct Built {
+    /// Its entry in the store.
+    #[serde(skip)]
+    pub entry: Entry,
+    /// Its name in the store.
+    pub reference: String,
+    /// Digest of the manifest.
+    pub digest: String,
+    /// The image ID: digest of the config.
+    pub image_id: String,
+    /// Digest of the layer.
+    pub layer: String,
+    /// Digest of the layer before compression.
+    pub diff_id: String,
+    /// Size of the layer, in bytes.
+    pub size: u64,
+    /// Number of files.
+    pub files: u64,
+    /// Sum of the files' sizes, in bytes.
+    pub bytes: u64,
+    /// Number of files and directories left out.
+    pub left_out: u64,
+    /// What was found, none of it an error.
+    pub findings: Vec<Finding>,
+}
+
+/// Returns the error for a directory without `SKILL.md`.
+pub fn no_skill(dir: &Dir) -> anyhow::Error {
+    let reason = format!("it has no {SKILL_FILE}, and a directory with {SKILL_FILE} is expected");
+    let lower = dir.exists("skill.md");
+    let hint = if lower { "rename skill.md to SKILL.md" } else { "skillctl init DIR starts a skill" };
+    Error::Unavailable { reason, hint: Some(hint.into()) }.into()
+}
+
+/// Builds the skill in `dir`, whose directory is called `dir_name`, into the store.
+///
+/// The inner error is a skill that is not valid, with all that was found.
+///
+/// # Errors
+/// If the directory has no `SKILL.md`, cannot be read or packed, or the store cannot be written.
+pub fn build(layout: &Layout, dir: &Dir, dir_name: &str, options: &Options<'_>) -> Result<Result<Built, Vec<Finding>>> {
+    let checked = validate(dir, dir_name, options.strict)?;
+    let invalid = checked.findings.iter().any(|f| f.severity == Severity::Error);
+    let Some(card) = checked.card.filter(|_| !invalid) else {
+        return Ok(Err(checked.findings));
+    };
+    let reference = reference(&card, options.tag.as_deref())?;
+    let annotations = annotations(&card, checked.words, options.created);
+    let generated = checked.generated.map(|yaml| (CARD_FILE.to_owned(), yaml.into_bytes()));
+
+    // Held until the index names what was written.
+    let _writing = layout.writing()?;
+    let packed = pack_layer(layout, dir, generated, options)?;
+    let config = image::config(&image::labels(&annotations), &packed.diff_id);
+    let config = Blob { digest: layout.write_blob(&config)?, size: config.len() as u64 };
+    let layer = Blob { digest: packed.digest.clone(), size: packed.size };
+    let manifest = image::manifest(options.profile, &config, &layer, &annotations);
+    let manifest = Blob { digest: layout.write_blob(&manifest)?, size: manifest.len() as u64 };
+    let mut entry = image::index_entry(&manifest, &annotations);
+    layout.set(&reference, &entry)?;
+    entry["annotations"][REF_NAME] = reference.as_str().into();
+    let entry = Entry { name: Some(reference.clone()), descriptor: serde_json::from_value(entry)? };
+    Ok(Ok(Built {
+        entry,
+        reference,
+        digest: manifest.digest,
+        image_id: config.digest,
+        layer: packed.digest,
+        diff_id: packed.diff_id,
+        size: packed.size,
+        files: packed.files,
+        bytes: packed.bytes,
+        left_out: packed.left_out,
+        findings: checked.findings,
+    }))
+}
+
+fn pack_layer(
+    layout: &Layout,
+    dir: &Dir,
+    generated: Option<(String, Vec<u8>)>,
+    options: &Options<'_>,
+) -> Result<Packed> {
+    let mut blob = layout.blob()?;
+    let packed = pack(
+        dir,
+        &mut blob,
+        &PackOptions {
+            mtime: options.mtime,
+            include: options.include.clone(),
+            extra: generated.into_iter().collect(),
+            limits: options.limits,
+            progress: options.progress,
+            cancelled: options.cancelled,
+            ..PackOptions::default()
+        },
+    )?;
+    blob.commit(&packed.digest)?;
+    Ok(packed)
+}
+
+/// Returns the name of the image: the card's, with the draft tag or the one that was asked for.
+fn reference(card: &Card, tag: Option<&str>) -> Result<String> {
+    let own: Reference = format!("{}/{}", card.metadata.namespace, card.metadata.name).parse()?;
+    let reference = match tag {
+        Some(tag) if tag.contains(['/', ':']) => tag.parse::<Reference>()?.or_latest(),
+        Some(tag) => own.with_tag(tag)?,
+        None => own.with_tag(&State::Draft.tag(&card.metadata.version).unwrap_or_default())?,
+    };
+    if reference.digest().is_some() {
+        let reason = "a digest cannot be assigned; give a tag".into();
+        return Err(Error::InvalidReference { input: reference.to_string(), reason }).context("Naming the image");
+    }
+    Ok(reference.to_string())
+}
+
+fn annotations(card: &Card, words: u64, created: DateTime<Utc>) -> BTreeMap<String, String> {
+    let mut annotations = image::annotations(card, words);
+    annotations.insert(image::oci::CREATED.to_owned(), created.to_rfc3339_opts(SecondsFormat::Secs, true));
+    annotations.insert(image::STATUS.to_owned(), State::Draft.to_string());
+    annotations
+}

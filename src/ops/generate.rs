@@ -1,0 +1,153 @@
+//! `generate podman`: which images are mounted where.
+
+use anyhow::{Context as _, Result};
+use cap_std::fs::Dir;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::generate::podman::{Mount, home};
+use crate::image::{self, Info};
+use crate::reference::Reference;
+use crate::store;
+use crate::store::layout::Layout;
+use crate::store::storage::Storage;
+use crate::store::storage_images::{LoadState, StorageImage};
+
+/// Largest passwd that is read, in bytes; that of a host with 10,000 users has one megabyte.
+const MAX_PASSWD: u64 = 1 << 20;
+
+/// A skill that is to be mounted.
+#[derive(Debug)]
+pub struct Skill {
+    /// Its name in containers-storage.
+    pub source: String,
+    /// The directory that it gets.
+    pub name: String,
+    /// What has to be done before podman can mount it.
+    pub missing: Option<String>,
+}
+
+/// Finds an image by name in the store, then in containers-storage.
+///
+/// # Errors
+/// If it is in neither, or cannot be mounted from where it is.
+pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<Skill> {
+    let context = || format!("Generating flags for {text}");
+    let images = storage.images().with_context(context)?;
+    let in_store = layout.map(|layout| store::open(layout, text));
+    let (source, info, digest) = match in_store {
+        Some(Ok(found)) => {
+            let name = found.entry.name.clone().unwrap_or_else(|| text.to_owned());
+            (
+                name.parse::<Reference>().with_context(context)?,
+                Some(found.info),
+                Some(found.entry.descriptor.digest().to_string()),
+            )
+        }
+        Some(Err(Error::ImageNotFound(_))) | None => {
+            (text.parse::<Reference>().with_context(context)?.or_latest(), None, None)
+        }
+        Some(Err(e)) => return Err(e).with_context(context),
+    };
+    let qualified = source.in_storage();
+    let record = images.lookup(&qualified).with_context(context)?;
+    if record.is_none() && info.is_none() {
+        return Err(Error::ImageNotFound(text.to_owned())).with_context(context);
+    }
+    if record.is_some_and(|record| record.read_only) {
+        let reason = format!("{qualified} is in an additional image store, which podman cannot mount images from");
+        let hint = format!("podman volume create --driver image --opt image={qualified} NAME, then -v NAME:PATH:ro");
+        return Err(Error::Unavailable { reason, hint: Some(hint) }).with_context(context);
+    }
+    let state = digest.map(|digest| images.load_state(&qualified, &digest));
+    let missing = match state {
+        Some(LoadState::No) => Some(format!("{source} is not loaded yet: skillctl load {source}")),
+        Some(LoadState::Other) => Some(format!("{source} is loaded with other content: skillctl load {source}")),
+        Some(LoadState::Yes) | None => None,
+    };
+    let info = match (info, record) {
+        (None, Some(record)) => info_of(storage, record),
+        (info, _) => info,
+    };
+    let name = info.as_ref().map(|info| info.get(image::NAME)).filter(|name| is_plain(name));
+    Ok(Skill { name: name.unwrap_or(source.basename()).to_owned(), source: qualified, missing })
+}
+
+fn info_of(storage: &Storage, record: &StorageImage) -> Option<Info> {
+    let digest = record.digest.as_deref()?;
+    Info::parse(&storage.manifest(record, digest).ok()?, digest).ok()
+}
+
+/// Returns whether an annotation can be a directory's name: what a valid card has, and nothing that is a path.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Returns the mounts of skills below a directory of the container.
+pub fn mounts(skills: &[Skill], below: &str) -> Vec<Mount> {
+    let below = below.trim_end_matches('/');
+    skills
+        .iter()
+        .map(|skill| Mount { source: skill.source.clone(), destination: format!("{below}/{}", skill.name) })
+        .collect()
+}
+
+/// A container image, as far as it decides where its user's skills are.
+#[derive(Debug)]
+pub struct Container {
+    /// The user's home.
+    pub home: String,
+    /// Whether the user is root.
+    pub root: bool,
+    layers: Vec<Dir>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Config {
+    #[serde(default)]
+    config: Option<Process>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Process {
+    #[serde(default, rename = "User")]
+    user: Option<String>,
+    #[serde(default, rename = "Env")]
+    env: Option<Vec<String>>,
+}
+
+/// Reads user and home of a container image from containers-storage: `HOME` in its environment, else its passwd.
+///
+/// # Errors
+/// If the image is not there, or its layers cannot be read.
+pub fn container(storage: &Storage, text: &str) -> Result<Container> {
+    let context = || format!("Reading the user of {text}");
+    let images = storage.images().with_context(context)?;
+    let name = text.parse::<Reference>().with_context(context)?.or_latest();
+    let candidates =
+        [text.to_owned(), name.in_storage(), format!("docker.io/library/{name}"), format!("docker.io/{name}")];
+    let image = candidates.iter().find_map(|name| images.lookup(name).ok().flatten());
+    let image = image.ok_or_else(|| Error::ImageNotFound(text.to_owned())).with_context(context)?;
+    let config: Config = serde_json::from_slice(&storage.config(image)?).with_context(context)?;
+    let process = config.config.unwrap_or_default();
+    let layers = storage.diffs(&images, image).with_context(context)?;
+    let passwd = layers.iter().find_map(|layer| read_bounded(layer, "etc/passwd")).unwrap_or_default();
+    let (home, root) = home(process.user.as_deref().unwrap_or_default(), &passwd);
+    let env = process.env.unwrap_or_default();
+    let from_env = env.iter().find_map(|entry| entry.strip_prefix("HOME=")).filter(|home| home.starts_with('/'));
+    Ok(Container { home: from_env.map_or(home, str::to_owned), root, layers })
+}
+
+impl Container {
+    /// Returns whether the image has a directory, in any layer.
+    pub fn has_dir(&self, path: &str) -> bool {
+        self.layers.iter().any(|layer| layer.is_dir(path.trim_start_matches('/')))
+    }
+}
+
+fn read_bounded(layer: &Dir, path: &str) -> Option<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    layer.open(path).ok()?.take(MAX_PASSWD).read_to_string(&mut text).ok()?;
+    Some(text)
+}
