@@ -3,14 +3,31 @@
 //! The binary `skillctl` is a thin shell around this library. Dependencies go one way:
 //! `cli -> ops -> store -> core`.
 //!
-//! * Core, pure: [`error`], [`finding`], [`limits`], [`reference`], [`lifecycle`]
+//! * Core, pure: [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
+//!   [`lifecycle`], [`reference`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look)
+//! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
+//! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
+//! * [`generate`]: from images to what runs them, as text
+//! * [`ops`]: one file per verb, data in, data out
+//! * The shell: [`cli`], [`env`], [`output`]
 
+pub mod agent;
+pub mod card;
+pub mod check;
+pub mod cli;
+pub mod env;
 pub mod error;
 pub mod finding;
+pub mod frontmatter;
+pub mod generate;
 pub mod image;
+pub mod layer;
 pub mod lifecycle;
 pub mod limits;
 pub mod ops;
 pub mod output;
+pub mod process;
 pub mod reference;
 pub mod store;
+pub mod text;
+pub mod yaml;

@@ -1,2 +1,7 @@
 //! The `skillctl` binary: everything is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skillctl::cli::main(std::env::args_os())
+}

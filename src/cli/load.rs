@@ -1,0 +1,215 @@
+//! `load` and `unload`, and the loading that `build` and `tag` end with.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::shell::{FAILED, Format, Shell};
+use crate::error::Error;
+use crate::output::harmless_line;
+use crate::reference::Reference;
+use crate::store;
+use crate::store::layout::{Entry, Layout};
+use crate::store::storage_images::LoadState;
+use crate::store::storage_load::{LOAD_TIMEOUT, Load};
+
+/// Whether an image is loaded into containers-storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// Load it where possible; where not, say why in one line and succeed
+    Auto,
+    /// Load it, or fail
+    Always,
+    /// Leave it in the store
+    Never,
+}
+
+/// Flags of verbs that load what they made.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Loading")]
+pub struct LoadArgs {
+    /// Whether to load the image into containers-storage
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    load: When,
+    /// How long to wait for locked storage
+    #[arg(long, value_name = "SECONDS", default_value_t = LOAD_TIMEOUT.as_secs())]
+    load_timeout: u64,
+}
+
+impl LoadArgs {
+    /// Loads an entry that was just made, as the flags say. Returns whether it is loaded.
+    ///
+    /// # Errors
+    /// Only with `--load=always`: otherwise one line says why not.
+    pub fn after(&self, shell: &Shell, layout: &Layout, entry: &Entry) -> Result<bool> {
+        if self.load == When::Never {
+            return Ok(false);
+        }
+        match load(shell, layout, entry, Duration::from_secs(self.load_timeout)) {
+            Ok(driver) => {
+                if shell.is_interactive() {
+                    shell.note(hint(entry, &driver));
+                }
+                Ok(true)
+            }
+            Err(e) if self.load == When::Always => Err(e).with_context(|| loading(entry)),
+            Err(e) => {
+                let hint = e.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
+                let fix = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                shell.note(harmless_line(&format!("Not loaded: {e:#}{fix}")));
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Loads an entry of the store and returns the name of the storage driver.
+fn load(shell: &Shell, layout: &Layout, entry: &Entry, timeout: Duration) -> Result<String> {
+    let Some(name) = &entry.name else {
+        let hint = Some(format!("skillctl tag {} NAME", entry.digest()));
+        return Err(Error::Unavailable { reason: "the image has no name to be loaded under".into(), hint }.into());
+    };
+    let name = name.parse::<Reference>()?.in_storage();
+    let storage = shell.storage()?;
+    // Keeps prune from the private layout that skopeo reads.
+    let _writing = layout.writing()?;
+    let progress = shell.progress(&format!("Loading {name}"));
+    let load =
+        Load { store: layout.dir(), store_path: layout.path(), manifest: &entry.descriptor, name: &name, timeout };
+    storage.load(&load, &shell.tools())?;
+    drop(progress);
+    Ok(storage.driver()?.to_string())
+}
+
+fn loading(entry: &Entry) -> String {
+    let name = entry.name.as_deref().unwrap_or(entry.digest());
+    let name = name.parse().map_or_else(|_| name.to_owned(), |reference: Reference| reference.in_storage());
+    format!("Loading {name} into containers-storage")
+}
+
+fn hint(entry: &Entry, driver: &str) -> String {
+    let name = entry.name.as_deref().unwrap_or_default();
+    let Ok(reference) = name.parse::<Reference>() else {
+        return String::new();
+    };
+    format!(
+        "Loaded into containers-storage ({driver}). Try:\n  podman run --rm --mount \
+         type=image,source={},destination=/skills/{} IMAGE",
+        reference.in_storage(),
+        reference.basename()
+    )
+}
+
+/// Takes the name of a removed entry from containers-storage; where it was not there, nothing is said.
+pub fn unload_after(shell: &Shell, entry: &Entry) {
+    let Some(Ok(reference)) = entry.name.as_deref().map(str::parse::<Reference>) else {
+        return;
+    };
+    let name = reference.in_storage();
+    let result =
+        shell.storage_to_read().and_then(|storage| match storage.images()?.load_state(&name, entry.digest()) {
+            LoadState::Yes => storage.unload(&name, &shell.tools()).map(drop).map_err(Into::into),
+            LoadState::Other => Err(anyhow::anyhow!("it has other content there")),
+            LoadState::No => Ok(()),
+        });
+    if let Err(e) = result {
+        let why = harmless_line(&format!("{e:#}"));
+        shell.warn(format!("warning: {name} stays in containers-storage: {why}; skillctl unload takes it from there"));
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  One image, by name or by the digest that list shows:
+    skillctl load acme/hr:1.0.0
+  All that is in the store and not loaded:
+    skillctl list --format json | jq -r '.[] | select(.loaded == \"no\").reference' |
+      xargs -r skillctl load
+  Without waiting for another podman:
+    skillctl load --load-timeout 1 acme/hr:1.0.0";
+
+/// Load images of the store into containers-storage
+///
+/// podman and CRI-O mount images from there. Names without a registry are below localhost/ there.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Images of the store
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    /// How long to wait for locked storage
+    #[arg(long, value_name = "SECONDS", default_value_t = LOAD_TIMEOUT.as_secs())]
+    load_timeout: u64,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Args {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let layout = shell.store_with(&self.references[0])?;
+        each(shell, &self.references, self.format, "Loaded", |reference| {
+            let entry = store::lookup(&layout, reference).with_context(|| format!("Loading {reference}"))?;
+            load(shell, &layout, &entry, Duration::from_secs(self.load_timeout)).with_context(|| loading(&entry))?;
+            Ok(entry.name.unwrap_or_default())
+        })
+    }
+}
+
+/// Take names away from containers-storage
+///
+/// Other names of the same image stay; the image goes with its last name. The store is left alone.
+#[derive(Debug, clap::Args)]
+pub struct UnloadArgs {
+    /// Images of containers-storage
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl UnloadArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let storage = shell.storage()?;
+        each(shell, &self.references, self.format, "Unloaded", |text| {
+            let context = || format!("Unloading {text}");
+            let reference = text.parse::<Reference>().with_context(context)?.or_latest();
+            storage.unload(&reference.in_storage(), &shell.tools()).with_context(context)?;
+            Ok(reference.to_string())
+        })
+    }
+}
+
+/// Does something to each image, reports each failure, and goes on.
+fn each(
+    shell: &Shell,
+    references: &[String],
+    format: Format,
+    done: &str,
+    act: impl Fn(&str) -> Result<String>,
+) -> Result<ExitCode> {
+    let mut names = Vec::new();
+    let mut status = ExitCode::SUCCESS;
+    for reference in references {
+        match act(reference) {
+            Ok(name) => {
+                if format == Format::Text {
+                    shell.print(format!("{done} {}\n", harmless_line(reference)))?;
+                }
+                names.push(name);
+            }
+            Err(e) => {
+                shell.fail(&e);
+                status = ExitCode::from(FAILED);
+            }
+        }
+    }
+    if format == Format::Json {
+        shell.print_json(&json!({ done.to_lowercase(): names }))?;
+    }
+    Ok(status)
+}

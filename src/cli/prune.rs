@@ -1,0 +1,71 @@
+//! `prune`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::shell::{Format, Shell};
+use crate::ops::prune::{self, Options, Pruned};
+use crate::output::{harmless_line, size};
+
+/// Remove superseded states and free the blobs that nothing names
+///
+/// Of each name and version the highest lifecycle state stays. Images that an installed skill pins stay, and so do the
+/// signatures and SBOMs of images that stay. A blob younger than the grace period is spared: the Go skillctl, which
+/// takes no lock, may be about to name it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// Spare blobs younger than this; 0 if no Go skillctl uses this store
+    #[arg(long, value_name = "SECONDS", default_value_t = prune::DEFAULT_GRACE.as_secs())]
+    grace: u64,
+    /// How to print what went
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Args {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let pruned = match shell.existing_store()? {
+            Some(layout) => prune::prune(
+                &layout,
+                &Options { dry_run: self.dry_run, grace: Duration::from_secs(self.grace), pinned: shell.pinned()? },
+            )?,
+            None => Pruned::default(),
+        };
+        match self.format {
+            Format::Json => shell.print_json(&pruned)?,
+            Format::Text => shell.print(self.text(&pruned))?,
+        }
+        if pruned.spared > 0 && self.format == Format::Text {
+            shell.note(format!(
+                "{} unnamed blob(s) younger than {} s were spared; --grace 0 frees them",
+                pruned.spared, self.grace
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn text(&self, pruned: &Pruned) -> String {
+        let (removed, count, freed) = match self.dry_run {
+            true => ("Would remove", "Would prune", "Would free"),
+            false => ("Removed", "Pruned", "Freed"),
+        };
+        let mut text = String::new();
+        for image in &pruned.removed {
+            text += &format!("{removed} {} ({})\n", harmless_line(&image.reference), image.status);
+        }
+        match pruned.removed.len() {
+            0 if pruned.blobs == 0 => text += "Nothing to prune.\n",
+            0 => {}
+            n => text += &format!("\n{count} {n} image(s).\n"),
+        }
+        if pruned.blobs > 0 {
+            text += &format!("{freed} {} in {} blob(s).\n", size(pruned.bytes), pruned.blobs);
+        }
+        text
+    }
+}

@@ -1,0 +1,315 @@
+//! What every verb needs: the environment, the store, and the two streams.
+
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::agent::AGENTS;
+use crate::env::Env;
+use crate::error::Error;
+use crate::ops::prune;
+use crate::output::{harmless, harmless_line, json};
+use crate::process::{Cancel, Tools};
+use crate::store::layout::Layout;
+use crate::store::storage::Storage;
+use crate::store::storage_conf::{StorageEnv, StoreFlags, discover};
+use crate::store::storage_info::InfoKey;
+
+/// Exit status: the answer is no.
+pub const NO: u8 = 1;
+/// Exit status: could not do it.
+pub const FAILED: u8 = 2;
+
+/// Heading of the options of every verb, which keeps them apart from the verb's own.
+const GLOBAL: &str = "Global options";
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The store, an OCI layout [env: SKILLCTL_STORE]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
+    pub store: Option<PathBuf>,
+    /// Graph root of containers-storage, as in podman
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
+    pub root: Option<PathBuf>,
+    /// Run root of containers-storage, as in podman
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
+    pub runroot: Option<PathBuf>,
+    /// Driver of containers-storage, as in podman
+    #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
+    pub storage_driver: Option<String>,
+    /// Print results and errors only
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
+    pub quiet: bool,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs, exact and stable
+    Json,
+}
+
+/// Environment, options and streams.
+#[derive(Debug)]
+pub struct Shell {
+    /// The environment.
+    pub env: Env,
+    /// Options of every verb.
+    pub global: Global,
+    cancel: OnceCell<Cancel>,
+    /// Set when nobody reads stdout any more: the work goes on, and only its result is not printed.
+    deaf: Cell<bool>,
+}
+
+impl Shell {
+    /// Reads the environment.
+    pub fn new(global: Global) -> Self {
+        Self { env: Env::read(), global, cancel: OnceCell::new(), deaf: Cell::new(false) }
+    }
+
+    /// Prints a result; text by strangers in it must have been made harmless.
+    pub fn print(&self, text: impl AsRef<str>) -> Result<()> {
+        if self.deaf.get() {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_ref().as_bytes()).and_then(|()| stdout.flush()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                self.deaf.set(true);
+                Ok(())
+            }
+            printed => printed.context("Writing to stdout"),
+        }
+    }
+
+    /// Prints a result as JSON.
+    pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
+        self.print(json(value)? + "\n")
+    }
+
+    /// Prints a line on stderr that is neither result nor error.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if !self.global.quiet {
+            self.warn(text);
+        }
+    }
+
+    /// Prints a line on stderr that `--quiet` does not end.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        // Nothing can be done about a closed stderr.
+        let _ = writeln!(io::stderr(), "{}", harmless(text.as_ref()));
+    }
+
+    /// Returns whether a person is reading stderr.
+    pub fn is_interactive(&self) -> bool {
+        !self.global.quiet && io::stderr().is_terminal()
+    }
+
+    /// Starts to show how far long work has come, where a person is reading stderr.
+    pub fn progress(&self, what: &str) -> Progress {
+        let bar = self.is_interactive().then(|| {
+            let bar = ProgressBar::no_length().with_message(harmless_line(what));
+            let style = ProgressStyle::with_template("{msg}  {bytes}  {bytes_per_sec}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Progress(bar)
+    }
+
+    /// Prints an error and its hint, and returns the exit status.
+    pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
+        self.warn(format!("error: {}", harmless_line(&format!("{error:#}"))));
+        let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
+        if let Some(hint) = hint {
+            self.warn(format!("hint: {hint}"));
+        }
+        ExitCode::from(FAILED)
+    }
+
+    /// Returns where the store is.
+    pub fn store_path(&self) -> Result<PathBuf> {
+        let path = self.env.store_path(self.global.store.as_deref());
+        let path = path.ok_or_else(|| Error::Unavailable {
+            reason: "no place for the store: HOME is not set".into(),
+            hint: Some("give --store DIR or set SKILLCTL_STORE".into()),
+        })?;
+        std::path::absolute(&path).with_context(|| format!("Resolving {}", path.display()))
+    }
+
+    /// Opens the store, making it where there is none.
+    pub fn store(&self) -> Result<Layout> {
+        let path = self.store_path()?;
+        let context = || format!("Opening the store {}", path.display());
+        fs::create_dir_all(&path).with_context(context)?;
+        let layout = Layout::ensure(open_dir(&path).with_context(context)?, &path).with_context(context)?;
+        Ok(layout.cancelled_by(self.cancel()))
+    }
+
+    /// Opens a store that must be there.
+    pub fn store_with(&self, reference: &str) -> Result<Layout> {
+        self.existing_store()?.ok_or_else(|| Error::ImageNotFound(reference.to_owned()).into())
+    }
+
+    /// Opens the store for reading; `None` where there is none.
+    pub fn existing_store(&self) -> Result<Option<Layout>> {
+        let path = self.store_path()?;
+        let context = || format!("Opening the store {}", path.display());
+        match open_dir(&path) {
+            Ok(dir) => {
+                let layout = Layout::open_existing(dir, &path).with_context(context)?;
+                Ok(layout.map(|layout| layout.cancelled_by(self.cancel())))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(context),
+        }
+    }
+}
+
+impl Shell {
+    /// Returns the container tools and how they are installed here.
+    pub fn tools(&self) -> Tools {
+        let installers = [("dnf", "dnf install"), ("apt-get", "apt-get install"), ("zypper", "zypper install")];
+        let installer = installers.iter().find(|(program, _)| self.env.find_program(program).is_some());
+        let installer = installer.map(|(_, command)| (*command).to_owned());
+        Tools { installer, cancel: self.cancel(), ..Tools::default() }
+    }
+
+    /// Returns what Ctrl-C and SIGTERM set, from the first call on; a second signal ends the process at once.
+    ///
+    /// Children are in a process group of their own, so that they are ended in order and not by the terminal.
+    pub fn cancel(&self) -> Cancel {
+        let register = || {
+            let cancel = Cancel::default();
+            for signal in [SIGINT, SIGTERM] {
+                // The order matters: the second signal finds the flag set. Without handlers a signal kills, as ever.
+                let _ = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, cancel.flag().clone());
+                let _ = signal_hook::flag::register(signal, cancel.flag().clone());
+            }
+            cancel
+        };
+        self.cancel.get_or_init(register).clone()
+    }
+
+    /// Returns what decides where containers-storage is.
+    pub fn storage_env(&self) -> StorageEnv {
+        let env = self.env.clone();
+        StorageEnv {
+            uid: env.uid,
+            user: env.user,
+            home: env.home,
+            xdg_data_home: env.xdg_data_home,
+            xdg_runtime_dir: env.xdg_runtime_dir,
+            xdg_config_home: env.xdg_config_home,
+            containers_storage_conf: env.storage_conf,
+            storage_driver: env.storage_driver,
+            storage_opts: env.storage_opts,
+            flags: StoreFlags {
+                root: absolute(self.global.root.as_deref()),
+                runroot: absolute(self.global.runroot.as_deref()),
+                driver: self.global.storage_driver.clone(),
+            },
+        }
+    }
+
+    /// Returns the containers-storage of this user as it can be read without asking podman.
+    pub fn storage_to_read(&self) -> Result<Storage> {
+        let conf = discover(&self.storage_env(), |path| fs::read_to_string(path).ok())?;
+        Ok(Storage::new(conf, Box::new(open_dir)))
+    }
+
+    /// Returns the containers-storage of this user; podman is asked for its driver where nothing else tells.
+    pub fn storage(&self) -> Result<Storage> {
+        let mut storage = self.storage_to_read()?;
+        let tools = self.tools();
+        let env = self.storage_env();
+        let files = || {
+            let podman = self.env.find_program("podman");
+            let modified = |path: PathBuf| Some((path.clone(), path.metadata().ok()?.modified().ok()?));
+            env.config_files().into_iter().chain(podman).filter_map(modified).collect()
+        };
+        let key = || InfoKey { files: files(), graph_root: None, env: Some(&env) };
+        match storage.ask_podman(&tools, self.cache_dir().as_ref(), key) {
+            // Without podman skopeo decides by itself, by the same rules.
+            Err(_) if self.env.find_program("podman").is_none() => {}
+            result => result?,
+        }
+        Ok(storage)
+    }
+
+    /// Returns our directory for what can be found out again, where there is or can be one.
+    fn cache_dir(&self) -> Option<Dir> {
+        let home = || self.env.home.as_ref().map(|home| home.join(".cache"));
+        let path = self.env.xdg_cache_home.clone().or_else(home)?.join("skillctl");
+        fs::create_dir_all(&path).ok()?;
+        open_dir(&path).ok()
+    }
+
+    /// Returns the manifest digests that skills installed for this user pin, also where a skill is a symbolic link.
+    pub fn pinned(&self) -> Result<BTreeSet<String>> {
+        let Some(home) = &self.env.home else { return Ok(BTreeSet::new()) };
+        let paths: BTreeSet<PathBuf> = AGENTS.iter().map(|agent| agent.dir(home)).collect();
+        let mut skills_dirs = Vec::new();
+        let mut installed = Vec::new();
+        for path in &paths {
+            let context = || format!("Looking for installed skills in {}", path.display());
+            let dir = match open_dir(path) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+                dir => dir.with_context(context)?,
+            };
+            for entry in fs::read_dir(path).with_context(context)? {
+                let skill = entry.with_context(context)?.path();
+                if skill.is_dir() {
+                    installed.push(open_dir(&skill).with_context(context)?);
+                }
+            }
+            skills_dirs.push(dir);
+        }
+        prune::pins(&skills_dirs, &installed)
+    }
+}
+
+/// How far long work has come; goes from the screen when it ends.
+#[derive(Debug)]
+pub struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// Shows a number of bytes.
+    pub fn set(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(bytes);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Returns a path that a program with another working directory understands as well.
+fn absolute(path: Option<&Path>) -> Option<PathBuf> {
+    path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// Opens a directory that the user named.
+pub fn open_dir(path: &Path) -> io::Result<Dir> {
+    Dir::open_ambient_dir(path, ambient_authority())
+}

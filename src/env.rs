@@ -1,0 +1,115 @@
+//! The environment of the process, read once into one value.
+//!
+//! Everything else takes what it needs from [`Env`], so that tests need no environment of their own.
+
+#![allow(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// What the process was started with.
+#[derive(Debug, Clone, Default)]
+pub struct Env {
+    /// Effective user ID.
+    pub uid: u32,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `XDG_DATA_HOME`.
+    pub xdg_data_home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub xdg_config_home: Option<PathBuf>,
+    /// `XDG_CACHE_HOME`.
+    pub xdg_cache_home: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub xdg_runtime_dir: Option<PathBuf>,
+    /// `SKILLCTL_STORE`.
+    pub store: Option<PathBuf>,
+    /// `CONTAINERS_STORAGE_CONF`.
+    pub storage_conf: Option<PathBuf>,
+    /// `STORAGE_DRIVER`.
+    pub storage_driver: Option<String>,
+    /// `STORAGE_OPTS`.
+    pub storage_opts: Option<String>,
+    /// `SOURCE_DATE_EPOCH`, as it was given.
+    pub source_date_epoch: Option<String>,
+    /// `USER`.
+    pub user: Option<String>,
+    /// `PATH`.
+    pub path: Option<OsString>,
+}
+
+impl Env {
+    /// Reads the environment of this process.
+    pub fn read() -> Self {
+        let text = |key: &str| std::env::var(key).ok().filter(|value| !value.is_empty());
+        // Relative paths are invalid by the XDG base directory specification, and ignored.
+        let path = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
+        Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            home: path("HOME"),
+            xdg_data_home: path("XDG_DATA_HOME"),
+            xdg_config_home: path("XDG_CONFIG_HOME"),
+            xdg_cache_home: path("XDG_CACHE_HOME"),
+            xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+            store: std::env::var_os("SKILLCTL_STORE").filter(|s| !s.is_empty()).map(PathBuf::from),
+            storage_conf: path("CONTAINERS_STORAGE_CONF"),
+            storage_driver: text("STORAGE_DRIVER"),
+            storage_opts: text("STORAGE_OPTS"),
+            source_date_epoch: text("SOURCE_DATE_EPOCH"),
+            user: text("USER"),
+            path: std::env::var_os("PATH"),
+        }
+    }
+
+    /// Returns where the store is: the flag, `SKILLCTL_STORE`, `$XDG_DATA_HOME/skillctl/store`, `/var/lib` for root,
+    /// else below `~/.local/share`.
+    pub fn store_path(&self, flag: Option<&Path>) -> Option<PathBuf> {
+        if let Some(path) = flag.or(self.store.as_deref()) {
+            return Some(path.to_owned());
+        }
+        if let Some(data) = &self.xdg_data_home {
+            return Some(data.join("skillctl/store"));
+        }
+        if self.uid == 0 {
+            return Some("/var/lib/skillctl/store".into());
+        }
+        self.home.as_ref().map(|home| home.join(".local/share/skillctl/store"))
+    }
+
+    /// Returns where the Go tool keeps its store, for root another place than ours.
+    pub fn go_store_path(&self) -> Option<PathBuf> {
+        let data = self.xdg_data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")))?;
+        Some(data.join("skillctl/store"))
+    }
+
+    /// Returns where a program is, by `PATH`.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        std::env::split_paths(self.path.as_ref()?).map(|dir| dir.join(name)).find(|file| is_executable(file))
+    }
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_found_in_order() {
+        let home = Some(PathBuf::from("/home/u"));
+        let user = Env { uid: 1000, home: home.clone(), ..Env::default() };
+        let cases = [
+            (user.clone(), None, "/home/u/.local/share/skillctl/store"),
+            (Env { uid: 0, home, ..Env::default() }, None, "/var/lib/skillctl/store"),
+            (Env { xdg_data_home: Some("/data".into()), ..user.clone() }, None, "/data/skillctl/store"),
+            (Env { store: Some("rel".into()), ..user.clone() }, None, "rel"),
+            (Env { store: Some("rel".into()), ..user }, Some("/flag"), "/flag"),
+        ];
+        for (env, flag, path) in cases {
+            assert_eq!(env.store_path(flag.map(Path::new)), Some(path.into()));
+        }
+    }
+}
