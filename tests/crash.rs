@@ -1,0 +1,97 @@
+//! `kill -9` at random moments: what was published before is still there, and the next run works.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::World;
+
+/// How often each verb is killed: hundreds of times in `make test-long`.
+fn crashes() -> u64 {
+    if std::env::var_os("SKILLCTL_TEST_LONG").is_some() { 400 } else { 50 }
+}
+
+/// Kills the command after a while that is spread over its usual duration, so that all of its steps are hit.
+fn kill(world: &World, args: &[&str], round: u64, longest: Duration) -> bool {
+    let mut child = world.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Multiplying by an odd constant spreads the moments evenly without a random source.
+    let fraction = (round.wrapping_mul(2_654_435_761) % 1000) as u32;
+    thread::sleep(longest * fraction / 1000);
+    let _ = child.kill();
+    child.wait().unwrap().success()
+}
+
+fn duration_of(world: &World, args: &[&str]) -> Duration {
+    let start = std::time::Instant::now();
+    world.run(args).ok();
+    start.elapsed() * 11 / 10
+}
+
+#[track_caller]
+fn intact(world: &World, names: &[&str]) {
+    world.run(["fsck"]).ok();
+    for name in names {
+        world.run(["inspect", name]).ok();
+    }
+}
+
+#[test]
+fn builds_killed_at_any_moment_leave_the_store_whole() {
+    let world = World::new();
+    world.skill("kept", "1.0.0");
+    world.skill("hr", "1.0.0");
+    world.write("hr/data", "some text to pack\n".repeat(20_000));
+    world.build("kept");
+    let args = ["build", "hr", "--load=never"];
+    let longest = duration_of(&world, &args);
+    for round in 0..crashes() {
+        world.write("hr/changing", round.to_string());
+        kill(&world, &args, round, longest);
+        intact(&world, &["acme/kept:1.0.0-draft", "acme/hr:1.0.0-draft"]);
+    }
+    world.run(["prune", "--grace", "0"]).ok();
+    world.run(args).ok();
+    intact(&world, &["acme/kept:1.0.0-draft", "acme/hr:1.0.0-draft"]);
+    assert_eq!(fs::read_dir(world.store().join(".tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn tags_killed_at_any_moment_keep_every_name() {
+    let world = World::new();
+    world.skill("hr", "1.0.0");
+    world.build("hr");
+    let longest = duration_of(&world, &["tag", "acme/hr:1.0.0-draft", "acme/hr:first", "--load=never"]);
+    let mut done = vec!["acme/hr:first".to_owned()];
+    for round in 0..crashes() {
+        let name = format!("acme/hr:t{round}");
+        if kill(&world, &["tag", "acme/hr:1.0.0-draft", &name, "--load=never"], round, longest) {
+            done.push(name);
+        }
+        world.run(["fsck"]).ok();
+    }
+    let list = world.run(["list", "--format", "json"]).ok().stdout;
+    for name in done {
+        assert!(list.contains(&format!("\"{name}\"")), "{name} was said to be there");
+    }
+}
+
+#[test]
+fn prunes_killed_at_any_moment_free_only_what_nothing_names() {
+    let world = World::new();
+    world.skill("kept", "1.0.0");
+    world.build("kept");
+    world.skill("hr", "1.0.0");
+    for round in 0..crashes() {
+        for i in 0..5 {
+            world.write("hr/changing", format!("{round} {i}"));
+            world.build("hr");
+        }
+        kill(&world, &["prune", "--grace", "0"], round, Duration::from_millis(20));
+        intact(&world, &["acme/kept:1.0.0-draft", "acme/hr:1.0.0-draft"]);
+    }
+    world.run(["prune", "--grace", "0"]).ok();
+    intact(&world, &["acme/kept:1.0.0-draft", "acme/hr:1.0.0-draft"]);
+    // Two images of three blobs; kept and hr share nothing.
+    assert_eq!(fs::read_dir(world.store().join("blobs/sha256")).unwrap().count(), 6);
+}

@@ -1,0 +1,12 @@
+//! Everything that runs the binary without podman or skopeo, in one test binary.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
+
+mod build;
+mod crash;
+mod direction;
+mod go_store;
+mod long;
+mod prune;
+mod store;
+mod support;
+mod validate;
