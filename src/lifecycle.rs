@@ -26,13 +26,7 @@ pub enum State {
 }
 
 /// All states, in order.
-pub const STATES: [State; 5] = [
-    State::Draft,
-    State::Testing,
-    State::Published,
-    State::Deprecated,
-    State::Archived,
-];
+pub const STATES: [State; 5] = [State::Draft, State::Testing, State::Published, State::Deprecated, State::Archived];
 
 /// Suffixes that a version must not end in, because the tags of states are made with them.
 pub const TAG_SUFFIXES: [&str; 2] = ["-draft", "-testing"];
@@ -75,10 +69,7 @@ impl FromStr for State {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        STATES
-            .into_iter()
-            .find(|state| state.as_str() == s)
-            .ok_or_else(|| Error::InvalidState(s.to_owned()))
+        STATES.into_iter().find(|state| state.as_str() == s).ok_or_else(|| Error::InvalidState(s.to_owned()))
     }
 }
 
@@ -90,11 +81,7 @@ mod tests {
     fn each_state_has_one_successor_and_its_tag() {
         let cases = [
             (State::Draft, Some(State::Testing), Some("1.2.0-draft")),
-            (
-                State::Testing,
-                Some(State::Published),
-                Some("1.2.0-testing"),
-            ),
+            (State::Testing, Some(State::Published), Some("1.2.0-testing")),
             (State::Published, Some(State::Deprecated), Some("1.2.0")),
             (State::Deprecated, Some(State::Archived), Some("1.2.0")),
             (State::Archived, None, None),

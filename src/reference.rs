@@ -42,10 +42,7 @@ impl Reference {
 
     /// Returns the registry: a first component with `.` or `:`, or `localhost` with a port.
     pub fn registry(&self) -> Option<&str> {
-        self.name
-            .split_once('/')
-            .map(|(first, _)| first)
-            .filter(|first| is_registry(first))
+        self.name.split_once('/').map(|(first, _)| first).filter(|first| is_registry(first))
     }
 
     /// Returns the last component of the name.
@@ -59,11 +56,7 @@ impl Reference {
     /// If `tag` is not a legal tag.
     pub fn with_tag(&self, tag: &str) -> Result<Self> {
         check_tag(tag, tag)?;
-        Ok(Self {
-            name: self.name.clone(),
-            tag: Some(tag.to_owned()),
-            digest: None,
-        })
+        Ok(Self { name: self.name.clone(), tag: Some(tag.to_owned()), digest: None })
     }
 
     /// Returns the same reference with the tag `latest` where it has neither tag nor digest, as podman reads it.
@@ -111,11 +104,7 @@ impl FromStr for Reference {
         }
         let name = name.strip_prefix(LOCALHOST).unwrap_or(name);
         check_name(name, input)?;
-        Ok(Self {
-            name: name.to_owned(),
-            tag: tag.map(str::to_owned),
-            digest,
-        })
+        Ok(Self { name: name.to_owned(), tag: tag.map(str::to_owned), digest })
     }
 }
 
@@ -136,34 +125,21 @@ fn is_registry(component: &str) -> bool {
 
 /// Returns whether `text` is `sha256:` and 64 hexadecimal digits.
 pub fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn invalid(input: &str, reason: impl Into<String>) -> Error {
-    Error::InvalidReference {
-        input: input.to_owned(),
-        reason: reason.into(),
-    }
+    Error::InvalidReference { input: input.to_owned(), reason: reason.into() }
 }
 
 fn check_digest<'a>(digest: &'a str, input: &str) -> Result<&'a str> {
-    if is_digest(digest) {
-        Ok(digest)
-    } else {
-        Err(invalid(
-            input,
-            "a digest is sha256: and 64 hexadecimal digits",
-        ))
-    }
+    if is_digest(digest) { Ok(digest) } else { Err(invalid(input, "a digest is sha256: and 64 hexadecimal digits")) }
 }
 
 fn check_tag(tag: &str, input: &str) -> Result<()> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let legal = tag.starts_with(word)
-        && tag.chars().all(|c| word(c) || c == '.' || c == '-')
-        && tag.len() <= MAX_TAG;
+    let legal = tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-') && tag.len() <= MAX_TAG;
     if legal {
         Ok(())
     } else {
@@ -181,10 +157,7 @@ fn check_name(name: &str, input: &str) -> Result<()> {
         return Err(invalid(input, "it has no name"));
     }
     if name.len() > MAX_NAME {
-        return Err(invalid(
-            input,
-            format!("the name is longer than {MAX_NAME} characters"),
-        ));
+        return Err(invalid(input, format!("the name is longer than {MAX_NAME} characters")));
     }
     let path = match name.split_once('/') {
         Some((first, rest)) if is_registry(first) => {
@@ -214,9 +187,7 @@ fn is_path_component(component: &str) -> bool {
     let separators = component.split(alnum).filter(|s| !s.is_empty());
     component.starts_with(alnum)
         && component.ends_with(alnum)
-        && separators
-            .into_iter()
-            .all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
+        && separators.into_iter().all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
 }
 
 fn check_registry(registry: &str, input: &str) -> Result<()> {
@@ -226,28 +197,16 @@ fn check_registry(registry: &str, input: &str) -> Result<()> {
     };
     let ipv6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let host_ok = match ipv6 {
-        Some(address) => {
-            !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
-        }
+        Some(address) => !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':'),
         None => host.split('.').all(|label| {
             !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         }),
     };
-    let port_ok =
-        port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-    if host_ok && port_ok {
-        Ok(())
-    } else {
-        Err(invalid(
-            input,
-            format!("{registry:?} is not a registry host"),
-        ))
-    }
+    let port_ok = port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+    if host_ok && port_ok { Ok(()) } else { Err(invalid(input, format!("{registry:?} is not a registry host"))) }
 }
 
 /// A transport of containers-transports(5) that can be spelled before a reference.
@@ -281,10 +240,7 @@ impl Transport {
     pub fn split(text: &str) -> (Option<Self>, &str) {
         TRANSPORTS
             .into_iter()
-            .find_map(|(prefix, transport)| {
-                text.strip_prefix(prefix)
-                    .map(|rest| (Some(transport), rest))
-            })
+            .find_map(|(prefix, transport)| text.strip_prefix(prefix).map(|rest| (Some(transport), rest)))
             .unwrap_or((None, text))
     }
 }
@@ -302,20 +258,8 @@ mod tests {
     fn parts_of_legal_references() {
         let long = format!("quay.io/{}", "a".repeat(MAX_NAME - 8));
         let cases = [
-            (
-                "acme/hr:1.0.0-draft",
-                None,
-                "acme/hr",
-                Some("1.0.0-draft"),
-                "localhost/acme/hr:1.0.0-draft",
-            ),
-            (
-                "localhost/acme/hr:1",
-                None,
-                "acme/hr",
-                Some("1"),
-                "localhost/acme/hr:1",
-            ),
+            ("acme/hr:1.0.0-draft", None, "acme/hr", Some("1.0.0-draft"), "localhost/acme/hr:1.0.0-draft"),
+            ("localhost/acme/hr:1", None, "acme/hr", Some("1"), "localhost/acme/hr:1"),
             (
                 "localhost:5000/ns/name",
                 Some("localhost:5000"),
@@ -323,28 +267,10 @@ mod tests {
                 None,
                 "localhost:5000/ns/name",
             ),
-            (
-                "quay.io/o/n:1.0",
-                Some("quay.io"),
-                "quay.io/o/n",
-                Some("1.0"),
-                "quay.io/o/n:1.0",
-            ),
-            (
-                "[::1]:5000/n:t",
-                Some("[::1]:5000"),
-                "[::1]:5000/n",
-                Some("t"),
-                "[::1]:5000/n:t",
-            ),
+            ("quay.io/o/n:1.0", Some("quay.io"), "quay.io/o/n", Some("1.0"), "quay.io/o/n:1.0"),
+            ("[::1]:5000/n:t", Some("[::1]:5000"), "[::1]:5000/n", Some("t"), "[::1]:5000/n:t"),
             ("hr", None, "hr", None, "localhost/hr"),
-            (
-                "a__b/c.d/e--f:_x",
-                None,
-                "a__b/c.d/e--f",
-                Some("_x"),
-                "localhost/a__b/c.d/e--f:_x",
-            ),
+            ("a__b/c.d/e--f:_x", None, "a__b/c.d/e--f", Some("_x"), "localhost/a__b/c.d/e--f:_x"),
             (&long, Some("quay.io"), &long, None, &long),
         ];
         for (text, registry, name, tag, in_storage) in cases {
@@ -359,10 +285,7 @@ mod tests {
     #[test]
     fn a_tag_and_a_digest_may_stand_together() {
         let reference: Reference = format!("q.io/o/n:1.0@{DIGEST}").parse().unwrap();
-        assert_eq!(
-            (reference.tag(), reference.digest(), reference.basename()),
-            (Some("1.0"), Some(DIGEST), "n")
-        );
+        assert_eq!((reference.tag(), reference.digest(), reference.basename()), (Some("1.0"), Some(DIGEST), "n"));
     }
 
     #[test]
