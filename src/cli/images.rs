@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::Utc;
 
 use super::shell::{Format, Shell};
@@ -102,7 +102,14 @@ impl InspectArgs {
     fn inspect(&self, shell: &Shell) -> Result<Inspected> {
         let (transport, rest) = Transport::split(&self.reference);
         match transport {
-            Some(Transport::ContainersStorage) => inspect_storage(&shell.storage_to_read()?, rest),
+            Some(Transport::ContainersStorage) => match inspect_storage(&shell.storage_to_read()?, rest) {
+                // Not plain files, or not in a place that was found: skopeo knows every driver and option.
+                Err(e) if matches!(e.downcast_ref(), Some(Error::Unavailable { .. })) => {
+                    let options = ProxyOptions { unshare: shell.env.uid != 0, ..ProxyOptions::default() };
+                    inspect_proxied(&shell.tools(), &options, &self.reference).context(e)
+                }
+                inspected => inspected,
+            },
             Some(_) => inspect_proxied(&shell.tools(), &ProxyOptions::default(), &self.reference),
             None => self.inspect_bare(shell),
         }

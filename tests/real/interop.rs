@@ -17,6 +17,7 @@ use crate::cell::{Built, World, matrix};
 matrix! {
     skopeo_reads_our_layout,
     podman_pulls_our_layout,
+    inspect_reads_every_transport,
 }
 // Debian has these tools in some releases only.
 matrix! { @cell host_tools("host", "root", None), umoci_unpacks_our_layout, umoci_writes_into_our_layout }
@@ -45,6 +46,26 @@ fn busy(world: &World) -> Busy {
 
 fn layout(world: &World) -> String {
     format!("{}:{NAME}", world.store().display())
+}
+
+/// Through skopeo's image proxy, whose protocol differs from release to release.
+fn inspect_reads_every_transport(world: &World) {
+    let built = world.build("hr", "1.0.0", &[]);
+    let source = format!("oci:{}", layout(world));
+    let archive = format!("oci-archive:{}:{NAME}", world.path("hr.tar").display());
+    let directory = format!("dir:{}", world.path("hr.dir").display());
+    for copy in [&archive, &directory] {
+        world.skopeo(["copy", &source, copy]).ok();
+    }
+    for reference in [&source, &archive, &directory] {
+        let inspected = world.skillctl(["inspect", reference, "--format", "json"]).json();
+        assert_eq!(inspected["digest"], json!(built.digest), "{reference}");
+        assert_eq!((&inspected["status"], &inspected["version"]), (&json!("draft"), &json!("1.0.0")));
+        assert_eq!(inspected["skill"], json!(reference));
+    }
+    let missing = world.skillctl(["inspect", &format!("oci:{}:acme/none:1", world.store().display())]);
+    assert_eq!(missing.code, 2, "{missing}");
+    assert!(missing.stderr.contains("image not found: "), "{missing}");
 }
 
 fn skopeo_reads_our_layout(world: &World) {
