@@ -110,17 +110,18 @@ impl Layout {
     /// # Errors
     /// [`Error::Damaged`] if `dir` holds something else.
     pub fn open_existing(dir: Dir, path: &Path) -> Result<Option<Self>> {
-        if dir.exists("oci-layout") {
-            return Self::open(dir, path).map(Some);
-        }
-        let foreign = dir.entries().map_err(Error::io(path.display().to_string()))?.find_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            let ours = name.starts_with('.') || matches!(&*name, "blobs" | "ingest" | "oci-layout" | "lost+found");
-            (!ours).then_some(name)
-        });
-        match foreign {
-            None => Ok(None),
-            Some(name) => Err(no_store(path, &format!("it has {name} but no oci-layout"))),
+        let mut attempt = 0;
+        loop {
+            if dir.exists("oci-layout") {
+                return Self::open(dir, path).map(Some);
+            }
+            let Some(name) = foreign(&dir).map_err(Error::io(path.display().to_string()))? else { return Ok(None) };
+            if attempt == INDEX_RETRIES {
+                return Err(no_store(path, &format!("it has {name} but no oci-layout")));
+            }
+            // It may be the file that another process is just making oci-layout of.
+            std::thread::sleep(INDEX_RETRY_AFTER);
+            attempt += 1;
         }
     }
 
@@ -441,6 +442,17 @@ fn read_bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it is larger than {limit} bytes")));
     }
     Ok(bytes)
+}
+
+/// Returns the name of a file that no store has, where there is one.
+fn foreign(dir: &Dir) -> io::Result<Option<String>> {
+    for entry in dir.entries()? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !matches!(&*name, "blobs" | "ingest" | "oci-layout" | "lost+found") {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn no_store(path: &Path, why: &str) -> Error {
