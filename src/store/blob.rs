@@ -124,3 +124,14 @@ pub fn unwrap_damaged(error: io::Error, object: &str) -> Error {
 pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
+
+/// Returns the sum of the sizes of all blobs of the store `dir`, in bytes; one that is freed meanwhile counts as nothing.
+///
+/// # Errors
+/// If they cannot be listed.
+pub fn total_size(dir: &Dir) -> io::Result<u64> {
+    dir.read_dir(BLOBS)?.try_fold(0_u64, |sum, blob| match blob?.metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(sum),
+        metadata => Ok(sum.saturating_add(metadata?.len())),
+    })
+}

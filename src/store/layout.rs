@@ -34,7 +34,7 @@ use oci_spec::image::{Descriptor, MediaType};
 use ocidir::{OciDir, OciRead as _};
 use serde_json::{Value, json};
 
-use super::blob::{BLOBS, BlobWriter, Verified, sha256, unwrap_damaged};
+use super::blob::{BLOBS, BlobWriter, Verified, sha256, total_size, unwrap_damaged};
 pub use super::index::{Entry, REF_NAME, entry_name, same_name, take_name};
 use super::index::{Index, empty_index, raw_entries};
 use crate::error::{Error, Result};
@@ -375,11 +375,7 @@ impl Layout {
     /// # Errors
     /// If they cannot be listed.
     pub fn size(&self) -> Result<u64> {
-        let sum = || {
-            let blobs = self.dir().read_dir(BLOBS)?;
-            blobs.map(|blob| Ok(blob?.metadata()?.len())).sum::<io::Result<u64>>()
-        };
-        sum().map_err(Error::io(self.name_of(BLOBS)))
+        total_size(self.dir()).map_err(Error::io(self.name_of(BLOBS)))
     }
 
     /// Returns when the store got the blob; `None` where it is not there.

@@ -19,6 +19,7 @@ use oci_spec::image::Descriptor;
 
 use crate::error::{Error, Result};
 use crate::process::{End, Output, Process, Tools, Version, version};
+use crate::store::blob::total_size;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::Driver;
 use crate::store::storage_images::{Images, LoadState};
@@ -88,7 +89,7 @@ impl Storage {
         let copy = tools.skopeo().arg("copy").arg("--src-shared-blob-dir").arg(load.store_path.join("blobs"));
         let copy = self.for_skopeo(copy.arg(source), load.name)?;
         // A manifest can claim any size; no layer is larger than all blobs that are there.
-        let bytes = parts.layer_bytes().min(blob_bytes(load.store));
+        let bytes = parts.layer_bytes().min(total_size(load.store).unwrap_or(0));
         let timeout = load.timeout.saturating_add(Duration::from_secs(bytes / SLOWEST));
         let output = copy.timeout(timeout).output()?;
         drop(layout);
@@ -251,9 +252,3 @@ fn holder(dir: &Dir, path: &str) -> Option<i32> {
 #[allow(clippy::unwrap_used)]
 #[path = "storage_load_tests.rs"]
 mod tests;
-
-/// Returns the sum of the sizes of the store's blobs.
-fn blob_bytes(store: &Dir) -> u64 {
-    let Ok(blobs) = store.read_dir("blobs/sha256") else { return 0 };
-    blobs.flatten().filter_map(|blob| blob.metadata().ok()).fold(0, |sum, blob| sum.saturating_add(blob.len()))
-}
