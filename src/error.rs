@@ -62,6 +62,18 @@ pub enum Error {
         /// The remedy, as a sentence or a command.
         hint: Option<String>,
     },
+    /// A registry that refused, could not be reached, or sent what it should not.
+    #[error("{registry}: {reason}")]
+    Registry {
+        /// Its host, with the port where one was given.
+        registry: String,
+        /// What kind of failure it is.
+        fault: Fault,
+        /// What happened, in the registry's or the network's words.
+        reason: String,
+        /// The remedy, as a sentence or a command.
+        hint: Option<String>,
+    },
     /// An input or output error on a named object.
     #[error("{object}: {cause}")]
     Io {
@@ -72,14 +84,48 @@ pub enum Error {
     },
 }
 
+/// The kinds of failure of a registry that callers tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// No credentials, wrong ones, or ones that do not suffice (401, 403).
+    Denied,
+    /// It has no such repository, tag, manifest or blob (404).
+    NotFound,
+    /// Too many requests (429).
+    RateLimited,
+    /// It answers, and cannot do it now (5xx).
+    Server,
+    /// No route, no name, no listener, or a connection that broke.
+    Unreachable,
+    /// A certificate that is not accepted, or no TLS at all.
+    Tls,
+    /// It does not offer this (400, 405).
+    Unsupported,
+    /// registries.conf or policy.json forbids it.
+    Forbidden,
+    /// What it sent is not what was asked for: another digest, too many bytes, no JSON.
+    Protocol,
+}
+
 impl Error {
     /// Returns what the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::RefusedEntry { hint, .. } | Self::Unavailable { hint, .. } => hint.clone(),
+            Self::RefusedEntry { hint, .. } | Self::Unavailable { hint, .. } | Self::Registry { hint, .. } => {
+                hint.clone()
+            }
             Self::LimitExceeded { flag, .. } => Some(format!("raise it with {flag}")),
             Self::ImageNotFound(_) => Some("skillctl list shows what is there".into()),
             Self::Damaged { .. } => Some("skillctl fsck lists everything that is damaged".into()),
+            _ => None,
+        }
+    }
+
+    /// Returns what kind of failure of a registry this is, where it is one.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Registry { fault, .. } => Some(*fault),
             _ => None,
         }
     }
