@@ -30,6 +30,18 @@ pub struct Env {
     pub storage_driver: Option<String>,
     /// `STORAGE_OPTS`.
     pub storage_opts: Option<String>,
+    /// `REGISTRY_AUTH_FILE`, the credentials instead of those in the usual places.
+    pub registry_auth_file: Option<PathBuf>,
+    /// `DOCKER_CONFIG`, the directory of Docker's config.json.
+    pub docker_config: Option<PathBuf>,
+    /// `CONTAINERS_REGISTRIES_CONF`
+    pub registries_conf: Option<PathBuf>,
+    /// `HTTPS_PROXY`, else `https_proxy`.
+    pub https_proxy: Option<String>,
+    /// `HTTP_PROXY`, else `http_proxy`.
+    pub http_proxy: Option<String>,
+    /// `NO_PROXY`, else `no_proxy`.
+    pub no_proxy: Option<String>,
     /// `SOURCE_DATE_EPOCH`, as it was given.
     pub source_date_epoch: Option<String>,
     /// `USER`.
@@ -44,6 +56,10 @@ impl Env {
         let text = |key: &str| std::env::var(key).ok().filter(|value| !value.is_empty());
         // Relative paths are invalid by the XDG base directory specification, and ignored.
         let path = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
+        // These may be relative: they are not of the XDG specification.
+        let file = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // As Go's programs do, in capitals first.
+        let proxy = |key: &str| text(key).or_else(|| text(&key.to_ascii_lowercase()));
         Self {
             uid: nix::unistd::geteuid().as_raw(),
             home: path("HOME"),
@@ -51,10 +67,16 @@ impl Env {
             xdg_config_home: path("XDG_CONFIG_HOME"),
             xdg_cache_home: path("XDG_CACHE_HOME"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
-            store: std::env::var_os("SKILLCTL_STORE").filter(|s| !s.is_empty()).map(PathBuf::from),
+            store: file("SKILLCTL_STORE"),
             storage_conf: path("CONTAINERS_STORAGE_CONF"),
             storage_driver: text("STORAGE_DRIVER"),
             storage_opts: text("STORAGE_OPTS"),
+            registry_auth_file: file("REGISTRY_AUTH_FILE"),
+            docker_config: file("DOCKER_CONFIG"),
+            registries_conf: file("CONTAINERS_REGISTRIES_CONF"),
+            https_proxy: proxy("HTTPS_PROXY"),
+            http_proxy: proxy("HTTP_PROXY"),
+            no_proxy: proxy("NO_PROXY"),
             source_date_epoch: text("SOURCE_DATE_EPOCH"),
             user: text("USER"),
             path: std::env::var_os("PATH"),

@@ -1,15 +1,16 @@
 //! Runs a child program (skopeo, podman) and keeps its last words.
 //!
-//! No shell, standard input empty, `LC_ALL=C`, output captured up to a bound. Each child leads its own process group, so
+//! No shell, standard input empty unless given, `LC_ALL=C`, output captured up to a bound. Each child leads its own process group, so
 //! that what it forked ends with it on a timeout or a cancellation: SIGTERM first, SIGKILL after [`GRACE`]. A terminal's
 //! Ctrl-C therefore reaches only us, and the shell turns it into [`Cancel`]. Should we die without that, the pipes close
 //! and the child ends at its next line of output; safe Rust has nothing stronger (`PR_SET_PDEATHSIG` needs `pre_exec`).
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
+
+mod words;
+
+pub use words::last_words;
 
 /// How long a child may tidy up after SIGTERM. skopeo and podman release their locks at once; this only bounds a stuck one.
 pub const GRACE: Duration = Duration::from_secs(2);
@@ -128,6 +133,8 @@ pub enum End {
     TimedOut(Duration),
     /// We ended it because [`Cancel`] asked.
     Cancelled,
+    /// We ended it because whoever watched it asked.
+    Stopped,
 }
 
 /// What a child left behind.
@@ -154,7 +161,7 @@ impl Output {
     pub fn reason(&self) -> String {
         let said = match self.end {
             End::TimedOut(after) => format!("not finished after {} s", after.as_secs()),
-            End::Cancelled => "interrupted".to_owned(),
+            End::Cancelled | End::Stopped => "interrupted".to_owned(),
             End::Exit(code) => last_words(&self.stderr).unwrap_or_else(|| format!("exit status {code}")),
             End::Signal(signal) => format!("ended by signal {signal}"),
         };
@@ -175,6 +182,8 @@ pub struct Process {
     name: String,
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
+    stdin: Option<Vec<u8>>,
+    stdin_file: Option<Arc<File>>,
     timeout: Option<Duration>,
     stdout_limit: usize,
     cancel: Option<Cancel>,
@@ -192,6 +201,8 @@ impl Process {
             name,
             args: Vec::new(),
             env: Vec::new(),
+            stdin: None,
+            stdin_file: None,
             timeout: None,
             stdout_limit: STDOUT_LIMIT,
             cancel: None,
@@ -217,6 +228,20 @@ impl Process {
     #[must_use]
     pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives the child this on its standard input, which then ends.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Gives the child an open file for its standard input, which it can also open again, as `/proc/self/fd/0`.
+    #[must_use]
+    pub fn stdin_file(mut self, file: Arc<File>) -> Self {
+        self.stdin_file = Some(file);
         self
     }
 
@@ -274,17 +299,36 @@ impl Process {
         self.try_output()?.ok_or_else(|| missing(self.name.as_str(), self.hint.clone()))
     }
 
+    /// Runs it like [`Self::output`], and shows its process ID to `watch` every [`TICK`] until that returns false, which
+    /// ends it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::output`].
+    pub fn watched(&self, watch: &mut dyn FnMut(u32) -> bool) -> Result<Output> {
+        self.spawn(watch)?.ok_or_else(|| missing(self.name.as_str(), self.hint.clone()))
+    }
+
     /// Runs it like [`Self::output`]; `None` when it is not installed.
     pub fn try_output(&self) -> Result<Option<Output>> {
-        let mut child = match self.command().spawn() {
+        self.spawn(&mut |_| true)
+    }
+
+    fn spawn(&self, watch: &mut dyn FnMut(u32) -> bool) -> Result<Option<Output>> {
+        let mut command = self.command();
+        if let Some(file) = &self.stdin_file {
+            command.stdin(file.try_clone().map_err(Error::io(self.name.as_str()))?);
+        }
+        let mut child = match command.spawn() {
             Ok(child) => child,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(self.program.display().to_string())(e)),
         };
+        feed(child.stdin.take(), self.stdin.clone());
         let (done, readers) = mpsc::channel();
         let stdout = capture(child.stdout.take(), Keep::Head(self.stdout_limit), done.clone());
         let stderr = capture(child.stderr.take(), Keep::Tail(STDERR_TAIL), done);
-        let end = self.wait(&mut child, &readers).map_err(Error::io(self.name.as_str()))?;
+        let end = self.wait(&mut child, &readers, watch).map_err(Error::io(self.name.as_str()))?;
         let (stdout, truncated) = stdout.take();
         let stderr = String::from_utf8_lossy(&stderr.take().0).into_owned();
         Ok(Some(Output { end, stdout, truncated, stderr, program: self.name.clone() }))
@@ -293,11 +337,12 @@ impl Process {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         command
     }
 
-    fn wait(&self, child: &mut Child, readers: &Receiver<()>) -> io::Result<End> {
+    fn wait(&self, child: &mut Child, readers: &Receiver<()>, watch: &mut dyn FnMut(u32) -> bool) -> io::Result<End> {
         let deadline = self.timeout.and_then(|t| Some((Instant::now().checked_add(t)?, t)));
         let mut open = true;
         loop {
@@ -315,6 +360,9 @@ impl Process {
             }
             if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
                 return terminate(child).map(|()| End::Cancelled);
+            }
+            if !watch(child.id()) {
+                return terminate(child).map(|()| End::Stopped);
             }
             if let Some((at, after)) = deadline
                 && Instant::now() >= at
@@ -381,6 +429,14 @@ impl Captured {
     }
 }
 
+/// In a thread of its own, because a child that does not read would hold us.
+fn feed(pipe: Option<ChildStdin>, bytes: Option<Vec<u8>>) {
+    if let (Some(mut pipe), Some(bytes)) = (pipe, bytes) {
+        // A child that ends without reading breaks the pipe, and tells the rest by its exit status.
+        thread::spawn(move || pipe.write_all(&bytes));
+    }
+}
+
 fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, done: Sender<()>) -> Captured {
     let captured = Captured::default();
     let held = captured.clone();
@@ -398,62 +454,18 @@ fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, done: Sender<()
     captured
 }
 
-/// Returns the line of `stderr` that tells most: the last error, else the last line that is no warning, else the last.
-///
-/// The wrappers of logrus (`time="…" level=fatal msg="…"`) and of podman (`Error: `) are taken off.
-pub fn last_words(stderr: &str) -> Option<String> {
-    let lines = stderr.lines().map(str::trim).filter(|l| !l.is_empty()).map(unwrap_line);
-    // `max_by_key` returns the last of equals.
-    lines.max_by_key(|(rank, _)| *rank).map(|(_, text)| text)
-}
-
-/// Returns how much a line tells, and its text without wrapper.
-fn unwrap_line(line: &str) -> (u8, String) {
-    if let Some(text) = line.strip_prefix("Error: ") {
-        return (2, text.to_owned());
-    }
-    let (Some(level), Some((_, message))) = (field(line, "level="), line.split_once(" msg=")) else {
-        return (1, line.to_owned());
-    };
-    let rank = match level {
-        "fatal" | "error" | "panic" => 2,
-        _ => 0,
-    };
-    (rank, unquote(message))
-}
-
-fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    if !line.starts_with("time=") && !line.starts_with(key) {
-        return None;
-    }
-    line.split(' ').find_map(|word| word.strip_prefix(key))
-}
-
-/// Undoes Go's `%q` where the text begins with a quote, and takes the first word otherwise.
-fn unquote(text: &str) -> String {
-    let Some(rest) = text.strip_prefix('"') else {
-        return text.split(' ').next().unwrap_or(text).to_owned();
-    };
-    let mut out = String::with_capacity(rest.len());
-    let mut chars = rest.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => break,
-            '\\' => match chars.next() {
-                Some('n' | 't' | 'r') => out.push(' '),
-                Some(c) => out.push(c),
-                None => break,
-            },
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn standard_input_is_given_and_ends() {
+        assert_eq!(Process::new("cat").stdin("words").run().ok(), Some(b"words".to_vec()));
+        assert_eq!(Process::new("cat").run().ok(), Some(Vec::new()));
+        // More than a pipe holds, for a child that reads nothing.
+        assert!(Process::new("true").stdin(vec![0; 1 << 20]).run().is_ok());
+    }
 
     #[test]
     fn versions_are_the_third_word() {
@@ -466,27 +478,6 @@ mod tests {
         ];
         for (text, version) in cases {
             assert_eq!(parse_version(text), version);
-        }
-    }
-
-    #[test]
-    fn takes_the_line_that_tells_most() {
-        let cases = [
-            (
-                r#"time="2026-01-01T00:00:00Z" level=fatal msg="Source image rejected: Running image oci:/s is rejected by policy.""#,
-                Some("Source image rejected: Running image oci:/s is rejected by policy."),
-            ),
-            (r#"time="x" level=fatal msg="reading \"a b\":\nno""#, Some(r#"reading "a b": no"#)),
-            ("level=error msg=plain extra=1\n", Some("plain")),
-            ("time=\"x\" level=fatal msg=\"first\"\ntime=\"x\" level=warning msg=\"later\"\n", Some("first")),
-            ("Error: unknown flag: --x\nSee 'podman untag --help'\n\n", Some("unknown flag: --x")),
-            ("time=\"x\" level=warning msg=\"only\"", Some("only")),
-            ("a\nb\n", Some("b")),
-            ("  \n", None),
-            ("", None),
-        ];
-        for (stderr, expected) in cases {
-            assert_eq!(last_words(stderr).as_deref(), expected, "{stderr}");
         }
     }
 
@@ -539,6 +530,18 @@ mod tests {
         cancel.cancel();
         assert_eq!(thread.join().unwrap(), End::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn ends_when_the_watcher_says_so() {
+        let mut seen = Vec::new();
+        let mut watch = |pid| {
+            seen.push(pid);
+            seen.len() < 3
+        };
+        let output = Process::new("sleep").arg("60").watched(&mut watch).unwrap();
+        assert_eq!((output.end, seen.len()), (End::Stopped, 3));
+        assert!(seen.iter().all(|pid| *pid == seen[0] && *pid > 1));
     }
 
     #[test]

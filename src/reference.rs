@@ -45,6 +45,26 @@ impl Reference {
         self.name.split_once('/').map(|(first, _)| first).filter(|first| is_registry(first))
     }
 
+    /// Returns the same reference as a registry's: a name without one is Docker Hub's, as after `docker://`.
+    ///
+    /// # Errors
+    /// If the name becomes too long.
+    pub fn on_registry(&self) -> Result<Self> {
+        if self.registry().is_some() {
+            return Ok(self.clone());
+        }
+        let library = if self.name.contains('/') { "" } else { "library/" };
+        let name = format!("docker.io/{library}{}", self.name);
+        check_name(&name, &name)?;
+        Ok(Self { name, ..self.clone() })
+    }
+
+    /// Returns whether the whole name looks like a registry, without a repository: `registry.example`, `localhost:5000`.
+    pub fn is_host(&self) -> bool {
+        let port = |tag: &str| tag.bytes().all(|b| b.is_ascii_digit());
+        !self.name.contains('/') && (self.name.contains('.') || self.name == "localhost" && self.tag().is_none_or(port))
+    }
+
     /// Returns the last component of the name.
     pub fn basename(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)
@@ -57,6 +77,21 @@ impl Reference {
     pub fn with_tag(&self, tag: &str) -> Result<Self> {
         check_tag(tag, tag)?;
         Ok(Self { name: self.name.clone(), tag: Some(tag.to_owned()), digest: None })
+    }
+
+    /// Returns the same name with a digest and no tag.
+    ///
+    /// # Errors
+    /// If `digest` is not `sha256:` and 64 hexadecimal digits.
+    pub fn with_digest(&self, digest: &str) -> Result<Self> {
+        check_digest(digest, digest)?;
+        Ok(Self { name: self.name.clone(), tag: None, digest: Some(digest.to_owned()) })
+    }
+
+    /// Returns the name alone.
+    #[must_use]
+    pub fn repository(&self) -> Self {
+        Self { name: self.name.clone(), tag: None, digest: None }
     }
 
     /// Returns the same reference with the tag `latest` where it has neither tag nor digest, as podman reads it.
@@ -94,6 +129,9 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(input: &str) -> Result<Self> {
+        if let (Some(_), rest) = Transport::split(input) {
+            return Err(invalid(input, format!("a name without a transport is expected here, such as {rest}")));
+        }
         let (rest, digest) = match input.split_once('@') {
             Some((rest, digest)) => (rest, Some(check_digest(digest, input)?.to_owned())),
             None => (input, None),
@@ -137,10 +175,14 @@ fn check_digest<'a>(digest: &'a str, input: &str) -> Result<&'a str> {
     if is_digest(digest) { Ok(digest) } else { Err(invalid(input, "a digest is sha256: and 64 hexadecimal digits")) }
 }
 
-fn check_tag(tag: &str, input: &str) -> Result<()> {
+/// Returns whether `text` is a tag by the grammar of the distribution specification.
+pub fn is_tag(text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let legal = tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-') && tag.len() <= MAX_TAG;
-    if legal {
+    text.len() <= MAX_TAG && text.starts_with(word) && text.chars().all(|c| word(c) || c == '.' || c == '-')
+}
+
+fn check_tag(tag: &str, input: &str) -> Result<()> {
+    if is_tag(tag) {
         Ok(())
     } else {
         Err(invalid(
