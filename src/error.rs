@@ -116,6 +116,7 @@ impl Error {
                 hint.clone()
             }
             Self::LimitExceeded { flag, .. } => Some(format!("raise it with {flag}")),
+            Self::InvalidState(_) => Some("the states are testing, published, deprecated and archived".into()),
             Self::ImageNotFound(_) => Some("skillctl list shows what is there".into()),
             Self::Damaged { .. } => Some("skillctl fsck lists everything that is damaged".into()),
             _ => None,

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::{Descriptor, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde_json::{Value, json};
 
 use crate::card::{Author, Card};
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
+use crate::strict;
 
 /// The lifecycle state; that it is there is what makes an image a skill for the Go tool and for catalogs.
 pub const STATUS: &str = "io.skillimage.status";
@@ -26,6 +27,9 @@ pub const COMPATIBILITY: &str = "io.skillimage.compatibility";
 pub const WORDCOUNT: &str = "io.skillimage.wordcount";
 /// The tools that the skill may use without asking.
 pub const ALLOWED_TOOLS: &str = "io.skillimage.allowed-tools";
+
+/// Added to a manifest that takes the place of a tag on a registry, for the moment before it is deleted.
+pub const TOMBSTONE: &str = "io.skillimage.tombstone";
 
 /// Length of the description annotation, in bytes, as the Go tool cuts it.
 const DESCRIPTION_BYTES: usize = 256;
@@ -94,6 +98,90 @@ impl Profile {
     }
 }
 
+/// What a config is for: runtimes that select from an index go by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl Default for Platform {
+    /// linux/amd64 on every host, as the Go tool writes it; podman mounts a foreign single manifest everywhere.
+    fn default() -> Self {
+        Self { os: "linux".into(), architecture: "amd64".into(), variant: None }
+    }
+}
+
+/// What `all` stands for: the architectures of RHEL and Fedora.
+const ALL_PLATFORMS: &str = "linux/amd64,linux/arm64,linux/ppc64le,linux/s390x,linux/riscv64";
+
+impl Platform {
+    /// Reads a list such as `linux/amd64,linux/arm64`, or `all`.
+    ///
+    /// # Errors
+    /// In one line, for what is no platform or is listed twice.
+    pub fn list(text: &str) -> std::result::Result<Vec<Self>, String> {
+        let text = if text.trim() == "all" { ALL_PLATFORMS } else { text };
+        let mut platforms: Vec<Self> = Vec::new();
+        for part in text.split(',') {
+            let platform = part.trim().parse()?;
+            if platforms.contains(&platform) {
+                return Err(format!("{platform} is listed twice"));
+            }
+            platforms.push(platform);
+        }
+        Ok(platforms)
+    }
+
+    /// Returns the operating system, in Go's terms: `linux`.
+    pub fn os(&self) -> &str {
+        &self.os
+    }
+
+    /// Returns the architecture, in Go's terms: `amd64`.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Returns the variant, such as `v7`.
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    fn json(&self) -> Value {
+        let mut value = json!({"architecture": self.architecture, "os": self.os});
+        if let Some(variant) = &self.variant {
+            value["variant"] = variant.as_str().into();
+        }
+        value
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let variant = self.variant.as_ref().map(|v| format!("/{v}")).unwrap_or_default();
+        write!(f, "{}/{}{variant}", self.os, self.architecture)
+    }
+}
+
+impl std::str::FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts[..] {
+            [os, architecture] | [os, architecture, _] if parts.iter().all(|part| word(part)) => Ok(Self {
+                os: os.into(),
+                architecture: architecture.into(),
+                variant: parts.get(2).map(|variant| (*variant).into()),
+            }),
+            _ => Err(format!("{text:?} is no platform such as linux/arm64 or linux/arm/v7")),
+        }
+    }
+}
+
 /// Digest and size of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {
@@ -105,15 +193,11 @@ pub struct Blob {
 
 /// Returns the bytes of the image config.
 ///
-/// It has no `created` and no history, so that the image ID depends on content and card alone; the platform is
-/// linux/amd64 on every host, as the Go tool writes it and as runtimes mount it everywhere.
-pub fn config(labels: &BTreeMap<String, String>, diff_id: &str) -> Vec<u8> {
-    let config = json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Labels": labels},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-    });
+/// It has no `created` and no history, so that the image ID depends on content, card and platform alone.
+pub fn config(labels: &BTreeMap<String, String>, diff_id: &str, platform: &Platform) -> Vec<u8> {
+    let mut config = platform.json();
+    config["config"] = json!({"Labels": labels});
+    config["rootfs"] = json!({"type": "layers", "diff_ids": [diff_id]});
     config.to_string().into_bytes()
 }
 
@@ -129,10 +213,30 @@ pub fn manifest(profile: Profile, config: &Blob, layer: &Blob, annotations: &BTr
     manifest.to_string().into_bytes()
 }
 
-/// Returns the index entry of a manifest, with a copy of its annotations so that listing reads one file.
-pub fn index_entry(manifest: &Blob, annotations: &BTreeMap<String, String>) -> Value {
+/// Returns the bytes of an index of one image per platform. It has the annotations of its images, so that whoever reads
+/// one manifest knows the skill and its state.
+pub fn index(instances: &[(Platform, Blob)], annotations: &BTreeMap<String, String>) -> Vec<u8> {
+    let instance = |(platform, manifest): &(Platform, Blob)| {
+        json!({
+            "mediaType": MediaType::ImageManifest.to_string(),
+            "digest": manifest.digest,
+            "size": manifest.size,
+            "platform": platform.json(),
+        })
+    };
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageIndex.to_string(),
+        "manifests": instances.iter().map(instance).collect::<Vec<_>>(),
+        "annotations": annotations,
+    });
+    index.to_string().into_bytes()
+}
+
+/// Returns the index entry of a manifest or an index, with a copy of its annotations so that listing reads one file.
+pub fn index_entry(media_type: &MediaType, manifest: &Blob, annotations: &BTreeMap<String, String>) -> Value {
     json!({
-        "mediaType": MediaType::ImageManifest.to_string(),
+        "mediaType": media_type.to_string(),
         "digest": manifest.digest,
         "size": manifest.size,
         "annotations": annotations,
@@ -202,40 +306,69 @@ pub fn labels(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String
     annotations.iter().filter(|(key, _)| constant(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// What a manifest says of the skill in it.
+/// What a manifest, or an index of manifests, says of the skill in it.
 #[derive(Debug, Clone)]
 pub struct Info {
     /// All annotations.
     pub annotations: BTreeMap<String, String>,
-    /// The layers, in order.
+    /// The layers, in order; an index has none.
     pub layers: Vec<Descriptor>,
-    /// The config.
-    pub config: Descriptor,
+    /// The config; an index has none.
+    pub config: Option<Descriptor>,
+    /// The images of an index, one per platform; empty for an image.
+    pub instances: Vec<Descriptor>,
 }
 
 impl Info {
-    /// Reads a manifest.
+    /// Reads a manifest or an index.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if the bytes are not an image manifest; an index is named as such.
+    /// [`Error::Damaged`] if the bytes are neither, or are both: readers would disagree on what such a document is.
     pub fn parse(bytes: &[u8], object: &str) -> Result<Self> {
         let damaged = |reason: String| Error::Damaged { object: object.to_owned(), reason };
+        strict::check(bytes).map_err(damaged)?;
         let value: Value = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
-        if value.get("manifests").is_some() {
-            return Err(damaged("it is an image index, and an image manifest is expected".into()));
+        let keyed = |annotations: &Option<_>| annotations.clone().map(BTreeMap::from_iter).unwrap_or_default();
+        match (value.get("manifests").is_some(), value.get("layers").is_some() || value.get("config").is_some()) {
+            (true, true) => Err(damaged("it is both an image manifest and an image index".into())),
+            (true, false) => {
+                let index: ImageIndex =
+                    serde_json::from_value(value).map_err(|e| damaged(format!("it is no image index: {e}")))?;
+                let annotations = keyed(index.annotations());
+                Ok(Self { annotations, layers: Vec::new(), config: None, instances: index.manifests().clone() })
+            }
+            (false, _) => {
+                let manifest: ImageManifest =
+                    serde_json::from_value(value).map_err(|e| damaged(format!("it is no image manifest: {e}")))?;
+                let (annotations, layers) = (keyed(manifest.annotations()), manifest.layers().clone());
+                Ok(Self { annotations, layers, config: Some(manifest.config().clone()), instances: Vec::new() })
+            }
         }
-        let manifest: ImageManifest =
-            serde_json::from_value(value).map_err(|e| damaged(format!("it is no image manifest: {e}")))?;
-        Ok(Self {
-            annotations: manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
-            layers: manifest.layers().clone(),
-            config: manifest.config().clone(),
-        })
+    }
+
+    /// Returns the image ID, the digest of the config: equal for equal content in whatever state. Empty for an index.
+    pub fn image_id(&self) -> String {
+        self.config.as_ref().map(|config| config.digest().to_string()).unwrap_or_default()
+    }
+
+    /// Returns the platforms of an index: `linux/amd64`.
+    pub fn platforms(&self) -> Vec<String> {
+        let name = |platform: &oci_spec::image::Platform| {
+            let variant = platform.variant().as_ref().map(|v| format!("/{v}")).unwrap_or_default();
+            format!("{}/{}{variant}", platform.os(), platform.architecture())
+        };
+        self.instances.iter().filter_map(|instance| instance.platform().as_ref().map(name)).collect()
     }
 
     /// Returns an annotation, empty where there is none.
     pub fn get(&self, key: &str) -> &str {
         self.annotations.get(key).map_or("", String::as_str)
+    }
+
+    /// Returns the name of the skill where it can be a directory's: what a valid card has, and nothing that is a path.
+    pub fn skill_name(&self) -> Option<&str> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        Some(self.get(NAME)).filter(|name| !name.is_empty() && name.bytes().all(plain))
     }
 
     /// Returns the lifecycle state, where there is a valid one.
@@ -245,7 +378,7 @@ impl Info {
 
     /// Returns whether containers-storage takes it: it refuses oc-mirror's media types.
     pub fn is_loadable(&self) -> bool {
-        self.config.media_type() == &MediaType::ImageConfig
+        self.config.as_ref().is_none_or(|config| config.media_type() == &MediaType::ImageConfig)
     }
 
     /// Returns the sum of the sizes of the layers, in bytes.
@@ -299,9 +432,33 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_named() {
-        let error = Info::parse(br#"{"schemaVersion":2,"manifests":[]}"#, "blob x").unwrap_err();
-        assert_eq!(error.to_string(), "blob x is damaged: it is an image index, and an image manifest is expected");
+    fn an_index_says_what_its_images_say() {
+        let blob = |digit: &str| Blob { digest: format!("sha256:{}", digit.repeat(64)), size: 7 };
+        let platforms: Vec<Platform> = ["linux/amd64", "linux/arm/v7"].map(|p| p.parse().unwrap()).into();
+        let bytes = index(&[(platforms[0].clone(), blob("1")), (platforms[1].clone(), blob("2"))], &annotations());
+        let info = Info::parse(&bytes, "x").unwrap();
+        assert_eq!((info.state(), info.image_id(), info.size()), (Some(State::Draft), String::new(), 0));
+        assert_eq!(info.platforms(), ["linux/amd64", "linux/arm/v7"]);
+        assert_eq!(info.instances.len(), 2);
+    }
+
+    #[test]
+    fn a_document_that_is_two_things_is_refused() {
+        let text = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
+        let error = Info::parse(text, "blob x").unwrap_err();
+        assert_eq!(error.to_string(), "blob x is damaged: it is both an image manifest and an image index");
+    }
+
+    #[test]
+    fn platforms_are_spelled_as_podman_spells_them() {
+        let all: Vec<String> = Platform::list("all").unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(all[..2], ["linux/amd64", "linux/arm64"]);
+        let two: Vec<String> =
+            Platform::list("linux/arm/v7, linux/s390x").unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(two, ["linux/arm/v7", "linux/s390x"]);
+        for text in ["linux", "linux/amd64/", "linux/../x", "linux/amd64,linux/amd64", "", "Linux/AMD64"] {
+            assert!(Platform::list(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `cli -> ops -> store -> core`.
 //!
 //! * Core, pure: [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
-//!   [`lifecycle`], [`reference`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look)
+//!   [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
 //! * [`generate`]: from images to what runs them, as text
@@ -29,5 +29,6 @@ pub mod output;
 pub mod process;
 pub mod reference;
 pub mod store;
+pub mod strict;
 pub mod text;
 pub mod yaml;

@@ -1,6 +1,6 @@
 //! The bytes of the store: written beside and renamed to their digest, and checked against it when they are read.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use cap_std::fs::{Dir, File};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
+use crate::process::Cancel;
 
 /// Where the blobs are, below the store.
 pub const BLOBS: &str = "blobs/sha256";
@@ -119,6 +120,32 @@ pub fn unwrap_damaged(error: io::Error, object: &str) -> Error {
         Err(error) => Error::io(object)(error),
     }
 }
+
+/// Reads to the end and returns `sha256:` and the digest of what was read.
+///
+/// # Errors
+/// If it cannot be read, or was asked to stop after the first piece.
+pub fn hash(from: &mut impl BufRead, cancel: &Cancel) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut pieces = 0;
+    loop {
+        let piece = from.fill_buf()?;
+        let read = piece.len();
+        if read == 0 {
+            return Ok(format!("sha256:{}", hex::encode(hash.finalize())));
+        }
+        hash.update(piece);
+        from.consume(read);
+        pieces += 1;
+        if pieces > PIECES_AT_ONCE && cancel.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+    }
+}
+
+/// Pieces that are hashed without looking whether to stop: a blob that is about to be kept is not given up for some
+/// milliseconds.
+const PIECES_AT_ONCE: u32 = 16;
 
 /// Returns `sha256:` and the digest of `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {

@@ -34,6 +34,15 @@ struct RawIndex<'a> {
 }
 
 impl Entry {
+    /// Returns whether it has, or had when it lost it, a name in the repository of `reference`.
+    pub fn is_of(&self, reference: &Reference) -> bool {
+        let was = || self.descriptor.annotations().as_ref().and_then(|a| a.get(WAS)).map(String::as_str);
+        match &self.name {
+            Some(name) => name.parse::<Reference>().is_ok_and(|own| own.name() == reference.name()),
+            None => was() == Some(reference.name()),
+        }
+    }
+
     pub(super) fn new(descriptor: Descriptor) -> Self {
         let name = descriptor.annotations().as_ref().and_then(|a| a.get(REF_NAME)).cloned();
         Self { name, descriptor }
@@ -71,8 +80,11 @@ pub fn same_name(one: &str, other: &str) -> bool {
     one == other || reference(one).is_some_and(|one| Some(one) == reference(other))
 }
 
-/// Takes the name from the entries that `which` picks by it. An entry whose digest no other has stays without a name:
-/// something may still pin it.
+/// The annotation by which an entry that lost its name remembers the repository that it was in.
+pub const WAS: &str = "io.skillimage.was";
+
+/// Takes the name from the entries that `which` picks by it. An entry whose digest no other has stays without a name, and
+/// remembers the repository: something may still pin it, and a directory may have been written from it.
 pub fn take_name(entries: &mut Vec<Value>, which: impl Fn(&str) -> bool) {
     let taken: Vec<Value> = entries.extract_if(.., |entry| entry_name(entry).is_some_and(&which)).collect();
     for mut entry in taken {
@@ -80,7 +92,11 @@ pub fn take_name(entries: &mut Vec<Value>, which: impl Fn(&str) -> bool) {
             continue;
         }
         if let Some(annotations) = entry["annotations"].as_object_mut() {
-            annotations.shift_remove(REF_NAME);
+            let name = annotations.shift_remove(REF_NAME);
+            let name = name.as_ref().and_then(Value::as_str).and_then(|name| name.parse::<Reference>().ok());
+            if let Some(reference) = name {
+                annotations.insert(WAS.to_owned(), reference.name().into());
+            }
         }
         entries.push(entry);
     }

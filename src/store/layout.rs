@@ -21,20 +21,20 @@
 //! again a few times before it is called damaged.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
 use chrono::{DateTime, Utc};
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 use oci_spec::image::{Descriptor, MediaType};
 use ocidir::{OciDir, OciRead as _};
 use serde_json::{Value, json};
 
-use super::blob::{BLOBS, BlobWriter, Verified, sha256, total_size, unwrap_damaged};
+use super::blob::{BLOBS, BlobWriter, Verified, hash, sha256, total_size, unwrap_damaged};
 pub use super::index::{Entry, REF_NAME, entry_name, same_name, take_name};
 use super::index::{Index, empty_index, raw_entries};
 use crate::error::{Error, Result};
@@ -44,8 +44,6 @@ use crate::process::Cancel;
 pub const TMP: &str = ".tmp";
 
 const INDEX: &str = "index.json";
-const LOCK: &str = ".lock";
-const GC_LOCK: &str = ".gc.lock";
 
 /// Largest manifest or config that is read, in bytes: what registries accept for a manifest (distribution
 /// specification, 4 MiB).
@@ -57,8 +55,6 @@ const MAX_INDEX: u64 = 128 << 20;
 /// How often an index that does not parse is read again, and after how long each time: the Go tool writes it in place
 /// within a millisecond.
 const INDEX_RETRIES: u32 = 5;
-/// How often a lock that another process has is tried: locks of the index are held for some milliseconds.
-const LOCK_RETRY: Duration = Duration::from_millis(5);
 const INDEX_RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// An open store.
@@ -66,28 +62,7 @@ const INDEX_RETRY_AFTER: Duration = Duration::from_millis(20);
 pub struct Layout {
     oci: OciDir,
     path: PathBuf,
-    cancel: Cancel,
-}
-
-/// Keeps the sweep of `prune` away while blobs are added that no entry names yet.
-#[derive(Debug)]
-#[must_use = "blobs may be collected as soon as this is dropped"]
-pub struct Writing {
-    _lock: Flock<std::fs::File>,
-}
-
-/// Keeps others from changing the index.
-#[derive(Debug)]
-#[must_use = "others may change the index as soon as this is dropped"]
-pub struct Changing {
-    _lock: Flock<std::fs::File>,
-}
-
-/// The right to sweep: nobody adds blobs while it is held.
-#[derive(Debug)]
-#[must_use = "others may add blobs as soon as this is dropped"]
-pub struct Sweeping {
-    _lock: Flock<std::fs::File>,
+    pub(super) cancel: Cancel,
 }
 
 impl Layout {
@@ -254,7 +229,21 @@ impl Layout {
     /// # Errors
     /// If the index cannot be changed.
     pub fn set(&self, name: &str, descriptor: &Value) -> Result<()> {
+        self.set_if(name, descriptor, |_| Ok(()))
+    }
+
+    /// The same if `allow` agrees, which gets the entry that has the name now and is asked under the lock.
+    ///
+    /// # Errors
+    /// Whatever `allow` returns; then nothing is changed.
+    pub fn set_if(
+        &self,
+        name: &str,
+        descriptor: &Value,
+        allow: impl FnOnce(Option<&Value>) -> Result<()>,
+    ) -> Result<()> {
         self.update(|entries| {
+            allow(entries.iter().find(|entry| entry_name(entry).is_some_and(|other| same_name(other, name))))?;
             let mut entry = descriptor.clone();
             entry["annotations"][REF_NAME] = name.into();
             take_name(entries, |other| same_name(other, name));
@@ -262,48 +251,6 @@ impl Layout {
             entries.push(entry);
             Ok(())
         })
-    }
-
-    /// Keeps everybody from changing the index.
-    ///
-    /// # Errors
-    /// If the lock file cannot be made.
-    pub fn changing(&self) -> Result<Changing> {
-        Ok(Changing { _lock: self.lock(LOCK, FlockArg::LockExclusiveNonblock)? })
-    }
-
-    /// Says that blobs will be added; hold the result until an entry names them.
-    ///
-    /// # Errors
-    /// If the lock file cannot be made, for example in a read-only store.
-    pub fn writing(&self) -> Result<Writing> {
-        Ok(Writing { _lock: self.lock(GC_LOCK, FlockArg::LockSharedNonblock)? })
-    }
-
-    /// Waits until nobody adds blobs, and keeps it so.
-    ///
-    /// # Errors
-    /// If the lock file cannot be made.
-    pub fn sweeping(&self) -> Result<Sweeping> {
-        Ok(Sweeping { _lock: self.lock(GC_LOCK, FlockArg::LockExclusiveNonblock)? })
-    }
-
-    fn lock(&self, name: &str, how: FlockArg) -> Result<Flock<std::fs::File>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).mode(0o644);
-        let mut file = self.dir().open_with(name, &options).map_err(Error::io(self.name_of(name)))?.into_std();
-        loop {
-            match Flock::lock(file, how) {
-                Ok(lock) => return Ok(lock),
-                Err((_, _)) if self.cancel.is_cancelled() => {
-                    return Err(Error::io(self.name_of(name))(io::ErrorKind::Interrupted.into()));
-                }
-                Err((again, Errno::EINTR | Errno::EWOULDBLOCK)) => file = again,
-                Err((_, errno)) => return Err(Error::io(self.name_of(name))(errno.into())),
-            }
-            // Looked at again and again, so that Ctrl-C ends the waiting.
-            std::thread::sleep(LOCK_RETRY);
-        }
     }
 
     /// Starts a blob; nothing can name it before [`BlobWriter::commit`].
@@ -326,6 +273,21 @@ impl Layout {
         Ok(digest)
     }
 
+    /// Makes the file `hex` of `dir`, which is on the same file system and whose digest was checked, a blob.
+    ///
+    /// # Errors
+    /// If it cannot be made durable or moved.
+    pub fn adopt(&self, dir: &Dir, hex: &str) -> Result<()> {
+        let target = format!("{BLOBS}/{hex}");
+        let adopt = || -> io::Result<()> {
+            let file = dir.open(hex)?;
+            nix::sys::stat::fchmod(file.as_fd(), nix::sys::stat::Mode::from_bits_truncate(0o444))?;
+            file.sync_data()?;
+            dir.rename(hex, self.dir(), &target)
+        };
+        adopt().map_err(Error::io(self.name_of(&target)))
+    }
+
     /// Opens a blob whose size is that of `descriptor`. The caller checks the digest while it reads: see [`Verified`].
     ///
     /// # Errors
@@ -342,6 +304,15 @@ impl Layout {
             }
             Err(e) => Err(Error::damaged(object, e)),
         }
+    }
+
+    /// Returns whether a blob is there and is what its descriptor says; reads all of it, unless asked to stop.
+    pub fn has_whole(&self, descriptor: &Descriptor) -> bool {
+        let whole = |blob: Verified<std::fs::File>| {
+            let mut bytes = io::BufReader::with_capacity(1 << 18, blob.into_inner());
+            hash(&mut bytes, &self.cancel).is_ok_and(|found| found == descriptor.digest().as_ref())
+        };
+        self.open_blob(descriptor).is_ok_and(whole)
     }
 
     /// Reads a manifest or config, with size and digest verified.
@@ -362,7 +333,7 @@ impl Layout {
         Ok(bytes)
     }
 
-    /// Returns the descriptor of a manifest that no entry has; `None` where there is no such blob.
+    /// Returns a descriptor of a manifest by its digest alone; `None` where there is no such blob.
     pub fn describe(&self, digest: &str) -> Option<Descriptor> {
         let hex = digest.strip_prefix("sha256:")?;
         let size = self.dir().metadata(format!("{BLOBS}/{hex}")).ok()?.len();
@@ -417,7 +388,7 @@ impl Layout {
         sync().map_err(Error::io(self.name_of(name)))
     }
 
-    fn name_of(&self, name: impl AsRef<Path>) -> String {
+    pub(super) fn name_of(&self, name: impl AsRef<Path>) -> String {
         self.path.join(name).display().to_string()
     }
 }

@@ -4,9 +4,27 @@
 //! ID and so shows one state for all tags of one content.
 
 pub mod blob;
+pub mod canary;
+pub mod certs;
+mod copying;
+pub mod credentials;
+pub mod files;
+mod http;
 pub mod index;
 pub mod layout;
+pub mod locks;
+mod place;
+pub mod private;
+pub mod proxies;
 pub mod proxy;
+pub mod registries_conf;
+pub mod registry;
+mod registry_auth;
+mod registry_error;
+mod registry_wire;
+pub mod remote;
+pub mod repository;
+pub mod skopeo;
 pub mod storage;
 pub mod storage_conf;
 pub mod storage_images;
@@ -14,6 +32,9 @@ pub mod storage_info;
 pub mod storage_load;
 mod storage_source;
 pub mod storage_unload;
+pub mod stream;
+mod tls;
+pub mod transfer;
 
 use crate::error::{Error, Result};
 use crate::image::Info;
@@ -54,11 +75,14 @@ pub fn find(entries: &[Entry], text: &str) -> Result<Entry> {
         return Err(Error::ImageNotFound(text.to_owned()));
     }
     let reference = text.parse::<Reference>()?.or_latest();
-    entries
-        .iter()
-        .find(|entry| entry.name.as_deref().is_some_and(|name| names(name, entry.digest(), &reference)))
-        .cloned()
-        .ok_or_else(|| Error::ImageNotFound(not_found(entries, text, &reference)))
+    let named =
+        entries.iter().find(|entry| entry.name.as_deref().is_some_and(|n| names(n, entry.digest(), &reference)));
+    // What lost its tag to a later state has no name any more, and is what its digest says.
+    let unnamed = || {
+        let same = |entry: &&Entry| entry.name.is_none() && Some(entry.digest()) == reference.digest();
+        entries.iter().find(same).filter(|_| reference.tag().is_none())
+    };
+    named.or_else(unnamed).cloned().ok_or_else(|| Error::ImageNotFound(not_found(entries, text, &reference)))
 }
 
 /// Names what was asked for, and the tags that there are where only the tag is wrong: `latest` is easily forgotten.
@@ -91,7 +115,11 @@ fn names(name: &str, digest: &str, reference: &Reference) -> bool {
     };
     let own = own.or_latest();
     match (reference.digest(), reference.tag()) {
-        (Some(wanted), Some(_)) => own.name() == reference.name() && own.tag() == reference.tag() && digest == wanted,
+        // What was pulled by tag and digest has its digest for a name.
+        (Some(wanted), Some(_)) => {
+            let named = own.tag() == reference.tag() || own.digest() == Some(wanted);
+            own.name() == reference.name() && named && digest == wanted
+        }
         (Some(wanted), None) => own.name() == reference.name() && digest == wanted,
         (None, _) => own == *reference,
     }

@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use containers_image_proxy::{ImageProxy, ImageProxyConfig, OpenedImage};
@@ -32,24 +32,35 @@ use tokio::runtime::{Builder, Runtime};
 use crate::error::{Error, Result};
 use crate::process::{Cancel, Tools, last_words};
 use crate::store::storage::MAX_METADATA;
+use crate::store::transfer::Secret;
 
 /// How often a wait looks for a cancellation.
 const TICK: Duration = Duration::from_millis(50);
 /// How long an open may take: one of an image takes 50 ms, of a registry as long as its timeouts allow.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a blob may not come on, as for a copy.
+const STALL: Duration = Duration::from_secs(180);
+/// How long is waited for a proxy that was given up: less than a person notices after Ctrl-C.
+const DROP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the proxy may take to end; it has nothing left to do.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What skopeo and the libraries below it say about an image that is not there.
-const NOT_FOUND: [&str; 7] = [
+const NOT_FOUND: [&str; 6] = [
     "no descriptor found for reference",
     "does not resolve to an image ID",
     "identifier is not an image",
-    "no such file or directory",
     "manifest unknown",
     "name unknown",
     "no image found with reference",
 ];
+
+/// Returns whether skopeo says that an image is not there. Of a registry a missing file is something else: a key of the
+/// policy, or a certificate.
+fn is_not_found(reference: &str, reason: &str) -> bool {
+    let no_file = !reference.starts_with("docker://") && reason.contains("no such file or directory");
+    no_file || NOT_FOUND.iter().any(|n| reason.contains(n))
+}
 
 /// What skopeo says about a blob that it read to the end and that is not the one asked for.
 const DAMAGED: [&str; 2] = ["bytes in blob, got", "corrupted blob, expecting"];
@@ -63,10 +74,14 @@ pub struct ProxyOptions {
     pub storage_driver: Option<String>,
     /// Credentials: `skopeo --authfile`.
     pub authfile: Option<PathBuf>,
+    /// Content of a credentials file, instead of one.
+    pub credentials: Option<Secret>,
     /// Certificates: `skopeo --cert-dir`.
     pub cert_dir: Option<PathBuf>,
     /// Accept plain HTTP and any certificate: `skopeo --tls-verify=false`.
     pub insecure: bool,
+    /// Signature policy, instead of the system's: `skopeo --policy`.
+    pub policy: Option<PathBuf>,
     /// How long starting, opening and reading of metadata may each take; [`OPEN_TIMEOUT`] by default.
     pub timeout: Option<Duration>,
 }
@@ -79,6 +94,8 @@ pub struct Proxy {
     timeout: Duration,
     /// Set when a request was given up: its answer may still come, so no other can follow.
     broken: AtomicBool,
+    /// Bytes of blobs that have come, so that one that stops coming is noticed.
+    moved: AtomicU64,
 }
 
 impl fmt::Debug for Proxy {
@@ -130,9 +147,13 @@ impl Proxy {
             cancel: tools.cancel.clone(),
             timeout: options.timeout.unwrap_or(OPEN_TIMEOUT),
             broken: AtomicBool::new(false),
+            moved: AtomicU64::new(0),
         };
         let mut config = ImageProxyConfig::default();
-        config.authfile.clone_from(&options.authfile);
+        match &options.credentials {
+            Some(secret) => config.auth_data = Some(secret.file()?),
+            None => config.authfile.clone_from(&options.authfile),
+        }
         config.certificate_directory.clone_from(&options.cert_dir);
         config.insecure_skip_tls_verification = options.insecure.then_some(true);
         config.skopeo_cmd = Some(command(tools, options));
@@ -158,7 +179,7 @@ impl Proxy {
         let proxy = self.proxy()?;
         let image = self.wait(Some(self.timeout), async {
             proxy.open_image(reference).await.map_err(|e| match failure(&e) {
-                Error::Unavailable { reason, .. } if NOT_FOUND.iter().any(|n| reason.contains(n)) => {
+                Error::Unavailable { reason, .. } if is_not_found(reference, &reason) => {
                     Error::ImageNotFound(reference.to_owned())
                 }
                 error => error,
@@ -228,12 +249,12 @@ impl Proxy {
         if !digest.starts_with("sha256:") {
             return Err(damaged("only sha256 is verified".into()));
         }
-        let (copied, driven) = self.wait(None, async {
+        let (copied, driven) = self.wait(Some(STALL), async {
             let opened = proxy.get_blob(&image.image, &wanted, size).await;
             let (reader, driver) = opened.map_err(|e| failure(&e))?;
             // The pipe is closed by the proxy's driver alone, so both run until the end; a reader that stops early
             // closes its end, and the driver then fails.
-            Ok(tokio::join!(copy(reader, size, out), driver))
+            Ok(tokio::join!(copy(reader, size, out, &self.moved), driver))
         })?;
         let (found, hex) = copied.map_err(Error::io(format!("blob {digest}")))?;
         if found == size && digest == format!("sha256:{hex}") {
@@ -283,10 +304,16 @@ impl Proxy {
         })
     }
 
+    /// Ends when a stop is asked for, or when nothing has come for `timeout`.
     async fn stop(&self, timeout: Option<Duration>) -> Error {
-        let started = Instant::now();
+        let mut started = Instant::now();
+        let mut moved = self.moved.load(Ordering::Relaxed);
         loop {
             tokio::time::sleep(TICK).await;
+            let now = self.moved.load(Ordering::Relaxed);
+            if now != moved {
+                (moved, started) = (now, Instant::now());
+            }
             if self.cancel.is_cancelled() {
                 return unavailable("skopeo: interrupted");
             }
@@ -301,8 +328,9 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.proxy = None;
         if let Some(runtime) = self.runtime.take() {
-            // A thread that waits for an answer which never comes must not keep us.
-            runtime.shutdown_background();
+            // The proxy ends when its socket has closed, and a thread waits for that. So do we, that no skopeo is left
+            // behind; but not for an answer which never comes.
+            runtime.shutdown_timeout(DROP_TIMEOUT);
         }
     }
 }
@@ -319,17 +347,26 @@ fn command(tools: &Tools, options: &ProxyOptions) -> Command {
     if let Some(driver) = &options.storage_driver {
         command.env("STORAGE_DRIVER", driver);
     }
+    if let Some(policy) = &options.policy {
+        command.arg("--policy").arg(policy);
+    }
     command
 }
 
 /// Copies at most `size` bytes and notices more; returns how many there were, and their hash.
-async fn copy(mut from: impl AsyncBufRead + Unpin, size: u64, out: &mut dyn Write) -> io::Result<(u64, String)> {
+async fn copy(
+    mut from: impl AsyncBufRead + Unpin,
+    size: u64,
+    out: &mut dyn Write,
+    moved: &AtomicU64,
+) -> io::Result<(u64, String)> {
     let mut hasher = Sha256::new();
     let mut total = 0u64;
     loop {
         let chunk = from.fill_buf().await?;
         let read = chunk.len();
         total += read as u64;
+        moved.fetch_add(read as u64, Ordering::Relaxed);
         if read == 0 || total > size {
             return Ok((total, hex::encode(hasher.finalize())));
         }
@@ -378,9 +415,10 @@ mod tests {
     #[test]
     fn copies_no_more_than_announced() {
         let runtime = Builder::new_current_thread().build().unwrap();
+        let moved = AtomicU64::new(0);
         for (size, total, written) in [(3, 3, 3), (5, 3, 3), (2, 3, 0), (0, 3, 0)] {
             let mut out = Vec::new();
-            let (found, hex) = runtime.block_on(copy(b"abc".as_slice(), size, &mut out)).unwrap();
+            let (found, hex) = runtime.block_on(copy(b"abc".as_slice(), size, &mut out, &moved)).unwrap();
             assert_eq!((found, out.len()), (total, written), "{size}");
             assert_eq!(hex == hex::encode(Sha256::digest(b"abc")), written == 3, "{size}");
         }
@@ -393,7 +431,7 @@ mod tests {
                 Ok(())
             }
         }
-        let error = runtime.block_on(copy(b"abc".as_slice(), 3, &mut Full)).unwrap_err();
+        let error = runtime.block_on(copy(b"abc".as_slice(), 3, &mut Full, &moved)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 

@@ -1,6 +1,6 @@
 //! Loading an image of the store into containers-storage.
 //!
-//! skopeo copies it from a layout of its own that shares the store's blobs (`storage_source`), then the records
+//! skopeo copies it from a private layout that shares the store's blobs, then the records
 //! are read again: only a name that is there with the manifest is loaded.
 //!
 //! Locks: containers/storage takes its own, in skopeo; none is taken here. While another process holds one, skopeo waits
@@ -18,12 +18,14 @@ use nix::libc;
 use oci_spec::image::Descriptor;
 
 use crate::error::{Error, Result};
+use crate::image::Platform;
 use crate::process::{End, Output, Process, Tools, Version, version};
 use crate::store::blob::total_size;
+use crate::store::private::PrivateLayout;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::Driver;
 use crate::store::storage_images::{Images, LoadState};
-use crate::store::storage_source::{Parts, PrivateLayout, check_loadable, check_name};
+use crate::store::storage_source::{Parts, check_loadable, check_name};
 
 /// How long storage that another process has locked is waited for, unless `--load-timeout` says otherwise.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,6 +47,8 @@ pub struct Load<'a> {
     pub manifest: &'a Descriptor,
     /// The fully qualified name: `localhost/acme/hr:1.0.0`.
     pub name: &'a str,
+    /// Which image of an index is taken; by default the host's.
+    pub platform: Option<&'a Platform>,
     /// How long locked storage is waited for; see [`LOAD_TIMEOUT`].
     pub timeout: Duration,
 }
@@ -84,10 +88,13 @@ impl Storage {
             let image_id = before.by_name(load.name).map(|i| i.id.clone()).unwrap_or_default();
             return Ok(Loaded { image_id, already: true, removed: None, notes: Vec::new() });
         }
-        let layout = PrivateLayout::create(load)?;
-        let source = format!("oci:{}", layout.path.display());
-        let copy = tools.skopeo().arg("copy").arg("--src-shared-blob-dir").arg(load.store_path.join("blobs"));
-        let copy = self.for_skopeo(copy.arg(source), load.name)?;
+        let layout = PrivateLayout::of(load.store, load.store_path, load.manifest)?;
+        let mut copy = tools.skopeo();
+        if let Some(platform) = load.platform {
+            copy = copy.args(overrides(platform));
+        }
+        let copy = copy.arg("copy").arg("--src-shared-blob-dir").arg(load.store_path.join("blobs"));
+        let copy = self.for_skopeo(copy.arg(layout.reference()), load.name)?;
         // A manifest can claim any size; no layer is larger than all blobs that are there.
         let bytes = parts.layer_bytes().min(total_size(load.store).unwrap_or(0));
         let timeout = load.timeout.saturating_add(Duration::from_secs(bytes / SLOWEST));
@@ -173,7 +180,8 @@ impl Storage {
         }
         if !parts.manifests.is_empty() && said.contains("no image found in") {
             let reason = format!("it has no image for this host, only for {}", parts.platforms());
-            return Error::Unavailable { reason, hint: Some("choose one with --platform".into()) };
+            let hint = parts.first_platform().map(|first| format!("skillctl load --platform {first} {}", load.name));
+            return Error::Unavailable { reason, hint };
         }
         if said.contains("rejected by policy") || said.contains("Source image rejected") {
             return self.rejected(load);
@@ -231,6 +239,14 @@ impl Storage {
             hint: Some(format!("add to \"transports\" in {}: \"oci\": {entry}", file.display())),
         }
     }
+}
+
+/// Returns the flags by which skopeo selects an image of an index.
+fn overrides(platform: &Platform) -> Vec<String> {
+    let flag = |name: &str, value: &str| format!("--override-{name}={value}");
+    let mut flags = vec![flag("os", platform.os()), flag("arch", platform.architecture())];
+    flags.extend(platform.variant().map(|variant| flag("variant", variant)));
+    flags
 }
 
 /// Returns the path that containers/image will see: without symbolic links, as policy scopes must be.

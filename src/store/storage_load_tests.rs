@@ -64,8 +64,14 @@ fn refuses_before_skopeo_what_cannot_be_loaded() {
     let store = fixture.store();
     let manifest = fixture.manifest(&config, &layer);
     let path = fixture.path("store");
-    let load =
-        Load { store: &store, store_path: &path, manifest: &manifest, name: "localhost/a:1", timeout: LOAD_TIMEOUT };
+    let load = Load {
+        store: &store,
+        store_path: &path,
+        manifest: &manifest,
+        name: "localhost/a:1",
+        platform: None,
+        timeout: LOAD_TIMEOUT,
+    };
     let tools = Tools { skopeo: "/nonexistent".into(), ..Tools::default() };
     let error = storage(fixture.conf()).load(&load, &tools).unwrap_err();
     let expected = "containers-storage takes no images of media type application/vnd.redhat.agentskill.config.v1+json";
@@ -84,21 +90,27 @@ fn leaves_no_private_layout_behind() {
     let layer = fixture.blob("application/vnd.oci.image.layer.v1.tar+gzip", b"layer");
     let manifest = fixture.manifest(&fixture.blob("application/vnd.oci.image.config.v1+json", b"{}"), &layer);
     let (store, path) = (fixture.store(), fixture.path("store"));
-    let load =
-        Load { store: &store, store_path: &path, manifest: &manifest, name: "localhost/a:1", timeout: LOAD_TIMEOUT };
+    let load = Load {
+        store: &store,
+        store_path: &path,
+        manifest: &manifest,
+        name: "localhost/a:1",
+        platform: None,
+        timeout: LOAD_TIMEOUT,
+    };
     let tools = Tools { skopeo: "/nonexistent".into(), installer: Some("dnf install".into()), ..Tools::default() };
     let error = storage(fixture.conf()).load(&load, &tools).unwrap_err();
     assert_eq!(error.hint().as_deref(), Some("dnf install skopeo"));
     assert_eq!(std::fs::read_dir(path.join(".tmp")).unwrap().count(), 0);
-    let layout = PrivateLayout::create(&load).unwrap();
-    let index: Value = serde_json::from_slice(&std::fs::read(layout.path.join("index.json")).unwrap()).unwrap();
+    let layout = PrivateLayout::of(&store, &path, &manifest).unwrap();
+    let index: Value = serde_json::from_slice(&std::fs::read(layout.path().join("index.json")).unwrap()).unwrap();
     let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest.digest().to_string(), "size": manifest.size()});
     assert_eq!(index, json!({"schemaVersion": 2, "manifests": [entry]}));
     // Another one beside it, and one whose name a crashed process left.
-    let second = PrivateLayout::create(&load).unwrap();
-    assert_ne!(second.path, layout.path);
-    let colon = Load { store_path: Path::new("/a:b"), ..load };
-    assert!(PrivateLayout::create(&colon).unwrap_err().to_string().contains("colon"));
+    let second = PrivateLayout::of(&store, &path, &manifest).unwrap();
+    assert_ne!(second.path(), layout.path());
+    let colon = PrivateLayout::empty(&store, Path::new("/a:b"));
+    assert!(colon.unwrap_err().to_string().contains("colon"));
 }
 
 #[test]
@@ -181,7 +193,8 @@ fn loads_and_unloads_with_skopeo_and_podman() {
         let (storage, store, store_path) = (storage(conf), fixture.store(), fixture.path("store"));
         let tools = Tools::default();
         let load = |manifest: &Descriptor, name: &str| {
-            let load = Load { store: &store, store_path: &store_path, manifest, name, timeout: LOAD_TIMEOUT };
+            let load =
+                Load { store: &store, store_path: &store_path, manifest, name, platform: None, timeout: LOAD_TIMEOUT };
             storage.load(&load, &tools).unwrap()
         };
         let first = load(&draft, "localhost/hr:1-draft");
@@ -213,6 +226,7 @@ fn loads_and_unloads_with_skopeo_and_podman() {
             store_path: &store_path,
             manifest: &index,
             name: "localhost/i:1",
+            platform: None,
             timeout: LOAD_TIMEOUT,
         };
         let error = storage.load(&load, &tools).unwrap_err().to_string();

@@ -1,20 +1,5 @@
-//! What skopeo is given to load: one image of the store, checked, in a layout of its own.
-//!
-//! ```text
-//! <store>/blobs/sha256/…                 shared with skopeo, which only reads
-//! <store>/.tmp/load-<pid>-<n>/           private layout: oci-layout, index.json with one unnamed entry
-//! ```
-//!
-//! skopeo never sees the store itself: `oci:<store>:<name>` refuses legal names, and the store's index may be rewritten
-//! meanwhile. The private layout is under the store, so that one scope of policy.json covers all loads.
-//!
-//! No lock is needed: the layout has a name of its own, and blobs never change. A crash leaves the layout, for `prune`.
+//! What of the store can be loaded: the checks before skopeo is given an image.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
-use oci_spec::image::Descriptor;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -73,9 +58,17 @@ impl Parts {
 
     /// Returns the platforms of an index.
     pub(super) fn platforms(&self) -> String {
+        self.each_platform().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns the first of them.
+    pub(super) fn first_platform(&self) -> Option<String> {
+        self.each_platform().next()
+    }
+
+    fn each_platform(&self) -> impl Iterator<Item = String> {
         let platforms = self.manifests.iter().filter_map(|m| m.platform.as_ref());
-        let names: Vec<_> = platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
-        names.join(", ")
+        platforms.map(|p| format!("{}/{}", p.os, p.architecture))
     }
 }
 
@@ -110,68 +103,8 @@ pub(super) fn check_loadable(load: &Load<'_>, digest: &str) -> Result<Parts> {
     if let Some(part) = parts.config.iter().chain(&parts.layers).find(refused) {
         return Err(Error::Unavailable {
             reason: format!("containers-storage takes no images of media type {}", part.media_type),
-            hint: Some("build it with --media-type standard".into()),
+            hint: Some("only standard media types can be loaded: build --media-type standard".into()),
         });
     }
     Ok(parts)
-}
-
-/// A layout of one image, removed when dropped.
-#[derive(Debug)]
-pub(super) struct PrivateLayout {
-    tmp: Dir,
-    name: String,
-    pub(super) path: PathBuf,
-}
-
-impl PrivateLayout {
-    pub(super) fn create(load: &Load<'_>) -> Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        if load.store_path.to_string_lossy().contains(':') {
-            return Err(Error::Unavailable {
-                reason: format!("{}: skopeo reads no layout whose path has a colon", load.store_path.display()),
-                hint: Some("keep the store elsewhere, with --store".into()),
-            });
-        }
-        let tmp_path = load.store_path.join(".tmp");
-        let io = |e| Error::io(tmp_path.display().to_string())(e);
-        ensure_private(load.store, ".tmp").map_err(io)?;
-        let tmp = load.store.open_dir(".tmp").map_err(io)?;
-        loop {
-            let name = format!("load-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            match tmp.create_dir_with(&name, DirBuilder::new().mode(0o700)) {
-                // Left by a process that crashed and had our identifier.
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                result => result.map_err(io)?,
-            }
-            let layout = Self { path: tmp_path.join(&name), tmp, name };
-            layout.fill(load.manifest).map_err(|e| Error::io(layout.path.display().to_string())(e))?;
-            return Ok(layout);
-        }
-    }
-
-    fn fill(&self, manifest: &Descriptor) -> std::io::Result<()> {
-        let dir = self.tmp.open_dir(&self.name)?;
-        let entry = serde_json::json!({
-            "mediaType": manifest.media_type().to_string(),
-            "digest": manifest.digest().to_string(),
-            "size": manifest.size(),
-        });
-        dir.write("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        dir.write("index.json", serde_json::json!({ "schemaVersion": 2, "manifests": [entry] }).to_string())
-    }
-}
-
-impl Drop for PrivateLayout {
-    fn drop(&mut self) {
-        // What cannot be removed now is garbage that `prune` knows.
-        let _ = self.tmp.remove_dir_all(&self.name);
-    }
-}
-
-fn ensure_private(dir: &Dir, name: &str) -> std::io::Result<()> {
-    match dir.create_dir_with(name, DirBuilder::new().mode(0o700)) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
-        _ => Ok(()),
-    }
 }
