@@ -344,3 +344,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn licenses_that_are_nearly_right_are_corrected() {
+    let other = "write an SPDX identifier, for example: Apache-2.0, or LicenseRef- and a name of your own";
+    let cases = [
+        ("mit", "write: MIT"),
+        ("apache 2.0", "write: Apache-2.0"),
+        ("agpl", "write: AGPL-3.0-only"),
+        ("MIT/Apache-2.0", "write: MIT OR Apache-2.0"),
+        ("apache2 or (mit", other),
+        ("Apache 2", other),
+        ("Proprietary", other),
+    ];
+    for (license, remedy) in cases {
+        let text = format!("---\nname: my-skill\ndescription: Text\nlicense: {license}\n---\n");
+        let skill_md = Some(text.as_bytes());
+        let checked = run(&Case { dir: "my-skill", skill_md, skill_yaml: None, files: &[], strict: false });
+        assert_eq!(checked.findings.iter().map(|f| f.remedy.as_str()).collect::<Vec<_>>(), [remedy], "{license}");
+    }
+}

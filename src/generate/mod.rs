@@ -1,3 +1,4 @@
 //! From images to what runs them, as text: pure functions.
 
+pub mod imageset;
 pub mod podman;

@@ -8,14 +8,16 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, Result};
 use cap_std::fs::Dir;
 use chrono::{DateTime, SecondsFormat, Utc};
+use oci_spec::image::MediaType;
 use serde::Serialize;
 
+use super::immutable;
 use super::validate::validate;
 use crate::card::{Card, FILE as CARD_FILE};
 use crate::error::Error;
 use crate::finding::{Finding, Severity};
 use crate::frontmatter::FILE as SKILL_FILE;
-use crate::image::{self, Blob, Profile};
+use crate::image::{self, Blob, Platform, Profile};
 use crate::layer::{PackOptions, Packed, pack};
 use crate::lifecycle::State;
 use crate::limits::Limits;
@@ -31,6 +33,10 @@ pub struct Options<'a> {
     pub profile: Profile,
     /// Modification time of the layer's entries, in seconds since 1970.
     pub mtime: u64,
+    /// Platforms: one image for none or one, an index for several.
+    pub platforms: Vec<Platform>,
+    /// Whether the image may take the tag of a published one.
+    pub force: bool,
     /// The created annotation.
     pub created: DateTime<Utc>,
     /// Warnings are errors.
@@ -61,8 +67,10 @@ pub struct Built {
     pub reference: String,
     /// Digest of the manifest.
     pub digest: String,
-    /// The image ID: digest of the config.
+    /// The image ID: digest of the config; empty for an index.
     pub image_id: String,
+    /// The platforms that were asked for.
+    pub platforms: Vec<String>,
     /// Digest of the layer.
     pub layer: String,
     /// Digest of the layer before compression.
@@ -106,20 +114,18 @@ pub fn build(layout: &Layout, dir: &Dir, dir_name: &str, options: &Options<'_>) 
     // Held until the index names what was written.
     let _writing = layout.writing()?;
     let packed = pack_layer(layout, dir, generated, options)?;
-    let config = image::config(&image::labels(&annotations), &packed.diff_id);
-    let config = Blob { digest: layout.write_blob(&config)?, size: config.len() as u64 };
-    let layer = Blob { digest: packed.digest.clone(), size: packed.size };
-    let manifest = image::manifest(options.profile, &config, &layer, &annotations);
-    let manifest = Blob { digest: layout.write_blob(&manifest)?, size: manifest.len() as u64 };
-    let mut entry = image::index_entry(&manifest, &annotations);
-    layout.set(&reference, &entry)?;
-    entry["annotations"][REF_NAME] = reference.as_str().into();
+    let written = write_manifests(layout, &packed, &annotations, options)?;
+    let mut entry = image::index_entry(&written.media_type, &written.top, &annotations);
+    immutable::set(layout, &reference, &entry, options.force)?;
+    entry["annotations"][REF_NAME] = reference.to_string().into();
+    let reference = reference.to_string();
     let entry = Entry { name: Some(reference.clone()), descriptor: serde_json::from_value(entry)? };
     Ok(Ok(Built {
         entry,
         reference,
-        digest: manifest.digest,
-        image_id: config.digest,
+        digest: written.top.digest,
+        image_id: written.image_id,
+        platforms: options.platforms.iter().map(ToString::to_string).collect(),
         layer: packed.digest,
         diff_id: packed.diff_id,
         size: packed.size,
@@ -128,6 +134,42 @@ pub fn build(layout: &Layout, dir: &Dir, dir_name: &str, options: &Options<'_>) 
         left_out: packed.left_out,
         findings: checked.findings,
     }))
+}
+
+/// What names a packed layer: a manifest, or an index of several.
+struct Written {
+    top: Blob,
+    media_type: MediaType,
+    image_id: String,
+}
+
+/// Writes config and manifest of each platform over the one layer, and an index where there are several.
+fn write_manifests(
+    layout: &Layout,
+    packed: &Packed,
+    annotations: &BTreeMap<String, String>,
+    options: &Options<'_>,
+) -> Result<Written> {
+    let write =
+        |bytes: Vec<u8>| -> Result<Blob> { Ok(Blob { digest: layout.write_blob(&bytes)?, size: bytes.len() as u64 }) };
+    let layer = Blob { digest: packed.digest.clone(), size: packed.size };
+    let labels = image::labels(annotations);
+    let image = |platform: &Platform| -> Result<(Blob, Blob)> {
+        let config = write(image::config(&labels, &packed.diff_id, platform))?;
+        let manifest = write(image::manifest(options.profile, &config, &layer, annotations))?;
+        Ok((config, manifest))
+    };
+    match &options.platforms[..] {
+        [] | [_] => {
+            let (config, top) = image(options.platforms.first().unwrap_or(&Platform::default()))?;
+            Ok(Written { top, media_type: MediaType::ImageManifest, image_id: config.digest })
+        }
+        several => {
+            let instances: Result<Vec<_>> = several.iter().map(|p| Ok((p.clone(), image(p)?.1))).collect();
+            let top = write(image::index(&instances?, annotations))?;
+            Ok(Written { top, media_type: MediaType::ImageIndex, image_id: String::new() })
+        }
+    }
 }
 
 fn pack_layer(
@@ -155,7 +197,7 @@ fn pack_layer(
 }
 
 /// Returns the name of the image: the card's, with the draft tag or the one that was asked for.
-fn reference(card: &Card, tag: Option<&str>) -> Result<String> {
+fn reference(card: &Card, tag: Option<&str>) -> Result<Reference> {
     let own: Reference = format!("{}/{}", card.metadata.namespace, card.metadata.name).parse()?;
     let reference = match tag {
         Some(tag) if tag.contains(['/', ':']) => tag.parse::<Reference>()?.or_latest(),
@@ -166,7 +208,7 @@ fn reference(card: &Card, tag: Option<&str>) -> Result<String> {
         let reason = "a digest cannot be assigned; give a tag".into();
         return Err(Error::InvalidReference { input: reference.to_string(), reason }).context("Naming the image");
     }
-    Ok(reference.to_string())
+    Ok(reference)
 }
 
 fn annotations(card: &Card, words: u64, created: DateTime<Utc>) -> BTreeMap<String, String> {

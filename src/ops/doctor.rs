@@ -114,7 +114,9 @@ pub fn storage(storage: Result<&Storage, String>, images: &[(String, String)]) -
 }
 
 /// Checks skopeo, which loads images and reads what is not native.
-pub fn skopeo(tools: &Tools) -> Check {
+///
+/// `policed` says whether its image proxy keeps policy.json, where that could be found out.
+pub fn skopeo(tools: &Tools, policed: Option<bool>) -> Check {
     match version(&tools.skopeo()) {
         None => install(tools, "skopeo", "images stay in the store, and podman cannot see them"),
         Some(found) if found < OLDEST_SKOPEO => {
@@ -122,7 +124,14 @@ pub fn skopeo(tools: &Tools) -> Check {
             let message = format!("{} is older than {need}.{or}, and has no image proxy", dotted(found));
             Check::new(Level::Fail, "skopeo", message).fix(format!("install skopeo {need}.{or} or newer"))
         }
-        Some(found) => Check::new(Level::Ok, "skopeo", dotted(found)),
+        Some(found) => {
+            let proxy = match policed {
+                Some(true) => ", image proxy keeps policy.json",
+                Some(false) => ", image proxy ignores policy.json: images are pulled by skopeo copy",
+                None => "",
+            };
+            Check::new(Level::Ok, "skopeo", format!("{}{proxy}", dotted(found)))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use anyhow::{Context as _, Result};
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use crate::image::Info;
@@ -73,20 +73,13 @@ impl Check<'_> {
     /// Checks what a manifest names, and returns the instances of an index.
     fn manifest(&mut self, descriptor: &Descriptor) -> Vec<Descriptor> {
         let object = format!("manifest {}", descriptor.digest());
-        let read = self.layout.read_json(descriptor).and_then(|bytes| {
-            let index = serde_json::from_slice(&bytes).ok().filter(|index: &ImageIndex| !index.manifests().is_empty());
-            match index {
-                Some(index) => Ok((index.manifests().clone(), Vec::new())),
-                None => Info::parse(&bytes, &object)
-                    .map(|info| (Vec::new(), info.layers.into_iter().chain([info.config]).collect())),
-            }
-        });
+        let read = self.layout.read_json(descriptor).and_then(|bytes| Info::parse(&bytes, &object));
         match read {
-            Ok((instances, blobs)) => {
-                for blob in &blobs {
+            Ok(info) => {
+                for blob in info.layers.iter().chain(&info.config) {
                     self.blob(blob);
                 }
-                instances
+                info.instances
             }
             Err(e) => {
                 self.problem(e);

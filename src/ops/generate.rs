@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::generate::podman::{Mount, home};
-use crate::image::{self, Info};
+use crate::image::Info;
 use crate::reference::Reference;
 use crate::store;
 use crate::store::layout::Layout;
@@ -69,18 +69,13 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
         (None, Some(record)) => info_of(storage, record),
         (info, _) => info,
     };
-    let name = info.as_ref().map(|info| info.get(image::NAME)).filter(|name| is_plain(name));
+    let name = info.as_ref().and_then(Info::skill_name);
     Ok(Skill { name: name.unwrap_or(source.basename()).to_owned(), source: qualified, missing })
 }
 
 fn info_of(storage: &Storage, record: &StorageImage) -> Option<Info> {
     let digest = record.digest.as_deref()?;
     Info::parse(&storage.manifest(record, digest).ok()?, digest).ok()
-}
-
-/// Returns whether an annotation can be a directory's name: what a valid card has, and nothing that is a path.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Returns the mounts of skills below a directory of the container.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -11,6 +12,9 @@ use crate::process::Tools;
 use crate::reference::{Reference, is_digest, split_tag};
 use crate::store::layout::Layout;
 use crate::store::proxy::{Proxy, ProxyOptions};
+use crate::store::registry::Registry;
+use crate::store::remote::not_found;
+use crate::store::repository::Manifest;
 use crate::store::storage::Storage;
 use crate::store::{self};
 
@@ -45,9 +49,11 @@ pub struct Inspected {
     pub size: u64,
     /// Number of layers.
     pub layers: usize,
-    /// The image ID: the digest of the config.
+    /// The image ID: the digest of the config; empty for an index.
     pub image_id: String,
-    /// Where it was found: `store`, or the transport.
+    /// The platforms of an index; empty for an image.
+    pub platforms: Vec<String>,
+    /// Where it was found: `store`, `registry`, or the transport.
     pub location: String,
     /// All annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
@@ -76,7 +82,8 @@ pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> I
         created: text(oci::CREATED),
         size: info.size(),
         layers: info.layers.len(),
-        image_id: info.config.digest().to_string(),
+        image_id: info.image_id(),
+        platforms: info.platforms(),
         location: location.to_owned(),
         annotations: info.annotations.clone(),
     }
@@ -89,7 +96,33 @@ pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> I
 pub fn inspect_store(layout: &Layout, text: &str) -> Result<Inspected> {
     let found = store::open(layout, text)?;
     let name = found.entry.name.as_deref().unwrap_or(text);
-    Ok(describe(name, found.entry.digest(), &found.info, "store"))
+    let read = |first: &Descriptor| -> Result<Info> { Ok(Info::parse(&layout.read_json(first)?, text)?) };
+    let first = found.info.instances.first().map(read).transpose()?;
+    Ok(with_layers_of(first, describe(name, found.entry.digest(), &found.info, "store")))
+}
+
+/// Describes an image of a registry. Reads its manifest, and of an index the first image's too.
+///
+/// # Errors
+/// If it is not there, or the registry cannot be asked.
+pub fn inspect_registry(registry: &Registry, reference: &Reference) -> Result<Inspected> {
+    let read = |reference: &Reference| -> Result<Manifest> {
+        let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
+        Ok(Manifest::new(&found.digest, found.bytes)?)
+    };
+    let manifest = read(reference)?;
+    let first = manifest.info.instances.first();
+    let first = first.map(|first| read(&reference.with_digest(first.digest().as_ref())?)).transpose()?;
+    let described = describe(&reference.to_string(), &manifest.digest, &manifest.info, "registry");
+    Ok(with_layers_of(first.map(|first| first.info), described))
+}
+
+/// Adds what the first image of an index says of the layer that all have in common.
+fn with_layers_of(first: Option<Info>, inspected: Inspected) -> Inspected {
+    match first {
+        Some(first) => Inspected { size: first.size(), layers: first.layers.len(), ..inspected },
+        None => inspected,
+    }
 }
 
 /// Describes an image of containers-storage.
@@ -133,7 +166,12 @@ pub fn inspect_storage(storage: &Storage, text: &str) -> Result<Inspected> {
 pub fn inspect_proxied(tools: &Tools, options: &ProxyOptions, text: &str) -> Result<Inspected> {
     let context = || format!("Inspecting {text}");
     let proxy = Proxy::start(tools, options).with_context(context)?;
-    let image = proxy.open(text).with_context(context)?;
+    let image = proxy.open(text).map_err(|e| match e {
+        // Not of the store, so the usual hint would lead astray.
+        e @ Error::ImageNotFound(_) => Error::Unavailable { reason: e.to_string(), hint: None },
+        e => e,
+    });
+    let image = image.with_context(context)?;
     let manifest = proxy.manifest_raw(&image).with_context(context)?;
     proxy.finish().with_context(context)?;
     let info = Info::parse(&manifest.bytes, text).with_context(context)?;

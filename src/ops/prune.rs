@@ -144,7 +144,7 @@ fn superseded(layout: &Layout, entries: &[Entry]) -> Result<Vec<(String, String,
         if name.contains('@') {
             continue;
         }
-        // An index has no state of its own: its instances do.
+        // What is neither image nor index has no state.
         let manifest = layout.read_json(&entry.descriptor)?;
         let Ok(info) = Info::parse(&manifest, name) else { continue };
         if let Some(state) = info.state() {
@@ -208,14 +208,29 @@ fn sweep(layout: &Layout, options: &Options, living: &HashSet<String>, pruned: &
                 pruned.spared += u64::from(counts);
                 continue;
             }
+            let bytes = if metadata.is_dir() { tree_size(&dir, &name) } else { metadata.len() };
             if !options.dry_run {
                 remove(&dir, &name, metadata.is_dir()).with_context(|| format!("Removing {directory}/{name}"))?;
             }
             pruned.blobs += u64::from(counts);
-            pruned.bytes += if metadata.is_file() { metadata.len() } else { 0 };
+            pruned.bytes = pruned.bytes.saturating_add(bytes);
         }
     }
     Ok(())
+}
+
+/// Returns the sum of the sizes of the files below a private layout; what cannot be read counts as nothing.
+fn tree_size(dir: &Dir, name: &str) -> u64 {
+    let entries = dir.open_dir(name).and_then(|dir| Ok((dir.entries()?, dir)));
+    let Ok((entries, dir)) = entries else { return 0 };
+    entries.flatten().fold(0, |sum: u64, entry| {
+        let size = match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => tree_size(&dir, &entry.file_name().to_string_lossy()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        };
+        sum.saturating_add(size)
+    })
 }
 
 fn remove(dir: &Dir, name: &str, is_dir: bool) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::immutable;
 use crate::error::Error;
 use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout, entry_name, same_name, take_name};
@@ -11,8 +12,9 @@ use crate::store::{self};
 /// Gives the image that `source` names the name `target` as well, taking it from another image that has it.
 ///
 /// # Errors
-/// If there is no such image, or the target is not a reference with a tag.
-pub fn tag(layout: &Layout, source: &str, target: &Reference) -> Result<Entry> {
+/// If there is no such image, the target is not a reference with a tag, or it is published with other content and
+/// `force` is not given.
+pub fn tag(layout: &Layout, source: &str, target: &Reference, force: bool) -> Result<Entry> {
     let entry = store::lookup(layout, source).with_context(|| format!("Tagging {source}"))?;
     let target = target.clone().or_latest();
     if target.digest().is_some() {
@@ -29,6 +31,10 @@ pub fn tag(layout: &Layout, source: &str, target: &Reference) -> Result<Entry> {
             .find(|e| e["digest"] == entry.digest() && entry_name(e) == entry.name.as_deref())
             .cloned()
             .ok_or_else(|| Error::ImageNotFound(source.to_owned()))?;
+        let held = entries.iter().find(|e| entry_name(e).is_some_and(|other| same_name(other, &name)));
+        if let Some(held) = held.filter(|_| !force) {
+            immutable::check_entry(layout, &target, held, &copy)?;
+        }
         copy["annotations"][crate::store::layout::REF_NAME] = name.as_str().into();
         take_name(entries, |other| same_name(other, &name));
         entries.retain(|e| entry_name(e).is_some() || e["digest"] != copy["digest"]);

@@ -1,0 +1,148 @@
+//! `pull`: an image of a registry into the store, under the name that it has there.
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::immutable;
+use crate::error::{Error, Fault};
+use crate::reference::Reference;
+use crate::store;
+use crate::store::layout::{Entry, Layout, REF_NAME};
+use crate::store::remote::Remote;
+use crate::store::repository::Manifest;
+use crate::store::transfer::Copying;
+
+/// When a registry is asked, as in podman.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Always, and it must answer.
+    Always,
+    /// Where the store does not have the image.
+    Missing,
+    /// Always, and the store's image will do where it does not answer or has the same.
+    Newer,
+    /// Never.
+    Never,
+}
+
+/// An image that is in the store.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pulled {
+    /// Its entry in the store.
+    #[serde(skip)]
+    pub entry: Entry,
+    /// Its name.
+    pub reference: String,
+    /// Digest of its manifest.
+    pub digest: String,
+    /// Whether it came from the registry just now.
+    pub fetched: bool,
+    /// What the name stood for before, where that was another image.
+    pub moved_from: Option<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Pulls an image, with at most `limit` bytes of blobs.
+///
+/// # Errors
+/// If it cannot be had by the rule of `when`.
+pub fn pull(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    when: When,
+    limit: u64,
+    copying: Copying<'_>,
+) -> Result<Pulled> {
+    let name = name_in_store(reference)?;
+    let here = match store::lookup(layout, &name.to_string()) {
+        Err(Error::ImageNotFound(_)) => None,
+        found => Some(found?),
+    };
+    match (when, here) {
+        (When::Never | When::Missing, Some(entry)) => Ok(as_it_is(&name, entry)),
+        (When::Never, None) => Err(Error::ImageNotFound(reference.to_string()).into()),
+        (When::Newer, Some(entry)) => match newer((layout, remote), reference, &name, &entry, (limit, copying)) {
+            Err(e) if may_be_ignored(&e) => {
+                let mut pulled = as_it_is(&name, entry);
+                pulled.warnings.push(format!("{e:#}; taking {reference} from the store"));
+                Ok(pulled)
+            }
+            pulled => pulled,
+        },
+        (_, here) => fetch((layout, remote), reference, &name, here, (limit, copying)),
+    }
+}
+
+/// Fetches an image unless the registry has the one that is here.
+fn newer(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    name: &Reference,
+    here: &Entry,
+    how: (u64, Copying<'_>),
+) -> Result<Pulled> {
+    match remote.registry.digest(reference)? {
+        Some(digest) if digest == here.digest() => Ok(as_it_is(name, here.clone())),
+        _ => fetch((layout, remote), reference, name, Some(here.clone()), how),
+    }
+}
+
+/// Returns whether the store's image will do, as in podman: the registry did not give one, and nothing forbids that.
+fn may_be_ignored(error: &anyhow::Error) -> bool {
+    let fault = error.chain().find_map(|e| e.downcast_ref::<Error>()).and_then(Error::fault);
+    fault.is_some_and(|fault| !matches!(fault, Fault::Forbidden | Fault::Protocol))
+}
+
+/// Returns the name that a pulled image gets: the digest's where there is one, since a tag may name something else.
+fn name_in_store(reference: &Reference) -> Result<Reference> {
+    Ok(match reference.digest() {
+        Some(digest) => reference.with_digest(digest)?,
+        None => reference.clone().or_latest(),
+    })
+}
+
+fn as_it_is(name: &Reference, entry: Entry) -> Pulled {
+    let digest = entry.digest().to_owned();
+    Pulled { entry, reference: name.to_string(), digest, fetched: false, moved_from: None, warnings: Vec::new() }
+}
+
+fn fetch(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    name: &Reference,
+    here: Option<Entry>,
+    (limit, copying): (u64, Copying<'_>),
+) -> Result<Pulled> {
+    // Until the name is there nothing else keeps the blobs.
+    let _writing = layout.writing()?;
+    let descriptor = remote.fetch(layout, reference, limit, copying)?;
+    let digest = descriptor.digest().to_string();
+    let manifest = Manifest::new(&digest, layout.read_json(&descriptor)?).context("Reading the manifest")?;
+    if let Some(wanted) = reference.digest().filter(|wanted| **wanted != digest) {
+        return Err(Error::damaged(reference, format!("its digest is {digest}, not {wanted}")).into());
+    }
+    let mut pulled = Pulled { fetched: true, ..as_it_is(name, store_as(layout, name, &manifest, true)?) };
+    if let Some(before) = here.filter(|before| before.digest() != digest) {
+        if let Ok(held) = store::read(layout, before.clone())
+            && let held = (immutable::Version { digest: before.digest(), info: &held.info })
+            && immutable::check(name, held, immutable::Version { digest: &digest, info: &manifest.info }).is_err()
+        {
+            let (was, state) = (before.digest(), manifest.info.get(crate::image::STATUS));
+            pulled.warnings.push(format!("{name} was published as {was}, and is now {digest} ({state})"));
+        }
+        pulled.moved_from = Some(before.digest().to_owned());
+    }
+    Ok(pulled)
+}
+
+/// Names a manifest whose blobs are in the store.
+///
+/// # Errors
+/// If the index cannot be changed, or the name is published with other content and `force` is not given.
+pub fn store_as(layout: &Layout, name: &Reference, manifest: &Manifest, force: bool) -> Result<Entry> {
+    let mut entry = manifest.entry();
+    immutable::set(layout, name, &entry, force)?;
+    entry["annotations"][REF_NAME] = name.to_string().into();
+    Ok(Entry { name: Some(name.to_string()), descriptor: serde_json::from_value(entry)? })
+}

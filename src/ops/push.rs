@@ -1,0 +1,139 @@
+//! `push`: an image of the store to a registry, with its digest.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{immutable, tag};
+use crate::error::{Error, Fault};
+use crate::image::Info;
+use crate::reference::Reference;
+use crate::store::layout::{Entry, Layout};
+use crate::store::remote::Remote;
+use crate::store::repository::Manifest;
+use crate::store::transfer::Copying;
+use crate::store::{self, Found};
+
+/// An image that a registry has.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pushed {
+    /// The image of the store.
+    pub reference: String,
+    /// Its name on the registry.
+    pub destination: String,
+    /// The digest of its manifest, here and there.
+    pub digest: String,
+}
+
+/// Pushes what `source` names to `destination`, or to the registry that is in its name, and tags it so in the store.
+///
+/// # Errors
+/// If there is no such image or no registry in the name, the tag is published there with other content and `force` is
+/// not given, or it cannot be sent.
+pub fn push(
+    (layout, remote): (&Layout, &Remote),
+    source: &str,
+    destination: Option<&Reference>,
+    force: bool,
+    copying: Copying<'_>,
+) -> Result<Pushed> {
+    let found = store::open(layout, source)?;
+    let to = match (destination, &found.entry.name) {
+        (Some(to), _) => with_tag_of(to, &found.entry)?,
+        (None, Some(name)) => name.parse::<Reference>()?.or_latest(),
+        (None, None) => {
+            let reason = format!("{source} has no name, and so no registry");
+            let hint = format!("skillctl push {source} REGISTRY/NAME:TAG");
+            return Err(Error::Unavailable { reason, hint: Some(hint) }.into());
+        }
+    };
+    if to.registry().is_none() {
+        return Err(no_registry(found.entry.name.as_deref().unwrap_or(source), &to).into());
+    }
+    let digest = found.entry.digest().to_owned();
+    let to = match (to.digest(), to.tag()) {
+        (Some(wanted), _) if wanted != digest => {
+            let reason = format!("{source} is {digest}, not {wanted}");
+            return Err(Error::Unavailable { reason, hint: Some("leave the digest out".into()) }.into());
+        }
+        // The tag is written; the digest has been compared.
+        (Some(_), Some(tag)) => to.with_tag(tag)?,
+        _ => to,
+    };
+    send((layout, remote), &found, &to, force, copying)?;
+    if to.digest().is_none() && found.entry.name.as_deref() != Some(&to.to_string()) {
+        // The registry has agreed, and its word counts.
+        tag::tag(layout, &digest, &to, true)?;
+    }
+    let reference = found.entry.name.unwrap_or_else(|| digest.clone());
+    Ok(Pushed { reference, destination: to.to_string(), digest })
+}
+
+/// Sends an image of the store to a registry, and leaves the store alone.
+///
+/// # Errors
+/// As [`push`].
+pub fn send(
+    (layout, remote): (&Layout, &Remote),
+    found: &Found,
+    to: &Reference,
+    force: bool,
+    copying: Copying<'_>,
+) -> Result<()> {
+    let held = match held(remote, to) {
+        // Not looked at, as was asked for.
+        Err(_) if force => None,
+        held => held?,
+    };
+    if let Some(held) = held.as_ref().filter(|_| !force) {
+        check(to, held, found.entry.digest(), &found.info)?;
+    }
+    // What has the digest has the bytes.
+    if held.is_none_or(|held| held.digest != found.entry.digest()) {
+        let _writing = layout.writing()?;
+        remote.send(layout, &found.entry.descriptor, to, copying)?;
+    }
+    Ok(())
+}
+
+fn no_registry(source: &str, to: &Reference) -> Error {
+    let reason = format!("{to} names no registry");
+    let hint = match to.is_host() {
+        true => format!("give the repository too: skillctl push {source} {to}/NAMESPACE/NAME"),
+        false => format!("give the registry too: skillctl push {source} registry.example/{to}"),
+    };
+    Error::Unavailable { reason, hint: Some(hint) }
+}
+
+/// Returns a destination with the source's tag where it has none of its own.
+fn with_tag_of(to: &Reference, source: &Entry) -> Result<Reference> {
+    if to.tag().is_some() || to.digest().is_some() {
+        return Ok(to.clone());
+    }
+    let name: Option<Reference> = source.name.as_deref().and_then(|name| name.parse().ok());
+    match name.as_ref().and_then(Reference::tag) {
+        Some(tag) => Ok(to.with_tag(tag)?),
+        None => Ok(to.clone().or_latest()),
+    }
+}
+
+/// Reads what a registry itself has under a name.
+///
+/// # Errors
+/// If the registry cannot be asked. One that does not let us look may have a published tag there, so that is an error,
+/// too.
+pub fn held(remote: &Remote, to: &Reference) -> Result<Option<Manifest>> {
+    match remote.origin.manifest(to) {
+        Ok(found) => Ok(found.map(|found| Manifest::new(&found.digest, found.bytes)).transpose()?),
+        Err(Error::Registry { fault: Fault::NotFound, .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Checks that a tag of a registry may get other content.
+///
+/// # Errors
+/// As [`immutable::check`].
+pub fn check(to: &Reference, held: &Manifest, digest: &str, info: &Info) -> Result<()> {
+    let held = immutable::Version { digest: &held.digest, info: &held.info };
+    Ok(immutable::check(to, held, immutable::Version { digest, info })?)
+}
