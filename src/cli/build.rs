@@ -11,7 +11,7 @@ use super::load::LoadArgs;
 use super::shell::{Format, NO, Shell, open_dir};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
-use crate::image::Profile;
+use crate::image::{Platform, Profile};
 use crate::limits::Limits;
 use crate::ops::build::{self, Built, Options};
 use crate::output::{harmless_line, size};
@@ -44,6 +44,15 @@ pub struct Args {
     /// Media types; redhat is for oc-mirror and cannot be loaded
     #[arg(long, default_value = "", hide_default_value = true, value_name = "standard|redhat")]
     media_type: String,
+    /// Platforms, or all [default: linux/amd64]
+    ///
+    /// podman mounts an image of one platform on every host, so this is for consumers that select by platform. Several make
+    /// an index of images over one layer. all is amd64, arm64, ppc64le, s390x and riscv64.
+    #[arg(long, value_name = "OS/ARCH[,...]", value_parser = platforms)]
+    platform: Option<Platforms>,
+    /// Also where the tag is published with other content
+    #[arg(long, short)]
+    force: bool,
     /// Date of the image, RFC 3339 or seconds [default: $SOURCE_DATE_EPOCH or 1970]
     #[arg(long, value_name = "TIME")]
     timestamp: Option<String>,
@@ -60,6 +69,14 @@ pub struct Args {
     limits: LimitArgs,
     #[command(flatten)]
     load: LoadArgs,
+}
+
+/// A list of platforms, as one value of a flag.
+#[derive(Debug, Clone)]
+struct Platforms(Vec<Platform>);
+
+fn platforms(text: &str) -> Result<Platforms, String> {
+    Platform::list(text).map(Platforms)
 }
 
 /// Flags that raise the limits.
@@ -101,6 +118,8 @@ impl Args {
         let options = Options {
             tag: self.tag.clone(),
             profile,
+            platforms: self.platform.clone().map(|list| list.0).unwrap_or_default(),
+            force: self.force,
             mtime: epoch.map_or(0, |e| u64::try_from(e.timestamp()).unwrap_or(0)),
             created,
             strict: self.strict,

@@ -45,6 +45,10 @@ fn checks(shell: &Shell) -> Result<Vec<Check>> {
         .iter()
         .filter_map(|e| Some((e.name.as_deref()?.parse::<Reference>().ok()?.in_storage(), e.digest().to_owned())))
         .collect();
+    let policed = match &layout {
+        Ok(Some(layout)) => shell.canary().ask(layout, &tools),
+        _ => None,
+    };
     let size = layout.and_then(|layout| layout.as_ref().map(size).transpose()).map_err(|e| format!("{e:#}"));
     let storage = shell.storage().map_err(|e| format!("{e:#}"));
     let mut checks = vec![doctor::store(&path, size)];
@@ -59,7 +63,7 @@ fn checks(shell: &Shell) -> Result<Vec<Check>> {
         .collect();
     let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
     checks.extend(doctor::policy(&real, &policies));
-    checks.push(doctor::skopeo(&tools));
+    checks.push(doctor::skopeo(&tools, policed));
     checks.push(doctor::podman(&tools));
     if shell.env.uid != 0 {
         let user = shell.env.user.clone().unwrap_or_else(|| shell.env.uid.to_string());

@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde_json::json;
 
+use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use crate::agent::Agent;
-use crate::generate::podman;
+use crate::generate::{imageset, podman};
 use crate::ops::generate::{Container, container, mounts, skill};
+use crate::ops::imageset::pinned;
 use crate::output::harmless_line;
 use crate::process::version;
 
@@ -28,12 +30,14 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Podman(PodmanArgs),
+    Imageset(ImagesetArgs),
 }
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         match self.kind {
             Kind::Podman(args) => args.run(shell),
+            Kind::Imageset(args) => args.run(shell),
         }
     }
 }
@@ -118,5 +122,43 @@ impl PodmanArgs {
             (Some(_), None) => Some(format!("warning: unless the image has it, {root_writes}")),
         };
         Ok((directory, warning))
+    }
+}
+
+const IMAGESET_EXAMPLES: &str = "\
+Examples:
+  skillctl generate imageset registry.example/acme/hr:1.0.0 > imageset.yaml
+  oc-mirror --v2 -c imageset.yaml --workspace file:///var/mirror docker://mirror.example";
+
+/// Print an ImageSetConfiguration for oc-mirror v2
+///
+/// Each image is named by its tag and by the digest that the registry has for it now, so that what is mirrored is what
+/// was looked at.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = IMAGESET_EXAMPLES)]
+struct ImagesetArgs {
+    /// Images of registries
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    /// How to print the document
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl ImagesetArgs {
+    fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let mut references = Vec::new();
+        for text in &self.references {
+            references.push(self.registry.resolve(shell, text).with_context(|| format!("Looking for {text}"))?);
+        }
+        self.registry.check_single(&references)?;
+        let images = pinned(&self.registry.remote(shell)?.registry, &references)?;
+        match self.format {
+            Format::Text => shell.print(imageset::imageset(&images))?,
+            Format::Json => shell.print_json(&imageset::imageset_json(&images))?,
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use crate::error::Error;
 use crate::image::TAGS;
-use crate::ops::inspect::{Inspected, inspect_proxied, inspect_storage, inspect_store};
+use crate::ops::inspect::{Inspected, inspect_proxied, inspect_registry, inspect_storage, inspect_store};
 use crate::ops::list::{Loaded, Row, list};
+use crate::ops::remote_list;
 use crate::output::{cell, harmless_line, relative, table};
-use crate::reference::Transport;
+use crate::reference::{Reference, Transport};
 use crate::store::proxy::ProxyOptions;
 
 /// Number of hexadecimal digits of a digest that the table shows.
@@ -31,20 +33,28 @@ Examples:
 ///
 /// Shows what is in the store and what is in containers-storage. LOADED says whether containers-storage has the image
 /// under that name: yes, other (the name is there, with other content or another state), no, or only (it is there and
-/// not in the store).
+/// not in the store). With --remote, shows the tags of a repository with their states; only manifests are read.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ListArgs {
+    /// List a repository, or one tag of it, on its registry
+    #[arg(long, value_name = "REPOSITORY[:TAG]")]
+    remote: Option<String>,
     /// Show digests and dates whole
     #[arg(long)]
     no_trunc: bool,
     /// How to print the list
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 impl ListArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        if let Some(repository) = &self.remote {
+            return self.on_registry(shell, repository).with_context(|| format!("Listing {repository}"));
+        }
         let layout = shell.existing_store()?;
         let storage = shell.storage_to_read();
         let rows = list(layout.as_ref(), storage.as_ref().ok())?;
@@ -65,21 +75,57 @@ impl ListArgs {
     }
 
     fn cells(&self, row: &Row) -> Vec<String> {
-        let (digest, created) = if self.no_trunc {
-            (row.digest.clone(), row.created.clone())
-        } else {
-            let hex = row.digest.strip_prefix("sha256:").unwrap_or(&row.digest);
-            (hex.chars().take(SHORT_DIGEST).collect(), relative(&row.created, Utc::now()))
-        };
         let loaded = row.loaded.map_or("?", Loaded::as_str).to_owned();
+        let (digest, created) = (short(&row.digest, self.no_trunc), self.date(&row.created));
         let cells = [&row.name, &row.tag, &row.status, &digest, &created, &loaded];
         cells.into_iter().map(|text| cell(text)).collect()
     }
+
+    fn date(&self, created: &str) -> String {
+        if self.no_trunc { created.to_owned() } else { relative(created, Utc::now()) }
+    }
+
+    /// Returns the date of an image that a registry has; reproducible ones say 1970, which is none.
+    fn built(&self, created: &str) -> String {
+        match self.no_trunc || !created.starts_with("1970-01-01T") {
+            true => self.date(created),
+            false => "-".to_owned(),
+        }
+    }
+
+    fn on_registry(&self, shell: &Shell, repository: &str) -> Result<ExitCode> {
+        let remote = self.registry.remote(shell)?;
+        let rows = remote_list::list(&remote.registry, &self.registry.resolve(shell, repository)?)?;
+        if self.format == Format::Json {
+            shell.print_json(&rows)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if rows.is_empty() {
+            shell.print("No images found on the registry.\n")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let cells = |row: &remote_list::Row| {
+            let (digest, created) = (short(&row.digest, self.no_trunc), self.built(&row.created));
+            [&row.name, &row.tag, &row.status, &digest, &created].map(|text| cell(text)).into()
+        };
+        let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        shell.print(table(&["NAME", "TAG", "STATUS", "DIGEST", "CREATED"], &rows))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Returns a digest as tables show it.
+pub fn short(digest: &str, whole: bool) -> String {
+    if whole {
+        return digest.to_owned();
+    }
+    digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(SHORT_DIGEST).collect()
 }
 
 /// Describe an image
 ///
-/// Looks in the store, then in containers-storage; containers-storage:NAME looks only there. Only the manifest is read.
+/// Looks in the store, then in containers-storage, then on the registry that the name has. A transport before the name
+/// looks only there: docker://NAME, containers-storage:NAME, oci:DIR:NAME. Only the manifest is read.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
     /// The image: a name, a digest, or the first 12 digits of one
@@ -87,6 +133,8 @@ pub struct InspectArgs {
     /// How to print the description
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 impl InspectArgs {
@@ -110,6 +158,7 @@ impl InspectArgs {
                 }
                 inspected => inspected,
             },
+            Some(Transport::Docker) => self.on_registry(shell),
             Some(_) => inspect_proxied(&shell.tools(), &ProxyOptions::default(), &self.reference),
             None => self.inspect_bare(shell),
         }
@@ -127,9 +176,21 @@ impl InspectArgs {
         let storage = shell.storage_to_read().ok().filter(|_| missing);
         match storage.map(|storage| inspect_storage(&storage, &self.reference)) {
             Some(Ok(inspected)) => Ok(inspected),
+            _ if missing && self.reference.parse::<Reference>().is_ok_and(|r| r.registry().is_some()) => {
+                self.on_registry(shell)
+            }
             // The store is the place to be named: containers-storage was only a second guess.
             _ => Err(error.context(format!("Inspecting {}", self.reference))),
         }
+    }
+}
+
+impl InspectArgs {
+    fn on_registry(&self, shell: &Shell) -> Result<Inspected> {
+        let context = || format!("Inspecting {}", self.reference);
+        let reference = self.registry.resolve(shell, &self.reference).with_context(context)?;
+        let remote = self.registry.remote(shell).with_context(context)?;
+        inspect_registry(&remote.registry, &reference).with_context(context)
     }
 }
 
@@ -163,7 +224,11 @@ fn text(image: &Inspected) -> String {
         image.size,
         image.layers
     );
-    text += &format!("  Image ID:   {}\n  Found in:   {}\n", image.image_id, image.location);
+    match &image.platforms[..] {
+        [] => text += &format!("  Image ID:   {}\n", image.image_id),
+        platforms => text += &format!("  Platforms:  {}\n", field(&platforms.join(", "))),
+    }
+    text += &format!("  Found in:   {}\n", image.location);
     text
 }
 

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::shell::{FAILED, Format, Shell};
+use super::shell::{Format, Shell};
 use crate::error::Error;
+use crate::image::Platform;
 use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store;
@@ -40,6 +41,11 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
+    /// Returns whether anything is to be done to containers-storage.
+    pub fn is_wanted(&self) -> bool {
+        self.load != When::Never
+    }
+
     /// Loads an entry that was just made, as the flags say. Returns whether it is loaded.
     ///
     /// # Errors
@@ -48,7 +54,7 @@ impl LoadArgs {
         if self.load == When::Never {
             return Ok(false);
         }
-        match load(shell, layout, entry, Duration::from_secs(self.load_timeout)) {
+        match load(shell, layout, entry, None, Duration::from_secs(self.load_timeout)) {
             Ok(driver) => {
                 if shell.is_interactive() {
                     shell.note(hint(entry, &driver));
@@ -67,7 +73,13 @@ impl LoadArgs {
 }
 
 /// Loads an entry of the store and returns the name of the storage driver.
-fn load(shell: &Shell, layout: &Layout, entry: &Entry, timeout: Duration) -> Result<String> {
+fn load(
+    shell: &Shell,
+    layout: &Layout,
+    entry: &Entry,
+    platform: Option<&Platform>,
+    timeout: Duration,
+) -> Result<String> {
     let Some(name) = &entry.name else {
         let hint = Some(format!("skillctl tag {} NAME", entry.digest()));
         return Err(Error::Unavailable { reason: "the image has no name to be loaded under".into(), hint }.into());
@@ -77,8 +89,8 @@ fn load(shell: &Shell, layout: &Layout, entry: &Entry, timeout: Duration) -> Res
     // Keeps prune from the private layout that skopeo reads.
     let _writing = layout.writing()?;
     let progress = shell.progress(&format!("Loading {name}"));
-    let load =
-        Load { store: layout.dir(), store_path: layout.path(), manifest: &entry.descriptor, name: &name, timeout };
+    let (store, store_path, manifest) = (layout.dir(), layout.path(), &entry.descriptor);
+    let load = Load { store, store_path, manifest, name: &name, platform, timeout };
     storage.load(&load, &shell.tools())?;
     drop(progress);
     Ok(storage.driver()?.to_string())
@@ -105,16 +117,19 @@ fn hint(entry: &Entry, driver: &str) -> String {
 
 /// Takes the name of a removed entry from containers-storage; where it was not there, nothing is said.
 pub fn unload_after(shell: &Shell, entry: &Entry) {
-    let Some(Ok(reference)) = entry.name.as_deref().map(str::parse::<Reference>) else {
-        return;
-    };
+    if let Some(Ok(reference)) = entry.name.as_deref().map(str::parse::<Reference>) {
+        unload_name(shell, &reference, entry.digest());
+    }
+}
+
+/// Takes a name from containers-storage where it stands for the manifest `digest`.
+pub fn unload_name(shell: &Shell, reference: &Reference, digest: &str) {
     let name = reference.in_storage();
-    let result =
-        shell.storage_to_read().and_then(|storage| match storage.images()?.load_state(&name, entry.digest()) {
-            LoadState::Yes => storage.unload(&name, &shell.tools()).map(drop).map_err(Into::into),
-            LoadState::Other => Err(anyhow::anyhow!("it has other content there")),
-            LoadState::No => Ok(()),
-        });
+    let result = shell.storage_to_read().and_then(|storage| match storage.images()?.load_state(&name, digest) {
+        LoadState::Yes => storage.unload(&name, &shell.tools()).map(drop).map_err(Into::into),
+        LoadState::Other => Err(anyhow::anyhow!("it has other content there")),
+        LoadState::No => Ok(()),
+    });
     if let Err(e) = result {
         let why = harmless_line(&format!("{e:#}"));
         shell.warn(format!("warning: {name} stays in containers-storage: {why}; skillctl unload takes it from there"));
@@ -140,6 +155,9 @@ pub struct Args {
     /// Images of the store
     #[arg(required = true, value_name = "REFERENCE")]
     references: Vec<String>,
+    /// Which image of an index [default: that of this host]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// How long to wait for locked storage
     #[arg(long, value_name = "SECONDS", default_value_t = LOAD_TIMEOUT.as_secs())]
     load_timeout: u64,
@@ -153,7 +171,8 @@ impl Args {
         let layout = shell.store_with(&self.references[0])?;
         each(shell, &self.references, self.format, "Loaded", |reference| {
             let entry = store::lookup(&layout, reference).with_context(|| format!("Loading {reference}"))?;
-            load(shell, &layout, &entry, Duration::from_secs(self.load_timeout)).with_context(|| loading(&entry))?;
+            let timeout = Duration::from_secs(self.load_timeout);
+            load(shell, &layout, &entry, self.platform.as_ref(), timeout).with_context(|| loading(&entry))?;
             Ok(entry.name.unwrap_or_default())
         })
     }
@@ -203,8 +222,7 @@ fn each(
                 names.push(name);
             }
             Err(e) => {
-                shell.fail(&e);
-                status = ExitCode::from(FAILED);
+                status = shell.fail(&e);
             }
         }
     }

@@ -1,16 +1,25 @@
 //! The command line: one line per verb here, one file per verb beside.
 //!
-//! Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it.
+//! Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it, 130 ended by a signal.
 
 mod build;
+mod copy;
 mod doc;
 mod doctor;
 mod fsck;
 mod generate;
+mod history;
 mod images;
 mod init;
+mod late;
 mod load;
+mod login;
+mod progress;
+mod promote;
 mod prune;
+mod pull;
+mod push;
+mod registry;
 mod rm;
 mod shell;
 mod tag;
@@ -23,6 +32,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use late::Late;
 use shell::{Global, Shell};
 
 pub use doc::command;
@@ -35,25 +45,39 @@ Environment:
   SOURCE_DATE_EPOCH        Date of a built image and its files, else 1970
   CONTAINERS_STORAGE_CONF, STORAGE_DRIVER, STORAGE_OPTS
                            Where containers-storage is, as for podman
+  REGISTRY_AUTH_FILE       Credentials, unless --authfile names the file
+  DOCKER_CONFIG            Directory of Docker's config.json, else ~/.docker
+  CONTAINERS_REGISTRIES_CONF
+                           Instead of registries.conf
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY
+                           Proxies; never for this machine
 
 Files:
   /var/lib/skillctl/store               The store of root
   ~/.local/share/skillctl/store         The store of other users
   /etc/containers/storage.conf          Where containers-storage is
-  /etc/containers/policy.json           What may be loaded into it
+  /etc/containers/policy.json           What may be loaded, pulled and pushed
+  /etc/containers/registries.conf       Mirrors, aliases, blocked registries
+  /etc/containers/certs.d/REGISTRY      Authorities and client certificates
+  $XDG_RUNTIME_DIR/containers/auth.json Credentials; of root in
+                                        /run/containers/0/auth.json
 
 Exit status:
   0  Fine
   1  The answer is no: invalid, damaged, or something will not work
-  2  Could not do it";
+  2  Could not do it
+  130  Ended by Ctrl-C, SIGTERM or a hangup";
 
-/// Build, store and mount AI agent skills as OCI images
+/// Build, store, share and mount AI agent skills as OCI images
 ///
 /// A skill is a directory with SKILL.md. skillctl packages it as an ordinary OCI image, keeps it in a local store (an
-/// OCI image layout) and loads it into containers-storage, where podman and CRI-O mount it from.
+/// OCI image layout), loads it into containers-storage, where podman and CRI-O mount it from, and moves it through
+/// registries with the same digest.
 #[derive(Debug, Parser)]
 #[command(name = "skillctl", version = concat!("version ", env!("CARGO_PKG_VERSION")), disable_help_subcommand = false, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it.")]
+#[command(
+    after_help = "Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it, 130 interrupted."
+)]
 #[command(after_long_help = AFTER)]
 pub struct Cli {
     #[command(flatten)]
@@ -62,26 +86,56 @@ pub struct Cli {
     command: Command,
 }
 
+// The lines are those that the verbs' own descriptions begin with, for the list of all verbs.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Init(init::Args),
-    Validate(validate::Args),
+    /// Start a skill
+    Init(Late<init::Args>),
+    /// Check SKILL.md and skill.yaml against their specifications
+    Validate(Late<validate::Args>),
+    /// Build a skill directory into an image
     #[command(visible_alias = "pack")]
-    Build(build::Args),
+    Build(Late<build::Args>),
+    /// List images, and which of them are loaded
     #[command(visible_aliases = ["ls", "images"])]
-    List(images::ListArgs),
-    Inspect(images::InspectArgs),
-    Tag(tag::Args),
+    List(Late<images::ListArgs>),
+    /// Describe an image
+    Inspect(Late<images::InspectArgs>),
+    /// Give an image of the store another name
+    Tag(Late<tag::Args>),
+    /// Remove names from store and containers-storage
     #[command(visible_alias = "delete")]
-    Rm(rm::Args),
-    Prune(prune::Args),
-    Load(load::Args),
-    Unload(load::UnloadArgs),
-    Fsck(fsck::Args),
-    Generate(generate::Args),
-    Doctor(doctor::Args),
-    Completion(doc::CompletionArgs),
-    Version(doc::VersionArgs),
+    Rm(Late<rm::Args>),
+    /// Remove superseded states and free the blobs that nothing names
+    Prune(Late<prune::Args>),
+    /// Load images of the store into containers-storage
+    Load(Late<load::Args>),
+    /// Take names away from containers-storage
+    Unload(Late<load::UnloadArgs>),
+    /// Pull images from registries into the store
+    Pull(Late<pull::Args>),
+    /// Push an image of the store to a registry
+    Push(Late<push::Args>),
+    /// Move a skill to its next lifecycle state
+    Promote(Late<promote::Args>),
+    /// Show the states of a skill that store and registry still hold
+    History(Late<history::Args>),
+    /// Copy an image from any transport to any transport
+    Copy(Late<copy::Args>),
+    /// Log in to a registry
+    Login(Late<login::LoginArgs>),
+    /// Log out of a registry
+    Logout(Late<login::LogoutArgs>),
+    /// Check every blob of the store
+    Fsck(Late<fsck::Args>),
+    /// Generate what runs a container with skills
+    Generate(Late<generate::Args>),
+    /// Say what is here, what is missing, and how to mend it
+    Doctor(Late<doctor::Args>),
+    /// Print the completion script of a shell
+    Completion(Late<doc::CompletionArgs>),
+    /// Print the version
+    Version(Late<doc::VersionArgs>),
 }
 
 /// Runs the command line and returns the exit status.
@@ -101,21 +155,28 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let shell = Shell::new(cli.global);
     let result = match cli.command {
-        Command::Init(args) => args.run(&shell),
-        Command::Validate(args) => args.run(&shell),
-        Command::Build(args) => args.run(&shell),
-        Command::List(args) => args.run(&shell),
-        Command::Inspect(args) => args.run(&shell),
-        Command::Tag(args) => args.run(&shell),
-        Command::Rm(args) => args.run(&shell),
-        Command::Prune(args) => args.run(&shell),
-        Command::Load(args) => args.run(&shell),
-        Command::Unload(args) => args.run(&shell),
-        Command::Fsck(args) => args.run(&shell),
-        Command::Generate(args) => args.run(&shell),
-        Command::Doctor(args) => args.run(&shell),
-        Command::Completion(args) => args.run(&shell),
-        Command::Version(args) => args.run(&shell),
+        Command::Init(args) => args.0.run(&shell),
+        Command::Validate(args) => args.0.run(&shell),
+        Command::Build(args) => args.0.run(&shell),
+        Command::List(args) => args.0.run(&shell),
+        Command::Inspect(args) => args.0.run(&shell),
+        Command::Tag(args) => args.0.run(&shell),
+        Command::Rm(args) => args.0.run(&shell),
+        Command::Prune(args) => args.0.run(&shell),
+        Command::Load(args) => args.0.run(&shell),
+        Command::Unload(args) => args.0.run(&shell),
+        Command::Pull(args) => args.0.run(&shell),
+        Command::Push(args) => args.0.run(&shell),
+        Command::Promote(args) => args.0.run(&shell),
+        Command::History(args) => args.0.run(&shell),
+        Command::Copy(args) => args.0.run(&shell),
+        Command::Login(args) => args.0.run(&shell),
+        Command::Logout(args) => args.0.run(&shell),
+        Command::Fsck(args) => args.0.run(&shell),
+        Command::Generate(args) => args.0.run(&shell),
+        Command::Doctor(args) => args.0.run(&shell),
+        Command::Completion(args) => args.0.run(&shell),
+        Command::Version(args) => args.0.run(&shell),
     };
     result.unwrap_or_else(|e| shell.fail(&e))
 }

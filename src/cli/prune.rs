@@ -59,11 +59,11 @@ impl Args {
             text += &format!("{removed} {} ({})\n", harmless_line(&image.reference), image.status);
         }
         match pruned.removed.len() {
-            0 if pruned.blobs == 0 => text += "Nothing to prune.\n",
+            0 if pruned.blobs == 0 && pruned.bytes == 0 => text += "Nothing to prune.\n",
             0 => {}
             n => text += &format!("\n{count} {n} image(s).\n"),
         }
-        if pruned.blobs > 0 {
+        if pruned.bytes > 0 {
             text += &format!("{freed} {} in {} blob(s).\n", size(pruned.bytes), pruned.blobs);
         }
         text

@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::progress::{Board, Progress};
 use crate::agent::AGENTS;
 use crate::env::Env;
 use crate::error::Error;
@@ -22,6 +22,7 @@ use crate::ops::prune;
 use crate::output::{harmless, harmless_line, json};
 use crate::process::{Cancel, Tools};
 use crate::store::layout::Layout;
+use crate::store::remote::Canary;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::{StorageEnv, StoreFlags, discover};
 use crate::store::storage_info::InfoKey;
@@ -30,6 +31,8 @@ use crate::store::storage_info::InfoKey;
 pub const NO: u8 = 1;
 /// Exit status: could not do it.
 pub const FAILED: u8 = 2;
+/// Exit status: ended by Ctrl-C, SIGTERM or a hangup, as shells and podman have it.
+const INTERRUPTED: u8 = 130;
 
 /// Heading of the options of every verb, which keeps them apart from the verb's own.
 const GLOBAL: &str = "Global options";
@@ -122,13 +125,12 @@ impl Shell {
 
     /// Starts to show how far long work has come, where a person is reading stderr.
     pub fn progress(&self, what: &str) -> Progress {
-        let bar = self.is_interactive().then(|| {
-            let bar = ProgressBar::no_length().with_message(harmless_line(what));
-            let style = ProgressStyle::with_template("{msg}  {bytes}  {bytes_per_sec}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        Progress(bar)
+        self.board().add(what)
+    }
+
+    /// Returns what shows several things at once.
+    pub fn board(&self) -> Board {
+        Board::new(self.is_interactive())
     }
 
     /// Prints an error and its hint, and returns the exit status.
@@ -138,7 +140,10 @@ impl Shell {
         if let Some(hint) = hint {
             self.warn(format!("hint: {hint}"));
         }
-        ExitCode::from(FAILED)
+        match self.cancel.get().is_some_and(Cancel::is_cancelled) {
+            true => ExitCode::from(INTERRUPTED),
+            false => ExitCode::from(FAILED),
+        }
     }
 
     /// Returns where the store is.
@@ -189,13 +194,13 @@ impl Shell {
         Tools { installer, cancel: self.cancel(), ..Tools::default() }
     }
 
-    /// Returns what Ctrl-C and SIGTERM set, from the first call on; a second signal ends the process at once.
+    /// Returns what Ctrl-C, SIGTERM and a closed terminal set, from the first call on; a second signal ends the process at once.
     ///
     /// Children are in a process group of their own, so that they are ended in order and not by the terminal.
     pub fn cancel(&self) -> Cancel {
         let register = || {
             let cancel = Cancel::default();
-            for signal in [SIGINT, SIGTERM] {
+            for signal in [SIGINT, SIGTERM, SIGHUP] {
                 // The order matters: the second signal finds the flag set. Without handlers a signal kills, as ever.
                 let _ = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, cancel.flag().clone());
                 let _ = signal_hook::flag::register(signal, cancel.flag().clone());
@@ -251,6 +256,16 @@ impl Shell {
         Ok(storage)
     }
 
+    /// Returns what is known of the image proxy of the skopeo that is found here.
+    pub fn canary(&self) -> Canary {
+        let key = self.env.find_program("skopeo").map(|program| {
+            let metadata = program.metadata().ok();
+            let modified = metadata.as_ref().and_then(|m| m.modified().ok());
+            format!("{} {modified:?} {:?}", program.display(), metadata.map(|m| m.len()))
+        });
+        Canary::new(self.cache_dir(), key.unwrap_or_default())
+    }
+
     /// Returns our directory for what can be found out again, where there is or can be one.
     fn cache_dir(&self) -> Option<Dir> {
         let home = || self.env.home.as_ref().map(|home| home.join(".cache"));
@@ -283,29 +298,8 @@ impl Shell {
     }
 }
 
-/// How far long work has come; goes from the screen when it ends.
-#[derive(Debug)]
-pub struct Progress(Option<ProgressBar>);
-
-impl Progress {
-    /// Shows a number of bytes.
-    pub fn set(&self, bytes: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(bytes);
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 /// Returns a path that a program with another working directory understands as well.
-fn absolute(path: Option<&Path>) -> Option<PathBuf> {
+pub fn absolute(path: Option<&Path>) -> Option<PathBuf> {
     path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }
 

@@ -21,6 +21,9 @@ pub struct Args {
     source: String,
     /// The new name; without a tag, latest
     target: String,
+    /// Also where the new name is published with other content
+    #[arg(long, short)]
+    force: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -32,7 +35,7 @@ impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let target: Reference = self.target.parse().context("Tagging")?;
         let layout = shell.store_with(&self.source).with_context(|| format!("Tagging {}", self.source))?;
-        let entry = ops::tag::tag(&layout, &self.source, &target)?;
+        let entry = ops::tag::tag(&layout, &self.source, &target, self.force)?;
         let loaded = self.load.after(shell, &layout, &entry);
         match self.format {
             Format::Text => {

@@ -1,0 +1,250 @@
+//! `pull`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::load::LoadArgs;
+use super::progress::Board;
+use super::registry::RegistryArgs;
+use super::shell::{Format, Shell, open_dir};
+use crate::error::Error;
+use crate::layer::UnpackOptions;
+use crate::limits::Limits;
+use crate::ops::extract::{self, Source, extract};
+use crate::ops::pull::{self, Pulled};
+use crate::output::harmless_line;
+use crate::process::Tools;
+use crate::reference::Reference;
+use crate::store::layout::Layout;
+use crate::store::remote::Remote;
+
+/// How many images are pulled at once: skopeo fetches several layers of each by itself.
+const AT_ONCE: usize = 3;
+
+const EXAMPLES: &str = "\
+Examples:
+  Into the store and into containers-storage:
+    skillctl pull registry.example/acme/hr:1.0.0
+  And as files, in ./skills/hr:
+    skillctl pull -o ./skills registry.example/acme/hr:1.0.0
+  Without asking the registry where the image is here:
+    skillctl pull --pull=missing registry.example/acme/hr:1.0.0";
+
+/// When the registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    /// Always; it must answer
+    Always,
+    /// Where the image is not in the store
+    Missing,
+    /// Always; where it gives no image, that of the store will do
+    Newer,
+    /// Never
+    Never,
+}
+
+/// Pull images from registries into the store
+///
+/// Digest and size of all that comes are verified, policy.json is kept, and what is here already does not come again.
+/// The image is loaded into containers-storage where that is possible, and written to a directory with --output, where it
+/// replaces what an earlier pull from the same repository wrote, whole, as long as nobody has changed it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Images of registries
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    /// Write each skill to DIR/NAME, too
+    #[arg(long, short, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// When the registry is asked, as in podman
+    #[arg(long, alias = "policy", value_enum, value_name = "WHEN", default_value = "always")]
+    pull: When,
+    /// Replace whatever has the skill's name in the output directory
+    #[arg(long, short)]
+    force: bool,
+    /// Most bytes, packed and in files
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size)]
+    max_size: u64,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// What became of one image.
+struct Done {
+    pulled: Pulled,
+    loaded: bool,
+    path: Option<PathBuf>,
+}
+
+impl Args {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        if let Some(output) = &self.output {
+            check_output(output)?;
+        }
+        let mut wanted = Vec::new();
+        for text in &self.references {
+            wanted.push((
+                text,
+                self.registry.resolve(shell, text).with_context(|| format!("Pulling {text}"))?.or_latest(),
+            ));
+        }
+        let references: Vec<Reference> = wanted.iter().map(|(_, reference)| reference.clone()).collect();
+        self.registry.check_single(&references)?;
+        let layout = shell.store()?;
+        let remote = self.registry.remote(shell)?;
+        let board = shell.board();
+        let pulled = self.pull_all(&wanted, (&layout, &remote), &board, &shell.tools());
+        drop(board);
+        let mut status = ExitCode::SUCCESS;
+        let mut done = Vec::new();
+        for ((text, _), pulled) in wanted.iter().zip(pulled) {
+            let finished = pulled.and_then(|pulled| self.finish(shell, &layout, text, pulled));
+            match finished.with_context(|| format!("Pulling {text}")) {
+                Ok(finished) => done.push(finished),
+                Err(e) => status = shell.fail(&e),
+            }
+        }
+        if self.format == Format::Json {
+            let rows = done.iter().map(value).collect::<Result<Vec<_>>>()?;
+            shell.print_json(&rows)?;
+        }
+        Ok(status)
+    }
+
+    /// Pulls everything, some at once, and returns the results in order.
+    fn pull_all(
+        &self,
+        wanted: &[(&String, Reference)],
+        (layout, remote): (&Layout, &Remote),
+        board: &Board,
+        tools: &Tools,
+    ) -> Vec<Result<Pulled>> {
+        let queue = Mutex::new(wanted.iter().enumerate());
+        let results: Mutex<Vec<_>> = Mutex::new(wanted.iter().map(|_| None).collect());
+        let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+        let work = || {
+            while let Some((at, (_, reference))) = next() {
+                let progress = board.add(&reference.to_string());
+                let report = |bytes, total| progress.towards(bytes, total);
+                let copying = self.registry.copying(tools, &report);
+                let result = pull::pull((layout, remote), reference, self.when(), self.max_size, copying);
+                if let Ok(mut results) = results.lock() {
+                    results[at] = Some(result);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..AT_ONCE.min(wanted.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let interrupted = || Err(Error::Unavailable { reason: "interrupted".into(), hint: None }.into());
+        results.into_inner().unwrap_or_default().into_iter().map(|result| result.unwrap_or_else(interrupted)).collect()
+    }
+
+    fn when(&self) -> pull::When {
+        match self.pull {
+            When::Always => pull::When::Always,
+            When::Missing => pull::When::Missing,
+            When::Newer => pull::When::Newer,
+            When::Never => pull::When::Never,
+        }
+    }
+
+    /// Writes the image out, says so, and loads it.
+    fn finish(&self, shell: &Shell, layout: &Layout, text: &str, mut pulled: Pulled) -> Result<Done> {
+        let known = pulled.warnings.len();
+        warn(shell, &pulled.warnings);
+        let path = match &self.output {
+            Some(output) => Some(self.write(shell, layout, (text, &mut pulled), output)?),
+            None => None,
+        };
+        warn(shell, &pulled.warnings[known..]);
+        if self.format == Format::Text {
+            shell.print(self.text(text, &pulled, path.as_deref()))?;
+        }
+        let loaded = self.load.after(shell, layout, &pulled.entry)?;
+        Ok(Done { pulled, loaded, path })
+    }
+
+    fn write(
+        &self,
+        shell: &Shell,
+        layout: &Layout,
+        (text, pulled): (&str, &mut Pulled),
+        output: &Path,
+    ) -> Result<PathBuf> {
+        let context = || format!("Writing to {}", output.display());
+        let name = self.directory(layout, pulled)?;
+        std::fs::create_dir_all(output).with_context(context)?;
+        let dest = open_dir(output).with_context(context)?;
+        let cancel = shell.cancel();
+        let options = UnpackOptions {
+            limits: Limits { size: self.max_size, ..Limits::default() },
+            replace: self.force,
+            durable: true,
+            cancelled: Some(cancel.flag()),
+            ..UnpackOptions::default()
+        };
+        let before = extract::before(layout, &pulled.reference.parse()?, pulled.moved_from.as_deref())?;
+        let source = Source { layout, manifest: &pulled.entry.descriptor, before: &before };
+        let extracted = extract(&source, &dest, &name, &options).with_context(context)?;
+        if !extracted.is_skill {
+            pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
+        }
+        if let Some(leftover) = extracted.unpacked.leftover {
+            pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
+        }
+        Ok(output.join(name))
+    }
+
+    /// Returns the name of the skill's directory: the card's, else the reference's last part.
+    fn directory(&self, layout: &Layout, pulled: &Pulled) -> Result<String> {
+        let info = crate::store::read(layout, pulled.entry.clone())?.info;
+        let reference: Reference = pulled.reference.parse()?;
+        Ok(info.skill_name().unwrap_or(reference.basename()).to_owned())
+    }
+
+    fn text(&self, text: &str, pulled: &Pulled, path: Option<&Path>) -> String {
+        let shown = |path: &Path| harmless_line(&path.display().to_string());
+        let unpacked = match (&self.output, path) {
+            (Some(output), Some(path)) => format!("Unpacked to {}\nDirectory: {}\n", shown(output), shown(path)),
+            _ => String::new(),
+        };
+        format!("Pulled {}\nDigest: {}\n{unpacked}", harmless_line(text), pulled.digest)
+    }
+}
+
+fn warn(shell: &Shell, warnings: &[String]) {
+    for warning in warnings {
+        shell.warn(format!("warning: {}", harmless_line(warning)));
+    }
+}
+
+/// Refuses a file, and a link to nothing, before anything is pulled.
+fn check_output(output: &Path) -> Result<()> {
+    if output.symlink_metadata().is_ok() && !output.is_dir() {
+        let reason = format!("{} is not a directory", output.display());
+        return Err(Error::Unavailable { reason, hint: None }.into());
+    }
+    Ok(())
+}
+
+fn value(done: &Done) -> Result<serde_json::Value> {
+    let mut value = serde_json::to_value(&done.pulled)?;
+    value["loaded"] = json!(done.loaded);
+    value["path"] = json!(done.path);
+    Ok(value)
+}
