@@ -95,3 +95,54 @@ fn prunes_killed_at_any_moment_free_only_what_nothing_names() {
     // Two images of three blobs; kept and hr share nothing.
     assert_eq!(fs::read_dir(world.store().join("blobs/sha256")).unwrap().count(), 6);
 }
+
+/// Whatever a promotion was cut at, the tags say what is true, and the same command makes the rest true.
+#[test]
+fn promotions_killed_at_any_moment_leave_tags_that_are_right() {
+    let world = World::new();
+    let promote = |version: &str, to: &str| -> Vec<String> {
+        let tag = match to {
+            "testing" => format!("{version}-draft"),
+            "published" => format!("{version}-testing"),
+            _ => version.to_owned(),
+        };
+        ["promote", &format!("acme/hr:{tag}"), "--to", to, "--local", "--load=never"].map(str::to_owned).into()
+    };
+    let say = |name: &str, key: &str| -> Option<String> {
+        let ran = world.run(["inspect", name, "--format", "json"]);
+        (ran.status == Some(0)).then(|| ran.json()[key].as_str().unwrap().to_owned())
+    };
+    let args = |args: &[String]| args.iter().map(String::as_str).map(str::to_owned).collect::<Vec<_>>();
+    world.skill("hr", "0.1.0");
+    world.build("hr");
+    for to in ["testing", "published"] {
+        world.run(promote("0.1.0", to)).ok();
+    }
+    let longest = duration_of(&world, &["promote", "acme/hr:0.1.0", "--to", "deprecated", "--local", "--load=never"]);
+    for round in 1..=crashes() {
+        let version = format!("1.{round}.0");
+        world.skill("hr", &version);
+        world.build("hr");
+        for to in ["testing", "published", "deprecated", "archived"] {
+            let command = args(&promote(&version, to));
+            let command: Vec<&str> = command.iter().map(String::as_str).collect();
+            let killed = !kill(&world, &command, round, longest);
+            world.run(["fsck"]).ok();
+            let latest = say("acme/hr:latest", "version");
+            let state = say(&format!("acme/hr:{version}"), "status");
+            // A version that is not published is never the latest.
+            assert!(latest.as_ref() != Some(&version) || state.as_deref() == Some("published"), "{to} {state:?}");
+            if killed {
+                let again = world.run(&command);
+                let done = again.stderr.contains(&format!("invalid transition: {to} -> {to}"))
+                    || (to == "archived" && again.stderr.contains("image not found"));
+                assert!(again.status == Some(0) || done, "{again}");
+            }
+        }
+        assert_eq!(say(&format!("acme/hr:{version}"), "status"), None, "{version} is archived");
+        if round % 10 == 0 {
+            world.run(["prune", "--grace", "0"]).ok();
+        }
+    }
+    assert_eq!(say("acme/hr:latest", "version"), None);
+}

@@ -4,8 +4,11 @@
 mod build;
 mod crash;
 mod direction;
+mod extract;
+mod foreign;
 mod go_store;
 mod long;
+mod promote;
 mod prune;
 mod store;
 mod support;

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -22,8 +22,13 @@ pub struct Cell {
     pub driver: Option<&'static str>,
 }
 
-/// Makes each scenario a test in each cell, or with `@cell` in one that it names.
+/// Makes each scenario a test in each cell, with `@roots` in each release as root, or with `@cell` in one that it names.
 macro_rules! matrix {
+    (@roots $($scenario:ident),* $(,)?) => {
+        $crate::cell::matrix! { @cell host_root("host", "root", None), $($scenario),* }
+        $crate::cell::matrix! { @cell trixie_root("trixie", "root", None), $($scenario),* }
+        $crate::cell::matrix! { @cell sid_root("sid", "root", None), $($scenario),* }
+    };
     ($($scenario:ident),* $(,)?) => {
         $crate::cell::matrix! { @cell host_root("host", "root", None), $($scenario),* }
         $crate::cell::matrix! { @cell host_rootless("host", "rootless", None), $($scenario),* }
@@ -131,9 +136,18 @@ impl std::fmt::Display for Done {
 impl Done {
     /// Runs a command to its end.
     pub fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::while_running(command, |_| ())
+    }
+
+    /// Starts a command, does something meanwhile, and waits for the command's end. Stdin is what the command says.
+    pub fn while_running(mut command: Command, work: impl FnOnce(&mut Child)) -> Self {
         let shown = [command.get_program()].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy);
         let shown = shown.collect::<Vec<_>>().join(" ");
-        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{shown}: {e}"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|e| panic!("{shown}: {e}"));
+        work(&mut child);
+        let output = child.wait_with_output().unwrap_or_else(|e| panic!("{shown}: {e}"));
         Self {
             command: shown,
             code: output.status.code().unwrap_or(-1),
@@ -160,6 +174,19 @@ impl Done {
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
         assert!(self.code == code, "expected exit status {code}\n{self}");
+        self.stderr
+    }
+
+    /// Returns the error; it must be one line that names all of `named` and one of `causes`, with one hint at most, and exit 2.
+    #[track_caller]
+    pub fn refused(self, named: &[&str], causes: &[&str]) -> String {
+        assert!(self.code == 2, "expected exit status 2\n{self}");
+        let (errors, others): (Vec<_>, Vec<_>) = self.stderr.lines().partition(|line| line.starts_with("error: "));
+        assert!(errors.len() == 1 && others.len() <= 1, "one error and one hint at most\n{self}");
+        assert!(others.iter().all(|line| line.starts_with("hint: ")), "one error and one hint at most\n{self}");
+        assert!(named.iter().all(|name| errors[0].contains(name)), "{named:?} are not all in it\n{self}");
+        let lower = self.stderr.to_lowercase();
+        assert!(causes.is_empty() || causes.iter().any(|cause| lower.contains(cause)), "none of {causes:?}\n{self}");
         self.stderr
     }
 }
@@ -260,6 +287,20 @@ impl World {
         dir
     }
 
+    /// Adds files to a skill that do not compress, so that its layer is about `count` × `size` bytes.
+    pub fn noise(&self, name: &str, count: usize, size: usize, seed: u32) {
+        let dir = self.path(name).join("assets");
+        fs::create_dir_all(&dir).expect("a directory");
+        let mut state = seed.wrapping_add(1);
+        for file in 0..count {
+            let noise = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            });
+            fs::write(dir.join(format!("{file}.bin")), noise.take(size).collect::<Vec<_>>()).expect("a file");
+        }
+    }
+
     /// Builds the skill `acme/<name>` with extra flags, and returns what the store says of it.
     #[track_caller]
     pub fn build(&self, name: &str, version: &str, flags: &[&str]) -> Built {
@@ -307,6 +348,11 @@ impl World {
             "root" => PathBuf::from("/var/lib/containers/storage"),
             _ => self.home().join(".local/share/containers/storage"),
         }
+    }
+
+    /// Returns whether the user is root.
+    pub fn is_root(&self) -> bool {
+        self.cell.user == "root"
     }
 
     /// Returns the home directory, scratch like everything else.

@@ -14,12 +14,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cell::{Done, World, matrix};
+use crate::registry::{Kind, Registry};
+use crate::site::{Site, said};
 
 // The oldest and the newest release, and both kinds of user; each takes about a minute.
 matrix! { @cell host_root("host", "root", None), loads_killed_at_any_moment }
 matrix! { @cell host_rootless("host", "rootless", None), builds_killed_while_they_load }
 matrix! { @cell trixie_root("trixie", "root", None), builds_killed_while_they_load }
 matrix! { @cell sid_rootless("sid", "rootless", None), loads_killed_at_any_moment }
+matrix! { @cell host_registry("host", "root", None), pulls_and_pushes_killed_at_any_moment }
+matrix! { @cell sid_registry("sid", "root", None), pulls_and_pushes_killed_at_any_moment }
 
 /// How many are killed; in `make test-long` hundreds.
 fn rounds() -> u32 {
@@ -66,18 +70,51 @@ fn builds_killed_while_they_load(world: &World) {
     nothing_left(world);
 }
 
+/// Store and registry name only what is whole, the output directory is whole or not there, and the next run works.
+fn pulls_and_pushes_killed_at_any_moment(world: &World) {
+    let hub = Registry::start(world, Kind::Plain);
+    let there = Site::other(world, "there");
+    let out = world.path("skills");
+    let push = |tag: &str| {
+        let name = hub.name(&format!("acme/hr:{tag}"));
+        world.command(env!("CARGO_BIN_EXE_skillctl"), ["push", "acme/hr:1.0.0-draft", &name, "--retry", "0"])
+    };
+    let name = |tag: &str| hub.name(&format!("acme/hr:{tag}"));
+    let pull = |tag: &str| ["pull", &name(tag), "--load=never", "-o", out.to_str().expect("UTF-8")].map(str::to_owned);
+    skill(world, 0);
+    build(world, "never").ok();
+    let push_time = duration(|| Done::of(push("t0")).ok());
+    let pull_time = duration(|| there.skillctl(pull("t0")).ok());
+    for round in 1..=rounds() {
+        let tag = format!("t{round}");
+        // New content, so that blobs are sent and fetched.
+        skill(world, round);
+        let built = build(world, "never").ok();
+        let digest = said(&built, "Digest: ");
+        killed(push(&tag), round, push_time);
+        let there_now = hub.tag("acme/hr", &tag);
+        assert!(there_now.as_deref().is_none_or(|found| found == digest), "{tag} is {there_now:?}");
+        Done::of(push(&tag)).ok();
+        assert_eq!(hub.tag("acme/hr", &tag).as_deref(), Some(digest));
+
+        killed(there.command(pull(&tag)), round, pull_time);
+        there.whole();
+        // The version before, or this one.
+        assert_eq!(fs::read_dir(out.join("hr/assets")).expect("the skill").count(), 200, "round {round}");
+        there.skillctl(pull(&tag)).ok();
+        assert_eq!(there.digest(&name(&tag)).as_deref(), Some(digest));
+    }
+    there.skillctl(["prune", "--grace", "0"]).ok();
+    there.tidy();
+    let left: Vec<_> = fs::read_dir(&out).expect("the output").flatten().map(|entry| entry.file_name()).collect();
+    let hidden = left.iter().filter(|name| name.to_string_lossy().starts_with('.')).count();
+    assert!(left.iter().any(|name| name == "hr") && left.len() == hidden + 1, "{left:?}");
+}
+
 /// Writes a skill whose load takes a while: many files, and some that do not compress.
 fn skill(world: &World, round: u32) {
-    let dir = world.skill("hr", "1.0.0").join("assets");
-    fs::create_dir_all(&dir).expect("a directory");
-    let mut state = round.wrapping_add(1);
-    for file in 0..200 {
-        let noise = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        });
-        fs::write(dir.join(format!("{file}.bin")), noise.take(4096).collect::<Vec<_>>()).expect("a file");
-    }
+    world.skill("hr", "1.0.0");
+    world.noise("hr", 200, 4096, round);
 }
 
 fn build(world: &World, load: &str) -> Done {

@@ -114,7 +114,7 @@ fn a_layout_of_umoci_works(world: &World) {
 }
 
 /// Builds with buildah, as people do who have no skillctl, and pushes to `target`.
-fn buildah(world: &World, target: &str) {
+pub fn buildah(world: &World, target: &str) {
     let skill = world.skill("hr", "1.0.0");
     // Not what the tests are about: rootless buildah needs its own namespace for its working container.
     let script = format!(

@@ -140,10 +140,11 @@ fn references(world: &World) -> Vec<String> {
 }
 
 /// An in-memory registry on a port of its own, which ends with this value.
-struct Registry(Child, String);
+pub struct Registry(Child, pub String);
 
 impl Registry {
-    fn serve(world: &World) -> Self {
+    /// Starts it.
+    pub fn serve(world: &World) -> Self {
         let mut command = world.command("crane", ["registry", "serve", "--address", "127.0.0.1:0"]);
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("crane");
         let mut log = BufReader::new(child.stderr.take().expect("a pipe")).lines();

@@ -7,11 +7,21 @@
 
 mod cell;
 mod crash;
+mod credentials;
 mod doctor;
+mod exact;
+mod faults;
+mod fixtures;
 mod foreign;
 mod go_tool;
 mod interop;
+mod lifecycle;
 mod locked;
 mod mount;
 mod names;
+mod pulls;
+mod refusals;
+mod registries;
+mod registry;
+mod site;
 mod storage;
