@@ -1,6 +1,6 @@
 //! The figures: for each its contestants, the number of rounds, and what must be reached.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::UNPACK;
 use super::inputs::{self, Inputs};
 use super::measure::{Contestant, Measured, Outcome, interleaved, run, spawn_probe, sync_probe};
 use super::peers::{Storage, World, installed, must};
+use super::registry::Registry;
 
 /// Images of the store that is listed.
 const LISTED: usize = 1_000;
@@ -33,6 +34,8 @@ pub enum Target {
     Memory(u64),
     /// A size beside another one of the name: ours, the other, and the largest ratio.
     Size(u64, &'static str, u64, f64),
+    /// A number of what was counted beside the measurement: of what, how many, and the most.
+    Count(&'static str, u64, u64),
 }
 
 /// What came of one figure.
@@ -49,6 +52,8 @@ pub struct Figure {
 /// Everything that the figures are measured with.
 #[derive(Debug)]
 pub struct Bench {
+    /// The registry, once a figure needs one; it ends before its directory goes.
+    pub registry: OnceCell<Registry>,
     /// The scratch world.
     pub world: World,
     /// The generated skills.
@@ -68,7 +73,7 @@ impl Figure {
 type Measure = fn(&Bench, &'static str) -> Result<Figure>;
 
 /// All figures, in the order of the table.
-pub const FIGURES: [(&str, Measure); 10] = [
+pub const FIGURES: [(&str, Measure); 16] = [
     ("version", Bench::version),
     ("build small", Bench::build_small),
     ("build many", Bench::build_many),
@@ -79,14 +84,20 @@ pub const FIGURES: [(&str, Measure); 10] = [
     ("inspect from store", Bench::inspect_store),
     ("inspect from containers-storage", Bench::inspect_storage),
     ("unpack big", Bench::unpack_big),
+    ("push small", Bench::push_small),
+    ("pull small", Bench::pull_small),
+    ("pull big", Bench::pull_big),
+    ("promote remote", Bench::promote_remote),
+    ("inspect remote", Bench::inspect_remote),
+    ("list remote 500", Bench::list_remote),
 ];
 
-const fn ms(count: u64) -> Duration {
+pub const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
 impl Bench {
-    fn figure(
+    pub fn figure(
         &self,
         name: &'static str,
         rounds: u32,
@@ -97,7 +108,7 @@ impl Bench {
         Figure { name, measured: interleaved(rounds, contestants), targets }
     }
 
-    fn spawn_probe(&self) -> Contestant<'static> {
+    pub fn spawn_probe(&self) -> Contestant<'static> {
         spawn_probe(&|program: &OsStr| self.world.command(program))
     }
 
@@ -302,7 +313,7 @@ impl Bench {
         Ok(figure)
     }
 
-    fn build(&self, store: &Path, dir: &Path) -> Command {
+    pub fn build(&self, store: &Path, dir: &Path) -> Command {
         let mut command = self.world.ours(store);
         command.args(["--quiet", "build", "--load=never"]).arg(dir);
         command
@@ -320,7 +331,7 @@ impl Bench {
         Some(command)
     }
 
-    fn small_in(&self, name: &str, version: &str, note: &str) -> Result<PathBuf> {
+    pub fn small_in(&self, name: &str, version: &str, note: &str) -> Result<PathBuf> {
         let dir = self.world.path(name);
         inputs::small(&dir, version, note)?;
         Ok(dir)
@@ -378,6 +389,6 @@ fn store_of(data: &Path) -> PathBuf {
 }
 
 /// Lets the disk finish what others wrote before each run.
-fn settled(contestant: Contestant<'_>) -> Contestant<'_> {
+pub fn settled(contestant: Contestant<'_>) -> Contestant<'_> {
     contestant.before(nix::unistd::sync)
 }

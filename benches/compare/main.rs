@@ -14,11 +14,14 @@
 #![allow(clippy::disallowed_methods)]
 
 mod figures;
+mod figures_registry;
 mod inputs;
 mod measure;
 mod peers;
+mod registry;
 mod table;
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -67,6 +70,7 @@ fn compare(args: &[OsString]) -> Result<bool> {
     let asked = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(&**word));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target directory")?;
     let bench = Bench {
+        registry: OnceCell::new(),
         world: World::new(target)?,
         inputs: Inputs::new(target.join("bench-inputs")),
         quick: flags.iter().any(|flag| flag == "--quick"),

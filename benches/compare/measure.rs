@@ -183,6 +183,28 @@ pub fn child(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command and returns its own peak memory, without that of its children, in KiB.
+///
+/// The kernel tells it as long as the process lives, so what the last moments add is not seen.
+///
+/// # Errors
+/// If it cannot be started or fails.
+pub fn own_memory(command: &mut Command) -> Result<u64> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let mut peak = 0;
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        peak = peak.max(now.unwrap_or(0));
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{}: {status}", command.get_program().to_string_lossy());
+            return Ok(peak);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The probe of starting a process and waiting for it.
 pub fn spawn_probe(env: &dyn Fn(&OsStr) -> Command) -> Contestant<'static> {
     let name = if Path::new("/bin/true").exists() { "/bin/true" } else { "/usr/bin/true" };

@@ -72,6 +72,9 @@ fn row(figure: &Figure, target: &Target) -> [String; 6] {
             let sizes = format!("layer {size:.1} MB, {name} {other:.1} MB");
             (sizes, factor(ratio), format!("≤ {limit:.2} × in size"), Some(ratio <= *limit))
         }
+        Target::Count(what, count, most) => {
+            (format!("{what}: {count}"), String::new(), format!("≤ {most}"), Some(count <= most))
+        }
     };
     let met = match met {
         Some(true) => "yes",
