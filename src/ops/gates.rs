@@ -8,7 +8,6 @@
 //! be made again for the new one; a gate that asks for such belongs here too.
 
 use anyhow::{Context as _, Result};
-use oci_spec::image::Descriptor;
 
 use super::extract;
 use super::validate::validate;
@@ -33,7 +32,7 @@ pub fn check(layout: &Layout, manifest: &Manifest, to: State, options: &UnpackOp
         return Ok(Vec::new());
     }
     let context = "Looking into the image";
-    let descriptor: Descriptor = serde_json::from_value(manifest.entry())?;
+    let descriptor = manifest.descriptor()?;
     // Removed with what is unpacked in it.
     let scratch = PrivateLayout::empty(layout.dir(), layout.path()).context(context)?;
     let name = manifest.info.skill_name().unwrap_or("skill");

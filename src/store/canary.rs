@@ -8,7 +8,6 @@
 //! tell. So it is asked to open an image of a private layout under a policy that rejects everything.
 
 use cap_std::fs::Dir;
-use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
 
 use super::blob::sha256;
@@ -52,9 +51,7 @@ fn ask(layout: &Layout, tools: &Tools) -> Result<bool> {
     let empty = Blob { digest: sha256(b"{}"), size: 2 };
     let bytes = manifest(Profile::Standard, &empty, &empty, &Default::default());
     let canary = Manifest::new(&sha256(&bytes), bytes)?;
-    let entry: Descriptor =
-        serde_json::from_value(canary.entry()).map_err(|e| Error::damaged("the canary's manifest", e))?;
-    let private = PrivateLayout::of(layout.dir(), layout.path(), &entry)?;
+    let private = PrivateLayout::of(layout.dir(), layout.path(), &canary.descriptor()?)?;
     private.write_blob(&canary.digest, &canary.bytes)?;
     private.write_blob(&empty.digest, b"{}")?;
     let policy = private.path().join("policy.json");

@@ -268,8 +268,7 @@ impl Repository for Remotely<'_> {
     /// Sends manifests by skopeo; layers are asked for and not sent, since they are there.
     fn put(&self, manifests: &[Manifest], tag: Option<Tag<'_>>) -> Result<()> {
         let Some(last) = manifests.last() else { return Ok(()) };
-        let entry: Descriptor = serde_json::from_value(last.entry()).map_err(|e| Error::damaged(&last.digest, e))?;
-        let private = PrivateLayout::of(self.layout.dir(), self.layout.path(), &entry)?;
+        let private = PrivateLayout::of(self.layout.dir(), self.layout.path(), &last.descriptor()?)?;
         for manifest in manifests {
             private.write_blob(&manifest.digest, &manifest.bytes)?;
             if let Some(config) = &manifest.info.config {

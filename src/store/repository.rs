@@ -1,6 +1,6 @@
 //! The manifests and tags of one name, in the store or on a registry: what the life cycle works on.
 
-use oci_spec::image::MediaType;
+use oci_spec::image::{Descriptor, MediaType};
 use serde_json::Value;
 
 use super::index::take_name;
@@ -43,6 +43,14 @@ impl Manifest {
     pub fn entry(&self) -> Value {
         let blob = Blob { digest: self.digest.clone(), size: self.bytes.len() as u64 };
         index_entry(&MediaType::from(self.media_type.as_str()), &blob, &self.info.annotations)
+    }
+
+    /// Returns the same as a descriptor.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the entry is none.
+    pub fn descriptor(&self) -> Result<Descriptor> {
+        serde_json::from_value(self.entry()).map_err(|e| Error::damaged(&self.digest, e))
     }
 }
 

@@ -87,7 +87,7 @@ fn once(layout: &Layout, from: &Place, manifest: &Manifest, copying: Copying<'_>
     }
     layout.write_blob(&manifest.bytes)?;
     proxy.finish()?;
-    serde_json::from_value(manifest.entry()).map(Some).map_err(|e| Error::damaged(&manifest.digest, e))
+    manifest.descriptor().map(Some)
 }
 
 fn stream(proxy: &Proxy, image: &ProxyImage, blob: &Descriptor, mut out: Counting<'_>) -> Result<()> {
