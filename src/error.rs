@@ -131,6 +131,11 @@ impl Error {
         }
     }
 
+    /// Returns the error for work that was ended because the user said so.
+    pub fn interrupted() -> Self {
+        Self::Unavailable { reason: "interrupted".into(), hint: None }
+    }
+
     /// Returns the error for stored bytes that are not what they should be.
     pub fn damaged(object: impl ToString, reason: impl ToString) -> Self {
         Self::Damaged { object: object.to_string(), reason: reason.to_string() }

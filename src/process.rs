@@ -34,7 +34,7 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 pub const STDOUT_LIMIT: usize = 4 << 20;
 /// Standard error kept, from its end: some hundred lines, of which one is shown.
 const STDERR_TAIL: usize = 16 << 10;
-/// How often a running child is looked at; an exit is noticed at once, because its pipes close.
+/// How often a running child, or a request to stop, is looked at; an exit is noticed at once, because its pipes close.
 const TICK: Duration = Duration::from_millis(20);
 /// How long output is awaited after the exit, for a descendant that inherited the pipes (podman's pause process).
 const DRAIN: Duration = Duration::from_millis(200);
@@ -52,6 +52,32 @@ impl Cancel {
     /// Returns whether a stop was asked for.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// Ends with an error once a stop was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], which says that it was interrupted.
+    pub fn check(&self) -> Result<()> {
+        match self.is_cancelled() {
+            true => Err(Error::interrupted()),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits for `pause`, or until a stop is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn pause(&self, pause: Duration) -> Result<()> {
+        let until = Instant::now() + pause;
+        loop {
+            self.check()?;
+            match until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return Ok(()),
+                left => thread::sleep(left.min(TICK)),
+            }
+        }
     }
 
     /// Returns the flag itself, which is all that a signal handler may touch.

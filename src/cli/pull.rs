@@ -150,7 +150,7 @@ impl Args {
             }
             work();
         });
-        let interrupted = || Err(Error::Unavailable { reason: "interrupted".into(), hint: None }.into());
+        let interrupted = || Err(Error::interrupted().into());
         results.into_inner().unwrap_or_default().into_iter().map(|result| result.unwrap_or_else(interrupted)).collect()
     }
 

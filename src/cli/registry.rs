@@ -255,9 +255,7 @@ pub fn read_password(shell: &Shell, username: &str, cancel: &Cancel) -> Result<S
         false => None,
     };
     loop {
-        if cancel.is_cancelled() {
-            return Err(Error::Unavailable { reason: "interrupted".into(), hint: None }.into());
-        }
+        cancel.check()?;
         // A terminal gives whole lines, and whoever pipes a password writes it at once.
         match poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::from(TICK)) {
             Ok(0) | Err(Errno::EINTR) => {}

@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use super::place::Secret;
 use super::skopeo::{explain, may_pass};
 use crate::error::{Error, Fault, Result};
-use crate::process::{Cancel, End, Output, Tools};
+use crate::process::{End, Output, Tools};
 
 /// How long a copy may make no headway. A registry that verifies a large layer may be silent for a minute.
 pub(super) const STALL: Duration = Duration::from_secs(180);
 /// First pause before a copy is tried again; each further one is twice as long, as in podman.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How often a pause looks for a cancellation.
-const TICK: Duration = Duration::from_millis(20);
 
 /// How copies are made.
 #[derive(Clone, Copy)]
@@ -65,7 +63,7 @@ impl Copying<'_> {
         loop {
             match act() {
                 Err(error) if left > 0 && !self.tools.cancel.is_cancelled() && may_pass(&error) => {
-                    wait(pause, &self.tools.cancel)?;
+                    self.tools.cancel.pause(pause)?;
                     (left, pause) = (left - 1, pause * 2);
                 }
                 done => return done,
@@ -111,16 +109,4 @@ pub(super) fn failure(output: &Output, hosts: &[&str]) -> Error {
         },
         _ => output.error(),
     }
-}
-
-/// Waits, and ends early with an error when asked to stop.
-fn wait(pause: Duration, cancel: &Cancel) -> Result<()> {
-    let until = Instant::now() + pause;
-    while Instant::now() < until {
-        if cancel.is_cancelled() {
-            return Err(Error::Unavailable { reason: "interrupted".into(), hint: None });
-        }
-        std::thread::sleep(TICK);
-    }
-    Ok(())
 }

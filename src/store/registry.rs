@@ -4,8 +4,7 @@
 //! registries.conf, and never written. Whatever is read by digest is verified; by tag, against what the registry says.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -33,8 +32,6 @@ const MAX_TAGS: usize = 100_000;
 const PAGE: usize = 1000;
 /// Longest pause before another try. Who asks to wait longer than this is told to the user instead.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How often a pause looks whether the user asks to stop.
-const TICK: Duration = Duration::from_millis(50);
 
 /// The manifests that we read: an OCI image or index, and what Docker calls them.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -332,26 +329,13 @@ impl Registry {
         for _ in 0..self.wire.access.retry {
             match attempt() {
                 Err(trouble) if trouble.again && trouble.after.is_none_or(|after| after <= MAX_PAUSE) => {
-                    self.pause(trouble.after.unwrap_or(pause))?;
+                    self.wire.access.cancel.pause(trouble.after.unwrap_or(pause))?;
                     pause = MAX_PAUSE.min(pause * 2);
                 }
                 result => return result.map_err(|trouble| trouble.error),
             }
         }
         attempt().map_err(|trouble| trouble.error)
-    }
-
-    fn pause(&self, pause: Duration) -> Result<()> {
-        let until = Instant::now() + pause;
-        loop {
-            if self.wire.access.cancel.is_cancelled() {
-                return Err(Error::Unavailable { reason: "interrupted".into(), hint: None });
-            }
-            match until.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => thread::sleep(left.min(TICK)),
-                _ => return Ok(()),
-            }
-        }
     }
 
     fn tags_at(&self, endpoint: &Endpoint) -> Result<Option<Vec<String>>, Trouble> {

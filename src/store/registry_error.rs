@@ -59,7 +59,7 @@ fn with_hint(error: Error, text: String) -> Error {
 pub(super) fn no_answer(registry: &str, failure: Failure) -> Trouble {
     let unreachable = |reason| error(registry, Fault::Unreachable, reason);
     match failure {
-        Failure::Cancelled => Error::Unavailable { reason: "interrupted".into(), hint: None }.into(),
+        Failure::Cancelled => Error::interrupted().into(),
         Failure::Tls(failure) => {
             let plain = error(registry, Fault::Tls, failure.to_string());
             match failure {

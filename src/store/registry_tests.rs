@@ -1,6 +1,8 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
 
 use super::testing::{Answer, Asked, Given, Server, answer, registry};
 use super::*;
