@@ -21,6 +21,7 @@ use crate::reference::{Reference, Transport};
 use crate::store::certs::CertDirs;
 use crate::store::credentials::{AuthPaths, Credentials, Keyring};
 use crate::store::files::Files;
+use crate::store::policy::accepts_every_registry;
 use crate::store::proxies::Proxies;
 use crate::store::registries_conf::{ConfPaths, RegistriesConf};
 use crate::store::registry::{Access, Registry, Timeouts};
@@ -148,6 +149,7 @@ impl RegistryArgs {
             cert_dir: absolute(self.cert_dir.as_deref()),
             tls_verify: self.tls_verify,
             canary: shell.canary(),
+            accepts_anything: accepts_every_registry(shell.env.home.as_deref(), &files()),
         })
     }
 

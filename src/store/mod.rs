@@ -14,6 +14,7 @@ pub mod index;
 pub mod layout;
 pub mod locks;
 mod place;
+pub mod policy;
 pub mod private;
 pub mod proxies;
 pub mod proxy;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use containers_image_proxy::{ImageProxy, ImageProxyConfig, OpenedImage};
 use oci_spec::image::Digest;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, Result};
@@ -38,6 +38,8 @@ use crate::store::transfer::Secret;
 const TICK: Duration = Duration::from_millis(50);
 /// How long an open may take: one of an image takes 50 ms, of a registry as long as its timeouts allow.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
+/// What a pipe of Linux holds. Each read of the crate's file is a round trip to another thread, so it takes all there is.
+const PIPE: usize = 64 << 10;
 /// How long a blob may not come on, as for a copy.
 const STALL: Duration = Duration::from_secs(180);
 /// How long is waited for a proxy that was given up: less than a person notices after Ctrl-C.
@@ -355,11 +357,12 @@ fn command(tools: &Tools, options: &ProxyOptions) -> Command {
 
 /// Copies at most `size` bytes and notices more; returns how many there were, and their hash.
 async fn copy(
-    mut from: impl AsyncBufRead + Unpin,
+    from: impl AsyncBufRead + Unpin,
     size: u64,
     out: &mut dyn Write,
     moved: &AtomicU64,
 ) -> io::Result<(u64, String)> {
+    let mut from = BufReader::with_capacity(PIPE, from);
     let mut hasher = Sha256::new();
     let mut total = 0u64;
     loop {

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::thread;
 
 use cap_std::fs::Dir;
 use oci_spec::image::Descriptor;
@@ -14,7 +15,8 @@ use super::canary::keeps_policy;
 use super::layout::Layout;
 use super::private::PrivateLayout;
 use super::proxies;
-use super::registry::{Registry, Scheme};
+use super::proxy::Proxy;
+use super::registry::{Registry, RemoteManifest, Scheme};
 use super::repository::{Manifest, Repository, Tag, Untagged, refer};
 use super::stream::{self, is_single};
 use super::transfer::{self, Bytes, Copying, Expected, MAX_INSTANCES, Place, Secret};
@@ -40,6 +42,8 @@ pub struct Remote {
     pub tls_verify: Option<bool>,
     /// Which skopeo it is, and where is kept what was found out about it.
     pub canary: Canary,
+    /// Whether policy.json accepts every image of registries, so that the proxy has nothing to keep.
+    pub accepts_anything: bool,
 }
 
 /// What is known of skopeo's image proxy, once it has been asked.
@@ -116,7 +120,8 @@ impl Remote {
         limit: u64,
         copying: Copying<'_>,
     ) -> Result<Descriptor> {
-        let looked = self.registry.manifest(reference);
+        let place = self.place(reference);
+        let (looked, proxy) = self.look(layout, reference, place.as_ref().ok(), copying.tools);
         let seen = match looked {
             Ok(None) => return Err(not_found(reference)),
             Ok(Some(manifest)) => Ok(manifest),
@@ -126,15 +131,14 @@ impl Remote {
         };
         let manifest = seen.as_ref().ok().map(|seen| Manifest::new(&seen.digest, seen.bytes.clone())).transpose()?;
         let blobs = manifest.as_ref().map(|manifest| self.blobs(reference, manifest)).transpose()?;
-        let place = match (self.place(reference), &seen) {
+        let place = match (place, &seen) {
             (Err(_), Err(_)) => return Err(seen.err().unwrap_or_else(|| not_found(reference))),
             (place, _) => place?,
         };
         let expected = Expected { blobs, limit, bytes: Bytes::Exact };
         expected.check()?;
-        if let Some(manifest) = manifest.filter(is_single)
-            && self.canary.ask(layout, copying.tools) == Some(true)
-            && let Some(streamed) = stream::fetch(layout, &place, &manifest, copying)?
+        if let (Some(manifest), Some(proxy)) = (manifest.filter(is_single), proxy)
+            && let Some(streamed) = stream::fetch(layout, (&place, proxy), &manifest, copying)?
         {
             return Ok(streamed);
         }
@@ -143,6 +147,24 @@ impl Remote {
             (Err(error), Err(first)) if matches!(error.fault(), Some(Fault::Denied | Fault::Tls)) => Err(first),
             (fetched, _) => fetched,
         }
+    }
+
+    /// Looks at a manifest and, where images may be streamed, starts skopeo meanwhile, which takes longer.
+    fn look(
+        &self,
+        layout: &Layout,
+        reference: &Reference,
+        place: Option<&Place>,
+        tools: &Tools,
+    ) -> (Result<Option<RemoteManifest>>, Option<Result<Proxy>>) {
+        // The proxy can be trusted with an image where it keeps the policy, and where there is none to keep.
+        let streams = || self.accepts_anything || self.canary.ask(layout, tools) == Some(true);
+        thread::scope(|scope| {
+            let place = place.filter(|_| streams());
+            let proxy = place.map(|place| scope.spawn(|| stream::start(place, tools)));
+            let looked = self.registry.manifest(reference);
+            (looked, proxy.and_then(|proxy| proxy.join().ok()))
+        })
     }
 
     /// Returns the blobs of an image, or of all images of an index.

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::process::Process;
+use crate::store::policy;
 
 /// System configuration, the first that exists.
 const SYSTEM_CONF: [&str; 2] = ["/etc/containers/storage.conf", "/usr/share/containers/storage.conf"];
@@ -302,7 +303,6 @@ fn rootless(env: &StorageEnv, system: ConfStorage, own: Option<ConfStorage>) -> 
 }
 
 fn assemble(env: &StorageEnv, file: &ConfStorage, graph_root: PathBuf, run_root: PathBuf) -> StorageConf {
-    let user_policy = env.home.as_ref().map(|h| h.join(".config/containers"));
     StorageConf {
         graph_root,
         run_root,
@@ -311,7 +311,7 @@ fn assemble(env: &StorageEnv, file: &ConfStorage, graph_root: PathBuf, run_root:
         additional: file.options.additionalimagestores.iter().map(|p| env.expand(p)).collect(),
         rootless: env.rootless(),
         flags: env.flags.clone(),
-        policy_dirs: user_policy.into_iter().chain([PathBuf::from("/etc/containers")]).collect(),
+        policy_dirs: policy::dirs(env.home.as_deref()),
     }
 }
 

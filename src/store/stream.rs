@@ -1,7 +1,8 @@
 //! One image through skopeo's image proxy, blob by blob straight into the store.
 //!
 //! Only for a single OCI manifest that is known already, since the proxy converts Docker's and picks one image of an
-//! index; and only where it keeps the policy ([`super::canary`]). What is here already does not come; each blob is hashed
+//! index; and only where it keeps the policy ([`super::canary`]) or that
+//! accepts everything ([`super::policy`]). What is here already does not come; each blob is hashed
 //! on its way, and published when it is whole.
 
 use std::cell::Cell;
@@ -16,6 +17,7 @@ use super::repository::Manifest;
 use super::skopeo::explain;
 use super::transfer::{Copying, Place};
 use crate::error::{Error, Result};
+use crate::process::Tools;
 
 /// Counts on their way to the store the bytes that a person is shown.
 struct Counting<'a> {
@@ -43,12 +45,38 @@ pub fn is_single(manifest: &Manifest) -> bool {
     manifest.info.config.is_some() && manifest.media_type == oci_spec::image::MediaType::ImageManifest.to_string()
 }
 
-/// Streams the blobs of `manifest`, and returns its descriptor; `None` where the place names another image by now.
+/// Streams the blobs of `manifest` through `proxy`, or another one where that fails, and returns its descriptor; `None`
+/// where the place names another image by now.
 ///
 /// # Errors
 /// As skopeo fails; [`Error::Damaged`] where a blob is not what its descriptor says.
-pub fn fetch(layout: &Layout, from: &Place, manifest: &Manifest, copying: Copying<'_>) -> Result<Option<Descriptor>> {
-    copying.again(|| once(layout, from, manifest, copying).map_err(|e| in_words_of(&from.host, e)))
+pub fn fetch(
+    layout: &Layout,
+    (from, proxy): (&Place, Result<Proxy>),
+    manifest: &Manifest,
+    copying: Copying<'_>,
+) -> Result<Option<Descriptor>> {
+    let mut started = Some(proxy);
+    copying.again(|| {
+        let proxy = started.take().unwrap_or_else(|| start(from, copying.tools));
+        let fetched = proxy.and_then(|proxy| once(layout, proxy, from, manifest, copying));
+        fetched.map_err(|e| in_words_of(&from.host, e))
+    })
+}
+
+/// Starts a proxy for images of a place.
+///
+/// # Errors
+/// As [`Proxy::start`].
+pub fn start(from: &Place, tools: &Tools) -> Result<Proxy> {
+    let options = ProxyOptions {
+        authfile: from.authfile.clone(),
+        credentials: from.credentials.clone(),
+        cert_dir: from.cert_dir.clone(),
+        insecure: from.tls_verify == Some(false),
+        ..ProxyOptions::default()
+    };
+    Proxy::start(tools, &options)
 }
 
 /// Returns what skopeo said as the error that it is.
@@ -59,15 +87,13 @@ fn in_words_of(host: &str, error: Error) -> Error {
     }
 }
 
-fn once(layout: &Layout, from: &Place, manifest: &Manifest, copying: Copying<'_>) -> Result<Option<Descriptor>> {
-    let options = ProxyOptions {
-        authfile: from.authfile.clone(),
-        credentials: from.credentials.clone(),
-        cert_dir: from.cert_dir.clone(),
-        insecure: from.tls_verify == Some(false),
-        ..ProxyOptions::default()
-    };
-    let proxy = Proxy::start(copying.tools, &options)?;
+fn once(
+    layout: &Layout,
+    proxy: Proxy,
+    from: &Place,
+    manifest: &Manifest,
+    copying: Copying<'_>,
+) -> Result<Option<Descriptor>> {
     // The policy is kept here.
     let image = proxy.open(&from.reference)?;
     let seen = proxy.manifest_raw(&image)?;
