@@ -371,11 +371,14 @@ impl Process {
     fn wait(&self, child: &mut Child, readers: &Receiver<()>, watch: &mut dyn FnMut(u32) -> bool) -> io::Result<End> {
         let deadline = self.timeout.and_then(|t| Some((Instant::now().checked_add(t)?, t)));
         let mut open = true;
+        // Most children close their pipes by ending, so the end is near.
+        let mut pause = Duration::from_micros(20);
         loop {
             if open {
                 open = readers.recv_timeout(TICK) != Err(RecvTimeoutError::Disconnected);
             } else {
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(pause);
+                pause = TICK.min(pause * 2);
             }
             if let Some(status) = child.try_wait()? {
                 if open {

@@ -33,13 +33,14 @@ impl Bench {
 
     pub fn push_small(&self, name: &'static str) -> Result<Figure> {
         let (world, registry) = (&self.world, self.registry()?);
-        let store = world.path("push-store");
-        // Each image is new, in content and name, for both, so that its blobs are really sent.
+        // Each image is new, in content and name, for both, so that its blobs are really sent; and both take it from a
+        // layout of one image, and are told that there is no TLS.
         let ours = Contestant::new("ours", |round| {
             let version = format!("1.0.{round}");
+            let store = world.path(format!("push-store-{round}"));
             must(&mut self.build(&store, &self.small_in("push-ours", &version, "Pushed by us.")?))?;
             let mut push = world.ours(&store);
-            push.args(["push", &format!("bench/small:{version}-draft")]);
+            push.args(["push", "--tls-verify=false", &format!("bench/small:{version}-draft")]);
             run(push.arg(registry.name(&format!("push/small:{version}"))))
         });
         let skopeo = Contestant::new("skopeo copy", |round| {
@@ -68,7 +69,7 @@ impl Bench {
         let ours = Contestant::new("ours", |round| {
             let image = fresh("ours", round)?;
             let mut pull = world.ours(&store);
-            run(pull.args(["pull", "--load=never", &image]))
+            run(pull.args(["pull", "--tls-verify=false", "--load=never", &image]))
         });
         let skopeo = Contestant::new("skopeo copy", |round| {
             let image = fresh("theirs", round)?;

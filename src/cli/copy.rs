@@ -10,7 +10,7 @@ use super::shell::{Format, Shell};
 use crate::limits::Limits;
 use crate::ops::copy::{self, Context, End};
 use crate::output::harmless_line;
-use crate::reference::Transport;
+use crate::reference::{Reference, Transport};
 use crate::store::transfer::Bytes;
 
 const EXAMPLES: &str = "\
@@ -144,12 +144,18 @@ impl Args {
         let (both, s) = (&self.registry, &self.sides);
         let remote = |text: &str| matches!(End::parse(text), Ok(End::Registry(_)));
         let (from, to) = (remote(&self.source), remote(&self.destination));
+        // A bare name with a registry in it is read there where it is not here.
+        let maybe = |text: &str| match End::parse(text) {
+            Ok(End::Store(name)) => name.parse::<Reference>().is_ok_and(|name| name.registry().is_some()),
+            _ => false,
+        };
+        let from_maybe = from || !to && maybe(&self.source);
         if both.creds.is_some() && from && to {
             bail!("--creds would be sent to both registries: say --src-creds or --dest-creds");
         }
         let source = RegistryArgs {
             authfile: s.src_authfile.clone().or_else(|| both.authfile.clone()),
-            creds: s.src_creds.clone().or_else(|| both.creds.clone()).filter(|_| from),
+            creds: s.src_creds.clone().or_else(|| both.creds.clone()).filter(|_| from_maybe),
             cert_dir: s.src_cert_dir.clone().or_else(|| both.cert_dir.clone()),
             tls_verify: s.src_tls_verify.or(both.tls_verify),
             retry: both.retry,

@@ -1,5 +1,6 @@
 //! The flags of verbs that reach a registry, and the client that they make.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
@@ -191,10 +192,10 @@ impl RegistryArgs {
 
     /// Refuses one password for several registries: each of them would be told it.
     pub fn check_single(&self, references: &[Reference]) -> Result<()> {
-        let mut hosts: Vec<&str> = references.iter().filter_map(Reference::registry).collect();
-        hosts.dedup();
+        let hosts: BTreeSet<&str> = references.iter().filter_map(Reference::registry).collect();
         match self.creds.is_some() && hosts.len() > 1 {
             true => {
+                let hosts: Vec<&str> = hosts.into_iter().collect();
                 let reason = format!("--creds would be sent to {}", hosts.join(" and "));
                 let hint = Some("log in to each, or give one registry at a time".to_owned());
                 Err(Error::Unavailable { reason, hint }.into())

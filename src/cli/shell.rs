@@ -188,10 +188,18 @@ impl Shell {
 impl Shell {
     /// Returns the container tools and how they are installed here.
     pub fn tools(&self) -> Tools {
+        let (skopeo, podman) = (self.env.find_program("skopeo"), self.env.find_program("podman"));
         let installers = [("dnf", "dnf install"), ("apt-get", "apt-get install"), ("zypper", "zypper install")];
-        let installer = installers.iter().find(|(program, _)| self.env.find_program(program).is_some());
-        let installer = installer.map(|(_, command)| (*command).to_owned());
-        Tools { installer, cancel: self.cancel(), ..Tools::default() }
+        let installer = match skopeo.is_none() || podman.is_none() {
+            true => installers.iter().find(|(program, _)| self.env.find_program(program).is_some()),
+            false => None,
+        };
+        Tools {
+            skopeo: skopeo.unwrap_or_else(|| "skopeo".into()),
+            podman: podman.unwrap_or_else(|| "podman".into()),
+            installer: installer.map(|(_, command)| (*command).to_owned()),
+            cancel: self.cancel(),
+        }
     }
 
     /// Returns what Ctrl-C, SIGTERM and a closed terminal set, from the first call on; a second signal ends the process at once.

@@ -177,7 +177,7 @@ impl Context<'_> {
             End::Storage(name) => self.load(entry, name)?,
             End::Registry(reference) => {
                 let found = store::read(self.layout, entry.clone())?;
-                push::send((self.layout, self.to), &found, reference, self.force, self.copying)?;
+                push::send((self.layout, self.to), &found, reference, self.force, || Ok(()), self.copying)?;
             }
             End::Other(text) => {
                 let _writing = self.layout.writing()?;
@@ -187,7 +187,7 @@ impl Context<'_> {
                 let to = Place::local(text);
                 return Ok(match self.bytes {
                     Bytes::Exact => {
-                        transfer::send(&private, Some(blobs), (&digest, size), &to, self.copying)?;
+                        transfer::send(&private, Some(blobs), (&digest, size), &to, self.copying, || ())?;
                         digest
                     }
                     Bytes::Converted => transfer::send_converted(&private, Some(blobs), &to, self.copying)?,
@@ -204,7 +204,7 @@ impl Context<'_> {
             End::Registry(reference) => {
                 let found = self.from.registry.manifest(reference)?;
                 let found = found.ok_or_else(|| not_found(reference))?;
-                Manifest::new(&found.digest, found.bytes)?
+                found.read(reference)?
             }
             _ => transfer::look(&place, self.copying)?,
         };
@@ -242,8 +242,7 @@ impl Context<'_> {
     }
 
     fn between(&self, from: &Place, to: &Place) -> Result<String> {
-        let scratch = PrivateLayout::empty(self.layout.dir(), self.layout.path())?;
-        Ok(transfer::between(&scratch, from, to, self.bytes, self.copying)?)
+        Ok(transfer::between(from, to, self.bytes, self.copying)?)
     }
 
     /// Fetches into the store, without a name.

@@ -127,7 +127,7 @@ pub fn skopeo(tools: &Tools, policed: Option<bool>) -> Check {
         Some(found) => {
             let proxy = match policed {
                 Some(true) => ", image proxy keeps policy.json",
-                Some(false) => ", image proxy ignores policy.json: images are pulled by skopeo copy",
+                Some(false) => ", image proxy ignores policy.json: where that has rules, skopeo copy pulls",
                 None => "",
             };
             Check::new(Level::Ok, "skopeo", format!("{}{proxy}", dotted(found)))

@@ -108,7 +108,7 @@ pub fn inspect_store(layout: &Layout, text: &str) -> Result<Inspected> {
 pub fn inspect_registry(registry: &Registry, reference: &Reference) -> Result<Inspected> {
     let read = |reference: &Reference| -> Result<Manifest> {
         let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
-        Ok(Manifest::new(&found.digest, found.bytes)?)
+        Ok(found.read(reference)?)
     };
     let manifest = read(reference)?;
     let first = manifest.info.instances.first();

@@ -1,5 +1,7 @@
 //! `push`: an image of the store to a registry, with its digest.
 
+use std::thread;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -59,16 +61,17 @@ pub fn push(
         (Some(_), Some(tag)) => to.with_tag(tag)?,
         _ => to,
     };
-    send((layout, remote), &found, &to, force, copying)?;
-    if to.digest().is_none() && found.entry.name.as_deref() != Some(&to.to_string()) {
+    let name = || match to.digest().is_none() && found.entry.name.as_deref() != Some(&to.to_string()) {
         // The registry has agreed, and its word counts.
-        tag::tag(layout, &digest, &to, true)?;
-    }
+        true => tag::tag(layout, &digest, &to, true).map(drop),
+        false => Ok(()),
+    };
+    send((layout, remote), &found, &to, force, name, copying)?;
     let reference = found.entry.name.unwrap_or_else(|| digest.clone());
     Ok(Pushed { reference, destination: to.to_string(), digest })
 }
 
-/// Sends an image of the store to a registry, and leaves the store alone.
+/// Sends an image of the store to a registry, and does then what `after` does.
 ///
 /// # Errors
 /// As [`push`].
@@ -77,28 +80,48 @@ pub fn send(
     found: &Found,
     to: &Reference,
     force: bool,
+    after: impl Fn() -> Result<()> + Sync,
     copying: Copying<'_>,
 ) -> Result<()> {
-    let held = match held(remote, to) {
-        // Not looked at, as was asked for.
-        Err(_) if force => None,
-        held => held?,
+    let _writing = layout.writing()?;
+    let digest = found.entry.digest();
+    let may = || match held(remote, to) {
+        // What has the digest has the bytes.
+        Ok(Some(held)) if held.digest == digest => Ok(false),
+        // What cannot be looked at is replaced, as was asked for.
+        _ if force => Ok(true),
+        Ok(Some(held)) => check(to, &held, digest, &found.info).map(|()| true),
+        Ok(None) => Ok(true),
+        Err(e) => Err(e),
     };
-    if let Some(held) = held.as_ref().filter(|_| !force) {
-        check(to, held, found.entry.digest(), &found.info)?;
+    // The disk is waited for while the registry is asked.
+    let made = || {
+        let (arrived, after) = thread::scope(|scope| {
+            let after = scope.spawn(&after);
+            (arrived(remote, to, digest, force), after.join())
+        });
+        arrived?;
+        after.unwrap_or_else(|_| Err(Error::interrupted().into()))
+    };
+    match remote.send(layout, &found.entry.descriptor, to, may, made, copying)? {
+        true => Ok(()),
+        false => after(),
     }
-    // What has the digest has the bytes.
-    if held.is_none_or(|held| held.digest != found.entry.digest()) {
-        let _writing = layout.writing()?;
-        remote.send(layout, &found.entry.descriptor, to, copying)?;
+}
+
+/// Checks that a registry has under a name what was sent there; not with `force` where it lets nobody look, since skopeo
+/// has compared what it sent.
+fn arrived(remote: &Remote, to: &Reference, digest: &str, force: bool) -> Result<(), Error> {
+    match remote.arrived(to, digest) {
+        Err(e) if force && e.fault() == Some(Fault::Denied) => Ok(()),
+        arrived => arrived,
     }
-    Ok(())
 }
 
 fn no_registry(source: &str, to: &Reference) -> Error {
     let reason = format!("{to} names no registry");
     let hint = match to.is_host() {
-        true => format!("give the repository too: skillctl push {source} {to}/NAMESPACE/NAME"),
+        true => format!("give the repository too: skillctl push {source} {}/NAMESPACE/NAME", to.name()),
         false => format!("give the registry too: skillctl push {source} registry.example/{to}"),
     };
     Error::Unavailable { reason, hint: Some(hint) }
@@ -123,7 +146,7 @@ fn with_tag_of(to: &Reference, source: &Entry) -> Result<Reference> {
 /// too.
 pub fn held(remote: &Remote, to: &Reference) -> Result<Option<Manifest>> {
     match remote.origin.manifest(to) {
-        Ok(found) => Ok(found.map(|found| Manifest::new(&found.digest, found.bytes)).transpose()?),
+        Ok(found) => Ok(found.map(|found| found.read(to)).transpose()?),
         Err(Error::Registry { fault: Fault::NotFound, .. }) => Ok(None),
         Err(e) => Err(e.into()),
     }

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::error::{Error, Result as TypedResult};
+use crate::error::Result as TypedResult;
 use crate::image::{STATUS, oci};
 use crate::reference::Reference;
 use crate::store::registry::Registry;
 use crate::store::remote::not_found;
-use crate::store::repository::Manifest;
 
 /// How many manifests are asked for at once: enough that a slow network and not we decide, and fewer than any registry
 /// takes for an attack.
@@ -75,10 +74,7 @@ pub fn list(registry: &Registry, repository: &Reference) -> Result<Vec<Row>> {
 fn row(registry: &Registry, repository: &Reference, tag: &str) -> TypedResult<Option<Row>> {
     let reference = repository.with_tag(tag)?;
     let Some(found) = registry.manifest(&reference)? else { return Ok(None) };
-    let manifest = match Manifest::new(&found.digest, found.bytes) {
-        Err(Error::Damaged { .. }) => return Ok(None),
-        manifest => manifest?,
-    };
+    let Ok(manifest) = found.read(&reference) else { return Ok(None) };
     let text = |key: &str| manifest.info.get(key).to_owned();
     Ok(Some(Row {
         reference: reference.to_string(),

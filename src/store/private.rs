@@ -9,18 +9,31 @@
 //! meanwhile. Private layouts are under the store, so that one scope of policy.json covers them all.
 //!
 //! No lock is needed: each has a name of its own. A crash leaves it, for `prune`.
+//!
+//! Before skopeo talks to anybody it reads the index. Where that is a pipe, skopeo can be started while it is not decided
+//! yet whether there is anything for it to do ([`Gate`]).
 
 use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, File};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::unistd::{pipe2, symlinkat};
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
 use super::blob::BLOBS;
 use super::layout::TMP;
 use crate::error::{Error, Result};
+
+/// The file that says that a directory is a layout, and what is in it.
+const MARKER: &str = "oci-layout";
+const MARKED: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+const INDEX: &str = "index.json";
+/// What is no index, for a gate that stays closed.
+const CLOSED: &str = "closed";
 
 /// A layout of one image, removed when dropped.
 #[derive(Debug)]
@@ -70,14 +83,28 @@ impl PrivateLayout {
         Ok(layout)
     }
 
+    /// Makes one like [`Self::of`], where skopeo waits until the gate opens.
+    ///
+    /// # Errors
+    /// As [`Self::empty`].
+    pub fn gated(store: &Dir, store_path: &Path, manifest: &Descriptor) -> Result<(Self, Gate)> {
+        let layout = Self::empty(store, store_path)?;
+        let gate = layout.gate(manifest).map_err(|e| Error::io(layout.path.display().to_string())(e))?;
+        Ok((layout, gate))
+    }
+
     fn fill(&self, manifest: &Descriptor) -> io::Result<()> {
-        let entry = json!({
-            "mediaType": manifest.media_type().to_string(),
-            "digest": manifest.digest().to_string(),
-            "size": manifest.size(),
-        });
-        self.dir.write("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        self.dir.write("index.json", json!({ "schemaVersion": 2, "manifests": [entry] }).to_string())
+        self.dir.write(MARKER, MARKED)?;
+        self.dir.write(INDEX, index(manifest))
+    }
+
+    fn gate(&self, manifest: &Descriptor) -> io::Result<Gate> {
+        self.dir.write(MARKER, MARKED)?;
+        let (inherited, pipe) = pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        symlinkat(format!("/proc/self/fd/{}", inherited.as_raw_fd()).as_str(), &self.dir, INDEX)?;
+        let (dir, index) = (self.dir.try_clone()?, Some(index(manifest)));
+        Ok(Gate { dir, pipe: File::from_std(pipe.into()), _inherited: inherited, index })
     }
 
     /// Returns its directory.
@@ -136,6 +163,44 @@ impl PrivateLayout {
     }
 }
 
+/// Keeps skopeo from reading a private layout until it is opened. When dropped closed, what skopeo reads is no index, and
+/// it ends with an error.
+#[derive(Debug)]
+pub struct Gate {
+    dir: Dir,
+    pipe: File,
+    /// What skopeo reads: not a named pipe, at which it would wait for ever where we are killed before it gets there.
+    _inherited: OwnedFd,
+    index: Option<String>,
+}
+
+impl Gate {
+    /// Lets skopeo read.
+    ///
+    /// # Errors
+    /// If the index cannot be written.
+    pub fn open(mut self) -> Result<()> {
+        let index = self.index.take().unwrap_or_default();
+        self.release(&index).map_err(Error::io("the index of a private layout"))
+    }
+
+    /// Gives a text to whoever waits, and to whoever comes later, which may be the same in another attempt.
+    fn release(&mut self, text: &str) -> io::Result<()> {
+        self.dir.write("index", text)?;
+        self.dir.rename("index", &self.dir, INDEX)?;
+        self.pipe.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if self.index.take().is_some() {
+            // skopeo that hears nothing is ended as one that makes no headway.
+            let _ = self.release(CLOSED);
+        }
+    }
+}
+
 impl Drop for PrivateLayout {
     fn drop(&mut self) {
         // What cannot be removed now is garbage that `prune` knows.
@@ -143,9 +208,54 @@ impl Drop for PrivateLayout {
     }
 }
 
+fn index(manifest: &Descriptor) -> String {
+    let entry = json!({
+        "mediaType": manifest.media_type().to_string(),
+        "digest": manifest.digest().to_string(),
+        "size": manifest.size(),
+    });
+    json!({ "schemaVersion": 2, "manifests": [entry] }).to_string()
+}
+
 fn ensure_private(dir: &Dir, name: &str) -> io::Result<()> {
     match dir.create_dir_with(name, DirBuilder::new().mode(0o700)) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::{Command, Output, Stdio};
+
+    use cap_std::ambient_authority;
+
+    use super::*;
+
+    #[test]
+    fn a_gate_keeps_who_reads_the_index_until_it_is_decided() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+        let text = format!(r#"{{"mediaType":"m","digest":"sha256:{}","size":1}}"#, "0".repeat(64));
+        let manifest: Descriptor = serde_json::from_str(&text).unwrap();
+        let read = |layout: &PrivateLayout| {
+            let file = layout.path().join(INDEX);
+            Command::new("cat").arg(file).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let text = |output: Output| String::from_utf8(output.stdout).unwrap();
+        for (opens, wanted) in [(true, index(&manifest)), (false, CLOSED.to_owned())] {
+            let (layout, gate) = PrivateLayout::gated(&store, temp.path(), &manifest).unwrap();
+            let mut early = read(&layout);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(early.try_wait().unwrap().is_none(), "nothing is decided yet");
+            if opens {
+                gate.open().unwrap();
+            } else {
+                drop(gate);
+            }
+            let late = text(read(&layout).wait_with_output().unwrap());
+            assert_eq!((text(early.wait_with_output().unwrap()), late), (wanted.clone(), wanted));
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::proxies::Proxies;
 use super::registries_conf::{Endpoint, RegistriesConf};
 use super::registry_error::{Trouble, error, refused, too_large};
 use super::registry_wire::{Call, Wire};
+use super::repository::Manifest;
 use crate::error::{Error, Fault, Result};
 use crate::process::Cancel;
 use crate::reference::{Reference, is_digest, is_tag};
@@ -73,6 +74,19 @@ pub struct RemoteManifest {
     pub media_type: String,
     /// Its bytes, of which the digest is.
     pub bytes: Vec<u8>,
+}
+
+impl RemoteManifest {
+    /// Reads what it says; `reference` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] with [`Fault::Protocol`] if it is neither a manifest nor an index.
+    pub fn read(self, reference: &Reference) -> Result<Manifest> {
+        Manifest::new(&self.digest, self.bytes).map_err(|e| {
+            let (registry, image) = reference.name().split_once('/').unwrap_or(("", reference.name()));
+            error(registry, Fault::Protocol, format!("{image}: {e}"))
+        })
+    }
 }
 
 /// A client of all registries, to be shared by reference among threads.

@@ -129,7 +129,7 @@ impl Remote {
             Err(e) if matches!(e.fault(), Some(Fault::Denied | Fault::Tls)) => Err(e),
             Err(e) => return Err(e),
         };
-        let manifest = seen.as_ref().ok().map(|seen| Manifest::new(&seen.digest, seen.bytes.clone())).transpose()?;
+        let manifest = seen.as_ref().ok().map(|seen| seen.clone().read(reference)).transpose()?;
         let blobs = manifest.as_ref().map(|manifest| self.blobs(reference, manifest)).transpose()?;
         let place = match (place, &seen) {
             (Err(_), Err(_)) => return Err(seen.err().unwrap_or_else(|| not_found(reference))),
@@ -176,8 +176,9 @@ impl Remote {
         let mut blobs: Vec<Descriptor> = manifest.info.layers.iter().chain(&manifest.info.config).cloned().collect();
         for instance in &manifest.info.instances {
             let digest = instance.digest().to_string();
-            if let Some(image) = self.registry.manifest(&reference.with_digest(&digest)?)? {
-                let image = Manifest::new(&digest, image.bytes)?.info;
+            let instance = reference.with_digest(&digest)?;
+            if let Some(image) = self.registry.manifest(&instance)? {
+                let image = image.read(&instance)?.info;
                 blobs.extend(image.layers.into_iter().chain(image.config));
             }
         }
@@ -186,16 +187,48 @@ impl Remote {
         Ok(blobs)
     }
 
-    /// Sends an image of the store.
+    /// Sends an image of the store when `may` agrees, and does what `made` does when it is there. Returns whether it was sent.
+    ///
+    /// skopeo takes longer to start than a registry to answer, so it starts meanwhile, and waits for the answer at the
+    /// private layout.
     ///
     /// # Errors
-    /// As [`transfer::send`]; [`Error::Damaged`] where the store does not have all of it.
-    pub fn send(&self, layout: &Layout, manifest: &Descriptor, to: &Reference, copying: Copying<'_>) -> Result<()> {
-        let size = transfer::check_whole(layout, manifest)?;
-        let private = PrivateLayout::of(layout.dir(), layout.path(), manifest)?;
-        let digest = manifest.digest().to_string();
-        transfer::send(&private, Some(layout.path().join("blobs")), (&digest, size), &self.destination(to)?, copying)?;
-        self.arrived(to, &digest)
+    /// Those of `may` and `made`; as [`transfer::send`]; [`Error::Damaged`] where the store does not have all of it.
+    pub fn send<E: From<Error> + Send>(
+        &self,
+        layout: &Layout,
+        manifest: &Descriptor,
+        to: &Reference,
+        may: impl FnOnce() -> Result<bool, E> + Send,
+        made: impl FnOnce() -> Result<(), E> + Send,
+        copying: Copying<'_>,
+    ) -> Result<bool, E> {
+        let blobs = layout.path().join("blobs");
+        let prepare = || -> Result<_> {
+            let size = transfer::check_whole(layout, manifest)?;
+            Ok((size, PrivateLayout::gated(layout.dir(), layout.path(), manifest)?))
+        };
+        let (place, ready) = thread::scope(|scope| {
+            let preparing = scope.spawn(prepare);
+            (self.destination(to), preparing.join().unwrap_or_else(|_| Err(Error::interrupted())))
+        });
+        let (size, (private, gate)) = ready?;
+        let image = (manifest.digest().as_ref(), size);
+        let ask = move || match may() {
+            Ok(true) => Ok(gate.open().map(|()| true)?),
+            other => other,
+        };
+        let (agreed, sent) = thread::scope(|scope| {
+            let asking = scope.spawn(ask);
+            // Where there is no way to the registry, the question tells it best.
+            let sent = place.and_then(|place| transfer::send(&private, Some(blobs), image, &place, copying, made));
+            (asking.join(), sent)
+        });
+        let agreed = agreed.unwrap_or_else(|_| Err(Error::interrupted().into()))?;
+        if agreed {
+            sent??;
+        }
+        Ok(agreed)
     }
 
     /// Checks that a reference names what was written there, by the registry's own word.
@@ -275,8 +308,8 @@ impl Repository for Remotely<'_> {
     }
 
     fn get(&self, which: &str) -> Result<Option<Manifest>> {
-        let found = self.remote.origin.manifest(&self.reference(which)?)?;
-        found.map(|found| Manifest::new(&found.digest, found.bytes)).transpose()
+        let reference = self.reference(which)?;
+        self.remote.origin.manifest(&reference)?.map(|found| found.read(&reference)).transpose()
     }
 
     fn missing(&self, reference: &Reference) -> Error {
@@ -301,8 +334,8 @@ impl Repository for Remotely<'_> {
         }
         let to = self.reference(tag.map_or(&last.digest, |tag| tag.name))?;
         let place = self.remote.destination(&to)?;
-        transfer::send(&private, None, (&last.digest, 0), &place, self.copying)?;
-        self.remote.arrived(&to, &last.digest)
+        let arrived = || self.remote.arrived(&to, &last.digest);
+        transfer::send(&private, None, (&last.digest, 0), &place, self.copying, arrived)?
     }
 
     fn tag(&self, manifest: &Manifest, tag: Tag<'_>) -> Result<()> {

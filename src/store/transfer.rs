@@ -9,11 +9,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
-use cap_std::fs::Dir;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::unistd::pipe2;
 use oci_spec::image::{Descriptor, ImageIndex};
 
 use super::blob::{BLOBS, hash, sha256};
@@ -31,6 +34,8 @@ use crate::process::Cancel;
 const SLACK: u64 = 16 << 20;
 /// Size up to which a blob is hashed also when the user has asked to stop: it takes some milliseconds.
 const AT_ONCE: u64 = 4 << 20;
+/// Length of `sha256:…`.
+const DIGEST: usize = 71;
 /// Most images in one index: a dozen platforms exist.
 pub const MAX_INSTANCES: usize = 100;
 
@@ -193,21 +198,22 @@ pub fn check_whole(layout: &Layout, top: &Descriptor) -> Result<u64> {
     Ok(sum)
 }
 
-/// Sends an image from a private layout, and checks that it arrived with its digest.
+/// Sends an image from a private layout, checks that it arrived with its digest, and returns what `made` does then.
 ///
 /// `blobs` is a directory of blobs that the layout shares, for what is not in it. `size` is that of all blobs.
 ///
 /// # Errors
 /// As skopeo fails; [`Error::Registry`] with [`Fault::Protocol`] where the digest has changed.
-pub fn send(
+pub fn send<T: Send>(
     private: &PrivateLayout,
     blobs: Option<PathBuf>,
     (digest, size): (&str, u64),
     to: &Place,
     copying: Copying<'_>,
-) -> Result<()> {
-    let arrived = send_as(private, blobs, to, (Bytes::Exact, Some(size)), copying)?;
-    if arrived == digest { Ok(()) } else { Err(changed(to, digest, &arrived)) }
+    made: impl FnOnce() -> T + Send,
+) -> Result<T> {
+    let copy = |file| send_as(private, blobs, to, (Bytes::Exact, Some(size)), file, copying);
+    with_digest(copy, |arrived| if arrived == digest { Ok(made()) } else { Err(changed(to, digest, arrived)) })
 }
 
 fn send_as(
@@ -215,11 +221,12 @@ fn send_as(
     blobs: Option<PathBuf>,
     to: &Place,
     (bytes, size): (Bytes, Option<u64>),
+    digest_file: OsString,
     copying: Copying<'_>,
-) -> Result<String> {
+) -> Result<()> {
     let mut args: Vec<OsString> = vec!["copy".into()];
     args.extend(bytes.flags().iter().map(Into::into));
-    args.extend(["--digestfile".into(), private.path().join(DIGEST_FILE).into()]);
+    args.extend(["--digestfile".into(), digest_file]);
     if let Some(blobs) = blobs {
         args.extend(["--src-shared-blob-dir".into(), blobs.into_os_string()]);
     }
@@ -228,8 +235,7 @@ fn send_as(
     let mut sent = Sent::default();
     let run = Run { args: &args, hosts: &[&to.host], secret: to.credentials.as_ref() };
     let copied = copying.run(run, &mut |pid| Some((sent.look(pid), size)));
-    copied.map_err(|error| rejected(error, private))?;
-    read_digest(private.dir())
+    copied.map_err(|error| rejected(error, private))
 }
 
 /// Sends an image to a transport that keeps it in a form of its own, and returns the digest that it has there.
@@ -242,7 +248,35 @@ pub fn send_converted(
     to: &Place,
     copying: Copying<'_>,
 ) -> Result<String> {
-    send_as(private, blobs, to, (Bytes::Converted, None), copying)
+    let copy = |file| send_as(private, blobs, to, (Bytes::Converted, None), file, copying);
+    with_digest(copy, |arrived| Ok(arrived.to_owned()))
+}
+
+/// Runs a copy that writes the digest of what arrived to the file that it is given, and `made` with that digest.
+///
+/// The file is a pipe: skopeo takes a moment to end after it has made a copy, in which `made` does not have to wait.
+fn with_digest<T: Send>(
+    copy: impl FnOnce(OsString) -> Result<()>,
+    made: impl FnOnce(&str) -> Result<T> + Send,
+) -> Result<T> {
+    let failed = || Error::io("skopeo's digest file");
+    let (said, file) = pipe2(OFlag::O_CLOEXEC).map_err(|e| failed()(e.into()))?;
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| failed()(e.into()))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut said = std::fs::File::from(said);
+    thread::scope(|scope| {
+        let making = scope.spawn(move || {
+            let mut digest = [0; DIGEST];
+            said.read_exact(&mut digest).map_err(failed())?;
+            made(&String::from_utf8_lossy(&digest))
+        });
+        let copied = copy(path.into());
+        // Who waits for a digest that skopeo did not write now sees the end.
+        drop(file);
+        let made = making.join();
+        copied?;
+        made.unwrap_or_else(|_| Err(Error::interrupted()))
+    })
 }
 
 /// Returns the error for a policy that forbids to read the store itself, with the scope that allows it.
@@ -260,13 +294,6 @@ fn rejected(error: Error, private: &PrivateLayout) -> Error {
     }
 }
 
-/// File that skopeo writes the digest of a copy into.
-const DIGEST_FILE: &str = "digest";
-
-fn read_digest(dir: &Dir) -> Result<String> {
-    dir.read_to_string(DIGEST_FILE).map(|text| text.trim().to_owned()).map_err(Error::io("skopeo's digest file"))
-}
-
 fn changed(to: &Place, digest: &str, arrived: &str) -> Error {
     Error::Registry {
         registry: to.host.clone(),
@@ -280,26 +307,22 @@ fn changed(to: &Place, digest: &str, arrived: &str) -> Error {
 ///
 /// # Errors
 /// As skopeo fails.
-pub fn between(
-    scratch: &PrivateLayout,
-    from: &Place,
-    to: &Place,
-    bytes: Bytes,
-    copying: Copying<'_>,
-) -> Result<String> {
-    let mut args: Vec<OsString> = vec!["copy".into(), "--remove-signatures".into()];
-    args.extend(bytes.flags().iter().map(Into::into));
-    args.extend(["--digestfile".into(), scratch.path().join(DIGEST_FILE).into()]);
-    args.extend(from.flags("src"));
-    args.extend(to.flags("dest"));
-    args.extend([from.reference.clone().into(), to.reference.clone().into()]);
+pub fn between(from: &Place, to: &Place, bytes: Bytes, copying: Copying<'_>) -> Result<String> {
     let secret = match (&from.credentials, &to.credentials) {
         (Some(one), Some(other)) => Some(one.with(other)?),
         (one, other) => one.as_ref().or(other.as_ref()).cloned(),
     };
-    let run = Run { args: &args, hosts: &[&to.host, &from.host], secret: secret.as_ref() };
-    copying.run(run, &mut |pid| Some((moved(pid), None)))?;
-    read_digest(scratch.dir())
+    let copy = |digest_file| {
+        let mut args: Vec<OsString> = vec!["copy".into(), "--remove-signatures".into()];
+        args.extend(bytes.flags().iter().map(Into::into));
+        args.extend(["--digestfile".into(), digest_file]);
+        args.extend(from.flags("src"));
+        args.extend(to.flags("dest"));
+        args.extend([from.reference.clone().into(), to.reference.clone().into()]);
+        let run = Run { args: &args, hosts: &[&to.host, &from.host], secret: secret.as_ref() };
+        copying.run(run, &mut |pid| Some((moved(pid), None)))
+    };
+    with_digest(copy, |arrived| Ok(arrived.to_owned()))
 }
 
 /// Returns the manifest that a place has, as it is there; of containers-storage the one that the record shows.

@@ -76,6 +76,8 @@ fn what_cannot_be_looked_at_is_not_replaced(world: &World) {
     let error = here.refuses(&["push", DRAFT, &name, "--creds", "ana:secret"], &[&gate.address], &["denied"]);
     assert!(error.contains("--creds") && !error.contains("secret"), "{error}");
     assert_eq!(hub.tags("acme/hr"), [""; 0]);
+    // Nor afterwards: skopeo has compared what it sent.
+    gate.on("HEAD", "/manifests/", ALWAYS, Fault::Status(403));
     here.skillctl(["push", DRAFT, &name, "--force"]).ok();
     assert_eq!(hub.tags("acme/hr"), ["1.0.0"]);
 }
