@@ -149,13 +149,13 @@ impl Args {
             Ok(End::Store(name)) => name.parse::<Reference>().is_ok_and(|name| name.registry().is_some()),
             _ => false,
         };
-        let from_maybe = from || !to && maybe(&self.source);
+        let named = from || maybe(&self.source);
         if both.creds.is_some() && from && to {
             bail!("--creds would be sent to both registries: say --src-creds or --dest-creds");
         }
         let source = RegistryArgs {
             authfile: s.src_authfile.clone().or_else(|| both.authfile.clone()),
-            creds: s.src_creds.clone().or_else(|| both.creds.clone()).filter(|_| from_maybe),
+            creds: s.src_creds.clone().or_else(|| both.creds.clone().filter(|_| !to)).filter(|_| named),
             cert_dir: s.src_cert_dir.clone().or_else(|| both.cert_dir.clone()),
             tls_verify: s.src_tls_verify.or(both.tls_verify),
             retry: both.retry,

@@ -1,7 +1,5 @@
 //! `push`: an image of the store to a registry, with its digest.
 
-use std::thread;
-
 use anyhow::Result;
 use serde::Serialize;
 
@@ -94,14 +92,9 @@ pub fn send(
         Ok(None) => Ok(true),
         Err(e) => Err(e),
     };
-    // The disk is waited for while the registry is asked.
     let made = || {
-        let (arrived, after) = thread::scope(|scope| {
-            let after = scope.spawn(&after);
-            (arrived(remote, to, digest, force), after.join())
-        });
-        arrived?;
-        after.unwrap_or_else(|_| Err(Error::interrupted().into()))
+        arrived(remote, to, digest, force)?;
+        after()
     };
     match remote.send(layout, &found.entry.descriptor, to, may, made, copying)? {
         true => Ok(()),

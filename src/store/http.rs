@@ -5,17 +5,15 @@
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use ureq::config::Config;
-use ureq::http::{HeaderMap, Method, Uri, uri};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, NextTimeout, SocksConnector, TcpConnector};
+use ureq::http::{HeaderMap, Method};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, SocksConnector, TcpConnector};
 use ureq::{Agent, Proxy, Timeout};
 
 use super::tls::{TlsConnector, TlsFailure};
@@ -211,25 +209,7 @@ pub(super) fn agent(tls: Arc<ClientConfig>, proxy: Option<Proxy>, user_agent: &s
             .chain(ConnectProxyConnector::default())
             .chain(TcpConnector::default())
             .chain(TlsConnector(tls));
-    Agent::with_parts(config, connector, Names::default())
-}
-
-/// Looks names up; `localhost` is this machine by RFC 6761, and needs neither files nor a thread.
-#[derive(Debug, Default)]
-struct Names(DefaultResolver);
-
-impl Resolver for Names {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        if !uri.host().is_some_and(|host| host.eq_ignore_ascii_case("localhost")) {
-            return self.0.resolve(uri, config, timeout);
-        }
-        let default = if uri.scheme() == Some(&uri::Scheme::HTTP) { 80 } else { 443 };
-        let port = uri.port_u16().unwrap_or(default);
-        let mut found = self.empty();
-        found.push((Ipv4Addr::LOCALHOST, port).into());
-        found.push((Ipv6Addr::LOCALHOST, port).into());
-        Ok(found)
-    }
+    Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 /// Sends a request and reads the answer.

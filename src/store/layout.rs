@@ -20,7 +20,6 @@
 //! The Go `skillctl` takes no lock and rewrites `index.json` in place. An index that does not parse is therefore read
 //! again a few times before it is called damaged.
 
-use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -194,8 +193,7 @@ impl Layout {
 
     /// Changes the index: `change` gets the entries as JSON, so that fields unknown to us survive.
     ///
-    /// Durable when it returns: the blobs' directory is synced first where there is a blob that was not named before, the
-    /// store's last.
+    /// Durable when it returns: the blobs' directory is synced first, the store's last.
     ///
     /// # Errors
     /// Whatever `change` returns; then nothing is written.
@@ -209,21 +207,16 @@ impl Layout {
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(self.index_damaged("it has no list of manifests").into());
         };
-        let digests = |manifests: &[Value]| manifests.iter().map(|entry| entry["digest"].to_string()).collect();
-        let known: HashSet<String> = digests(manifests);
         let result = change(manifests)?;
-        let named: HashSet<String> = digests(manifests);
         let after = index.to_string().into_bytes();
         if after != before {
-            if !named.is_subset(&known) {
-                self.sync_dir(BLOBS)?;
-            }
             self.replace_index(&after)?;
         }
         Ok(result)
     }
 
     fn replace_index(&self, index: &[u8]) -> Result<()> {
+        self.sync_dir(BLOBS)?;
         let mut file = self.scratch_file()?;
         file.write_all(index).map_err(Error::io(self.name_of(INDEX)))?;
         file.publish(INDEX, 0o644)?;

@@ -28,6 +28,7 @@ struct Policy {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Requirement {
     r#type: String,
 }
@@ -41,7 +42,10 @@ pub fn dirs(home: Option<&Path>) -> Vec<PathBuf> {
 /// Returns whether the policy accepts every image of every registry. Where there is none, or one that skopeo may read
 /// differently, it does not.
 pub fn accepts_every_registry(home: Option<&Path>, files: &Files) -> bool {
-    let Some(text) = dirs(home).iter().find_map(|dir| files.read(&dir.join(FILE))) else { return false };
+    // Without a home skopeo looks it up elsewhere; and a file that is there and cannot be read is an error for it.
+    let paths = dirs(home).into_iter().map(|dir| (dir.join(FILE), dir));
+    let first = paths.into_iter().find(|(file, dir)| files.list(dir).contains(file));
+    let Some(text) = first.filter(|_| home.is_some()).and_then(|(file, _)| files.read(&file)) else { return false };
     serde_json::from_slice(&text).is_ok_and(|policy: Policy| {
         let anything = policy.default.iter().all(|requirement| requirement.r#type == ANYTHING);
         anything && !policy.default.is_empty() && !policy.transports.contains_key(DOCKER)
@@ -65,6 +69,7 @@ mod tests {
             (&[(SYSTEM, r#"{"default":[{"type":"insecureAcceptAnything"},{"type":"reject"}]}"#)], false),
             (&[(SYSTEM, r#"{"default":[{"type":"reject"}]}"#)], false),
             (&[(SYSTEM, r#"{"default":[]}"#)], false),
+            (&[(SYSTEM, r#"{"default":[{"type":"insecureAcceptAnything","Type":"reject"}]}"#)], false),
             (&[(SYSTEM, r#"{"default":[{"type":"insecureAcceptAnything"}],"more":1}"#)], false),
             (&[(SYSTEM, r#"{"Default":[{"type":"insecureAcceptAnything"}]}"#)], false),
             (&[(SYSTEM, r#"{"default":[{"type":"reject"}],"default":[{"type":"insecureAcceptAnything"}]}"#)], false),
@@ -77,5 +82,6 @@ mod tests {
             let found = accepts_every_registry(Some(Path::new("/home/u")), &Files::of(files));
             assert_eq!(found, *accepts, "{files:?}");
         }
+        assert!(!accepts_every_registry(None, &Files::of(&[(SYSTEM, open)])), "skopeo may find a home");
     }
 }

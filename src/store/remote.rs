@@ -160,7 +160,8 @@ impl Remote {
         // The proxy can be trusted with an image where it keeps the policy, and where there is none to keep.
         let streams = || self.accepts_anything || self.canary.ask(layout, tools) == Some(true);
         thread::scope(|scope| {
-            let place = place.filter(|_| streams());
+            // The crate would write credentials that are handed over to a file in /tmp.
+            let place = place.filter(|place| place.credentials.is_none() && streams());
             let proxy = place.map(|place| scope.spawn(|| stream::start(place, tools)));
             let looked = self.registry.manifest(reference);
             (looked, proxy.and_then(|proxy| proxy.join().ok()))
@@ -212,10 +213,15 @@ impl Remote {
             let preparing = scope.spawn(prepare);
             (self.destination(to), preparing.join().unwrap_or_else(|_| Err(Error::interrupted())))
         });
-        let (size, (private, gate)) = ready?;
+        let (size, (private, gate)) = match ready {
+            Ok(ready) => ready,
+            // What is wrong here does not matter where nothing is to be sent.
+            Err(e) => return if may()? { Err(e.into()) } else { Ok(false) },
+        };
         let image = (manifest.digest().as_ref(), size);
+        let cancel = &copying.tools.cancel;
         let ask = move || match may() {
-            Ok(true) => Ok(gate.open().map(|()| true)?),
+            Ok(true) => Ok(cancel.check().and_then(|()| gate.open()).map(|()| true)?),
             other => other,
         };
         let (agreed, sent) = thread::scope(|scope| {

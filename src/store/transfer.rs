@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::unistd::pipe2;
+use nix::unistd::{pipe2, write};
 use oci_spec::image::{Descriptor, ImageIndex};
 
 use super::blob::{BLOBS, hash, sha256};
@@ -271,7 +271,11 @@ fn with_digest<T: Send>(
             made(&String::from_utf8_lossy(&digest))
         });
         let copied = copy(path.into());
-        // Who waits for a digest that skopeo did not write now sees the end.
+        // Ends the wait for a digest that skopeo did not write, also where a child of skopeo keeps the pipe: an error is
+        // told anyway. One that skopeo wrote is before it in the pipe.
+        if copied.is_err() {
+            let _ = write(&file, &[b' '; DIGEST]);
+        }
         drop(file);
         let made = making.join();
         copied?;
