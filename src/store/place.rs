@@ -3,14 +3,22 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Error, Result};
 
 /// How a child opens its standard input again: as often as it likes, from the beginning.
 const STDIN: &str = "/proc/self/fd/0";
+
+/// Lets the children that are started from now on have a descriptor, and returns the path by which they open it.
+pub(super) fn inherit(descriptor: &OwnedFd) -> io::Result<String> {
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
 
 /// An auth.json that nothing shows.
 #[derive(Clone, PartialEq, Eq)]

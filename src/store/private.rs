@@ -14,18 +14,19 @@
 //! yet whether there is anything for it to do ([`Gate`]).
 
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, File};
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, symlinkat};
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
 use super::blob::BLOBS;
 use super::layout::TMP;
+use super::place::inherit;
 use crate::error::{Error, Result};
 
 /// The file that says that a directory is a layout, and what is in it.
@@ -101,8 +102,7 @@ impl PrivateLayout {
     fn gate(&self, manifest: &Descriptor) -> io::Result<Gate> {
         self.dir.write(MARKER, MARKED)?;
         let (inherited, pipe) = pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        symlinkat(format!("/proc/self/fd/{}", inherited.as_raw_fd()).as_str(), &self.dir, INDEX)?;
+        symlinkat(inherit(&inherited)?.as_str(), &self.dir, INDEX)?;
         let (dir, index) = (self.dir.try_clone()?, Some(index(manifest)));
         Ok(Gate { dir, pipe: File::from_std(pipe.into()), _inherited: inherited, index })
     }

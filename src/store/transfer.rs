@@ -10,12 +10,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::io::{self, BufReader, Read as _};
-use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, write};
 use oci_spec::image::{Descriptor, ImageIndex};
 
@@ -23,6 +22,7 @@ use super::blob::{BLOBS, hash, sha256};
 pub use super::copying::Copying;
 use super::copying::{Run, STALL, failure};
 use super::layout::{Layout, MAX_JSON};
+use super::place::inherit;
 pub use super::place::{Place, Secret};
 use super::private::PrivateLayout;
 use super::repository::Manifest;
@@ -261,8 +261,7 @@ fn with_digest<T: Send>(
 ) -> Result<T> {
     let failed = || Error::io("skopeo's digest file");
     let (said, file) = pipe2(OFlag::O_CLOEXEC).map_err(|e| failed()(e.into()))?;
-    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| failed()(e.into()))?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = inherit(&file).map_err(failed())?;
     let mut said = std::fs::File::from(said);
     thread::scope(|scope| {
         let making = scope.spawn(move || {
