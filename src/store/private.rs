@@ -16,7 +16,8 @@
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, File};
 use nix::fcntl::OFlag;
@@ -43,6 +44,7 @@ pub struct PrivateLayout {
     name: String,
     dir: Dir,
     path: PathBuf,
+    refused: Arc<AtomicBool>,
 }
 
 impl PrivateLayout {
@@ -70,7 +72,7 @@ impl PrivateLayout {
                 result => result.map_err(io)?,
             }
             let dir = tmp.open_dir(&name).map_err(io)?;
-            return Ok(Self { path: tmp_path.join(&name), tmp, name, dir });
+            return Ok(Self { path: tmp_path.join(&name), tmp, name, dir, refused: Arc::default() });
         }
     }
 
@@ -84,14 +86,17 @@ impl PrivateLayout {
         Ok(layout)
     }
 
-    /// Makes one like [`Self::of`], where skopeo waits until the gate opens.
+    /// Makes one like [`Self::of`], where skopeo waits until the gate opens. Some file systems, as that of a USB stick,
+    /// have no symbolic links and so no gates.
     ///
     /// # Errors
     /// As [`Self::empty`].
-    pub fn gated(store: &Dir, store_path: &Path, manifest: &Descriptor) -> Result<(Self, Gate)> {
+    pub fn gated(store: &Dir, store_path: &Path, manifest: &Descriptor) -> Result<(Self, Option<Gate>)> {
         let layout = Self::empty(store, store_path)?;
-        let gate = layout.gate(manifest).map_err(|e| Error::io(layout.path.display().to_string())(e))?;
-        Ok((layout, gate))
+        match layout.gate(manifest) {
+            Ok(gate) => Ok((layout, Some(gate))),
+            Err(_) => Ok((Self::of(store, store_path, manifest)?, None)),
+        }
     }
 
     fn fill(&self, manifest: &Descriptor) -> io::Result<()> {
@@ -104,7 +109,13 @@ impl PrivateLayout {
         let (inherited, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         symlinkat(inherit(&inherited)?.as_str(), &self.dir, INDEX)?;
         let (dir, index) = (self.dir.try_clone()?, Some(index(manifest)));
-        Ok(Gate { dir, pipe: File::from_std(pipe.into()), _inherited: inherited, index })
+        let refused = Arc::clone(&self.refused);
+        Ok(Gate { dir, pipe: File::from_std(pipe.into()), _inherited: inherited, index, refused })
+    }
+
+    /// Returns whether it has a gate that stays closed.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Returns its directory.
@@ -172,6 +183,7 @@ pub struct Gate {
     /// What skopeo reads: not a named pipe, at which it would wait for ever where we are killed before it gets there.
     _inherited: OwnedFd,
     index: Option<String>,
+    refused: Arc<AtomicBool>,
 }
 
 impl Gate {
@@ -195,6 +207,7 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         if self.index.take().is_some() {
+            self.refused.store(true, Ordering::Relaxed);
             // skopeo that hears nothing is ended as one that makes no headway.
             let _ = self.release(CLOSED);
         }
@@ -246,6 +259,7 @@ mod tests {
         let text = |output: Output| String::from_utf8(output.stdout).unwrap();
         for (opens, wanted) in [(true, index(&manifest)), (false, CLOSED.to_owned())] {
             let (layout, gate) = PrivateLayout::gated(&store, temp.path(), &manifest).unwrap();
+            let gate = gate.unwrap();
             let mut early = read(&layout);
             std::thread::sleep(std::time::Duration::from_millis(50));
             assert!(early.try_wait().unwrap().is_none(), "nothing is decided yet");
@@ -254,6 +268,7 @@ mod tests {
             } else {
                 drop(gate);
             }
+            assert_eq!(layout.is_refused(), !opens);
             let late = text(read(&layout).wait_with_output().unwrap());
             assert_eq!((text(early.wait_with_output().unwrap()), late), (wanted.clone(), wanted));
         }

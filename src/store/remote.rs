@@ -219,6 +219,15 @@ impl Remote {
             Err(e) => return if may()? { Err(e.into()) } else { Ok(false) },
         };
         let image = (manifest.digest().as_ref(), size);
+        // Where there is no way to the registry, the question tells it best.
+        let send = || place.and_then(|place| transfer::send(&private, Some(blobs), image, &place, copying, made));
+        let Some(gate) = gate else {
+            let agreed = may()?;
+            if agreed {
+                send()??;
+            }
+            return Ok(agreed);
+        };
         let cancel = &copying.tools.cancel;
         let ask = move || match may() {
             Ok(true) => Ok(cancel.check().and_then(|()| gate.open()).map(|()| true)?),
@@ -226,8 +235,7 @@ impl Remote {
         };
         let (agreed, sent) = thread::scope(|scope| {
             let asking = scope.spawn(ask);
-            // Where there is no way to the registry, the question tells it best.
-            let sent = place.and_then(|place| transfer::send(&private, Some(blobs), image, &place, copying, made));
+            let sent = send();
             (asking.join(), sent)
         });
         let agreed = agreed.unwrap_or_else(|_| Err(Error::interrupted().into()))?;

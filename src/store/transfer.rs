@@ -234,7 +234,8 @@ fn send_as(
     args.extend([private.reference().into(), to.reference.clone().into()]);
     let mut sent = Sent::default();
     let run = Run { args: &args, hosts: &[&to.host], secret: to.credentials.as_ref() };
-    let copied = copying.run(run, &mut |pid| Some((sent.look(pid), size)));
+    // Where it is not to be sent after all, skopeo may still wait for something else, such as a credential helper.
+    let copied = copying.run(run, &mut |pid| (!private.is_refused()).then(|| (sent.look(pid), size)));
     copied.map_err(|error| rejected(error, private))
 }
 

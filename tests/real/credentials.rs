@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -16,6 +16,7 @@ use crate::site::{Site, processes, said};
 matrix! { @roots
     credentials_come_from_where_podman_has_them,
     a_namespace_has_its_own_credentials,
+    a_refused_push_waits_for_no_helper_of_skopeo,
     a_password_is_in_no_list_of_processes,
     login_hands_over_to_skopeo,
 }
@@ -123,6 +124,36 @@ fn a_namespace_has_its_own_credentials(world: &World) {
     }
 }
 
+/// skopeo is started before the registry has answered, and may hang where we do not.
+fn a_refused_push_waits_for_no_helper_of_skopeo(world: &World) {
+    let (hub, _) = hub(world);
+    conf::auth_json(world, &[(&hub.address, USER, PASSWORD)]);
+    let here = Site::here(world);
+    for state in ["testing", "published"] {
+        let from = format!("acme/hr:1.0.0-{}", if state == "testing" { "draft" } else { "testing" });
+        here.skillctl(["promote", &from, "--to", state, "--local", "--load=never"]).ok();
+    }
+    let name = hub.name("acme/hr:1.0.0");
+    here.skillctl(["push", "acme/hr:1.0.0", &name]).ok();
+
+    fs::remove_file(conf::auth_json(world, &[])).expect("a file");
+    conf::docker_config(world, &json!({ "credHelpers": { hub.address.as_str(): "test" } }).to_string());
+    let bin = conf::helper(world, &hub.address, USER, PASSWORD);
+    let helper = bin.join("docker-credential-test");
+    let script = fs::read_to_string(&helper).expect("a script");
+    let hangs = "#!/bin/sh\n[ \"$(cat /proc/$PPID/comm)\" != skopeo ] || sleep 100\n";
+    fs::write(&helper, script.replacen("#!/bin/sh\n", hangs, 1)).expect("a script");
+    let mut command = here.command(["push", DRAFT, &name]);
+    command.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));
+    let started = Instant::now();
+    Done::of(command).refused(&["acme/hr:1.0.0"], &["published", "immutable"]);
+    assert!(started.elapsed() < Duration::from_secs(50), "it has waited");
+    let left =
+        processes().into_iter().filter(|(_, words)| words.iter().any(|word| word == "skopeo" || word == "sleep"));
+    assert_eq!(left.collect::<Vec<_>>(), []);
+    here.tidy();
+}
+
 /// With the password typed in or given as an argument: no child has it among its arguments or in its environment.
 fn a_password_is_in_no_list_of_processes(world: &World) {
     let hub = Registry::start(world, Kind::Plain);
@@ -149,9 +180,15 @@ fn a_password_is_in_no_list_of_processes(world: &World) {
 }
 
 /// Looks at all processes but one and this; none may have been told the secret. Returns how many of them are skopeo.
+///
+/// A child has its parent's words until it has become what it is to be, and those are the user's own.
 #[track_caller]
-fn told(secret: &str, except: u32) -> usize {
-    let others = processes().into_iter().filter(|(pid, _)| ![except, std::process::id()].contains(pid));
+fn told(secret: &str, parent: u32) -> usize {
+    let processes = processes();
+    let typed = processes.iter().find(|(pid, _)| *pid == parent).map(|(_, words)| words.clone());
+    let others = processes
+        .into_iter()
+        .filter(|(pid, command)| ![parent, std::process::id()].contains(pid) && Some(command) != typed.as_ref());
     let skopeo = others.map(|(pid, command)| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         assert!(!command.join(" ").contains(secret), "{command:?}");
