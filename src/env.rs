@@ -48,6 +48,13 @@ pub struct Env {
     pub user: Option<String>,
     /// `PATH`.
     pub path: Option<OsString>,
+    /// The working directory.
+    pub cwd: Option<PathBuf>,
+}
+
+/// Returns the value of a variable that is an absolute path, for those that only agents know.
+pub fn path_var(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 impl Env {
@@ -55,7 +62,7 @@ impl Env {
     pub fn read() -> Self {
         let text = |key: &str| std::env::var(key).ok().filter(|value| !value.is_empty());
         // Relative paths are invalid by the XDG base directory specification, and ignored.
-        let path = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
+        let path = path_var;
         // These may be relative: they are not of the XDG specification.
         let file = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
         // As Go's programs do, in capitals first.
@@ -80,6 +87,7 @@ impl Env {
             source_date_epoch: text("SOURCE_DATE_EPOCH"),
             user: text("USER"),
             path: std::env::var_os("PATH"),
+            cwd: std::env::current_dir().ok(),
         }
     }
 

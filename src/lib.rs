@@ -4,8 +4,10 @@
 //! `cli -> ops -> store -> core`.
 //!
 //! * Core, pure: [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
-//!   [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look)
+//!   [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
+//!   [`receipt`] (what is installed)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
+//! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
 //! * [`generate`]: from images to what runs them, as text
 //! * [`ops`]: one file per verb, data in, data out
@@ -24,10 +26,14 @@ pub mod image;
 pub mod layer;
 pub mod lifecycle;
 pub mod limits;
+pub mod lock;
+pub mod lockfile;
 pub mod ops;
 pub mod output;
 pub mod process;
+pub mod receipt;
 pub mod reference;
+pub mod skills;
 pub mod store;
 pub mod strict;
 pub mod text;

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use crate::install::{publish, tree};
 use crate::support::World;
 
 /// How often each verb is killed: hundreds of times in `make test-long`.
@@ -54,6 +55,67 @@ fn builds_killed_at_any_moment_leave_the_store_whole() {
     world.run(args).ok();
     intact(&world, &["acme/kept:1.0.0-draft", "acme/hr:1.0.0-draft"]);
     assert_eq!(fs::read_dir(world.store().join(".tmp")).unwrap().count(), 0);
+}
+
+/// The skill is entirely one version or the other at any moment, with the user's file in it, and by the next command the
+/// receipt is that version's.
+#[test]
+fn installations_killed_at_any_moment_leave_one_whole_version() {
+    let world = World::new();
+    world.skill("hr", "1.0.0");
+    for number in 0..60 {
+        world.write(&format!("hr/data/{number}"), format!("first {number}\n").repeat(50));
+    }
+    publish(&world, "hr", "1.0.0");
+    for number in 30..90 {
+        world.write(&format!("hr/data/{number}"), format!("second {number}\n").repeat(50));
+    }
+    publish(&world, "hr", "1.1.0");
+    let to = |version: &str| vec!["install".into(), format!("acme/hr:{version}"), "-t".into(), "claude".into()];
+    let skill = world.path("home/.claude/skills/hr");
+    let mut versions = Vec::new();
+    let mut longest = Duration::ZERO;
+    for version in ["1.0.0", "1.1.0"] {
+        let start = std::time::Instant::now();
+        world.run(to(version)).ok();
+        longest = longest.max(start.elapsed() * 11 / 10);
+        world.write("home/.claude/skills/hr/notes.md", "mine");
+        versions.push((version, tree(&skill)));
+    }
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<String>>();
+    for round in 0..crashes() {
+        let now = versions.iter().find(|(_, files)| *files == tree(&skill)).unwrap().0;
+        let other = if now == "1.0.0" { "1.1.0" } else { "1.0.0" };
+        let args = match round % 3 {
+            0 => words("rollback hr -t claude"),
+            1 if now == "1.0.0" => words("upgrade hr -t claude"),
+            _ => to(other),
+        };
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        kill(&world, &args, round, longest);
+        let (version, _) = versions.iter().find(|(_, files)| *files == tree(&skill)).expect("one whole version");
+        let row = &world.run(["list", "-i", "--format", "json"]).ok().json()[0];
+        assert_eq!(row["version"], *version, "{args:?}");
+        let verified = world.run(["list", "-i", "--verify"]).fails(1).stdout;
+        assert_eq!(verified, "✗ hr (claude) has 1 difference(s):\n  notes.md is not of the image\n");
+    }
+    for round in 0..crashes() / 5 {
+        kill(&world, &["uninstall", "hr", "-t", "claude", "--force"], round, longest);
+        let rows = world.run(["list", "-i", "--format", "json"]).ok().json();
+        assert_eq!(rows.as_array().unwrap().len(), usize::from(skill.exists()));
+        if !skill.exists() {
+            world.run(to("1.0.0")).ok();
+            world.write("home/.claude/skills/hr/notes.md", "mine");
+        }
+    }
+    world.run(to("1.0.0")).ok();
+    for name in ["work", "pending"] {
+        assert_eq!(
+            fs::read_dir(world.path("home/.claude/skills/.skillimage").join(name)).unwrap().count(),
+            0,
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod direction;
 mod extract;
 mod foreign;
 mod go_store;
+mod install;
 mod long;
 mod promote;
 mod prune;

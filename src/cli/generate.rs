@@ -1,5 +1,6 @@
 //! `generate`
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -8,7 +9,8 @@ use serde_json::json;
 
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
-use crate::agent::Agent;
+use crate::agent::{Agent, Home};
+use crate::error::Error;
 use crate::generate::{imageset, podman};
 use crate::ops::generate::{Container, container, mounts, skill};
 use crate::ops::imageset::pinned;
@@ -106,7 +108,11 @@ impl PodmanArgs {
             (None, Some(container)) => container.home.as_str(),
             (None, None) => ROOT_HOME,
         };
-        let directory = format!("{}/{}", home.trim_end_matches('/'), agent.user_dir);
+        let directory = agent.user_dir(Home::plain(Path::new(home))).ok_or_else(|| {
+            let reason = format!("{} looks for skills in projects only, in {}", agent.name, agent.project);
+            Error::Unavailable { reason, hint: Some("--mount-root DIR mounts below any directory".into()) }
+        })?;
+        let directory = directory.display().to_string();
         let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
         let root_writes = format!(
             "podman makes {parent} as root, and a container user that is not root cannot write beside the skill; make \

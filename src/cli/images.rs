@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::installed::Installed;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
+use super::targets::TargetArgs;
 use crate::error::Error;
 use crate::image::TAGS;
 use crate::ops::inspect::{Inspected, inspect_proxied, inspect_registry, inspect_storage, inspect_store};
@@ -26,6 +28,10 @@ const EXAMPLES: &str = "\
 Examples:
   Everything, with whole digests and dates:
     skillctl list --no-trunc
+  What is installed, what has a newer version, and what was changed:
+    skillctl list --installed
+    skillctl list --installed --upgradable --target claude
+    skillctl list --installed --verify
   What podman cannot mount yet:
     skillctl list --format json | jq -r '.[] | select(.loaded == \"no\").reference'";
 
@@ -33,13 +39,25 @@ Examples:
 ///
 /// Shows what is in the store and what is in containers-storage. LOADED says whether containers-storage has the image
 /// under that name: yes, other (the name is there, with other content or another state), no, or only (it is there and
-/// not in the store). With --remote, shows the tags of a repository with their states; only manifests are read.
+/// not in the store). With --remote, shows the tags of a repository with their states; only manifests are read. With
+/// --installed, shows the skills that are installed, here for all agents unless some are named.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ListArgs {
     /// List a repository, or one tag of it, on its registry
-    #[arg(long, value_name = "REPOSITORY[:TAG]")]
+    #[arg(long, value_name = "REPOSITORY[:TAG]", conflicts_with = "installed")]
     remote: Option<String>,
+    /// List the skills that are installed for agents, or in a directory
+    #[arg(long, short)]
+    installed: bool,
+    /// Of the installed ones, those with a newer published version
+    #[arg(long, short, conflicts_with = "verify")]
+    upgradable: bool,
+    /// Say how installed skills differ from what was installed; exit status 1 if any does
+    #[arg(long, requires = "installed")]
+    verify: bool,
+    #[command(flatten)]
+    targets: TargetArgs,
     /// Show digests and dates whole
     #[arg(long)]
     no_trunc: bool,
@@ -52,6 +70,17 @@ pub struct ListArgs {
 
 impl ListArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        if self.upgradable && !self.installed {
+            return Err(Error::Unavailable { reason: "--upgradable requires --installed".into(), hint: None }.into());
+        }
+        if self.installed {
+            let installed = Installed { targets: &self.targets, registry: &self.registry, format: self.format };
+            return match (self.upgradable, self.verify) {
+                (true, _) => installed.upgradable(shell),
+                (_, true) => installed.verify(shell),
+                _ => installed.list(shell),
+            };
+        }
         if let Some(repository) = &self.remote {
             return self.on_registry(shell, repository).with_context(|| format!("Listing {repository}"));
         }

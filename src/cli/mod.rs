@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it, 130 ended by a signal.
 
+mod agents;
 mod build;
 mod copy;
 mod doc;
@@ -11,6 +12,8 @@ mod generate;
 mod history;
 mod images;
 mod init;
+mod install;
+mod installed;
 mod late;
 mod load;
 mod login;
@@ -23,6 +26,9 @@ mod registry;
 mod rm;
 mod shell;
 mod tag;
+mod targets;
+mod uninstall;
+mod upgrade;
 mod validate;
 
 use std::ffi::OsString;
@@ -126,6 +132,16 @@ enum Command {
     Login(Late<login::LoginArgs>),
     /// Log out of a registry
     Logout(Late<login::LogoutArgs>),
+    /// Install skills where agents look
+    Install(Late<install::Args>),
+    /// Upgrade installed skills to the newest published version
+    Upgrade(Late<upgrade::Args>),
+    /// Go back to what was installed before
+    Rollback(Late<upgrade::RollbackArgs>),
+    /// Uninstall skills
+    Uninstall(Late<uninstall::Args>),
+    /// List the agents, and where each looks for skills
+    Agents(Late<agents::Args>),
     /// Check every blob of the store
     Fsck(Late<fsck::Args>),
     /// Generate what runs a container with skills
@@ -172,6 +188,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Copy(args) => args.0.run(&shell),
         Command::Login(args) => args.0.run(&shell),
         Command::Logout(args) => args.0.run(&shell),
+        Command::Install(args) => args.0.run(&shell),
+        Command::Upgrade(args) => args.0.run(&shell),
+        Command::Rollback(args) => args.0.run(&shell),
+        Command::Uninstall(args) => args.0.run(&shell),
+        Command::Agents(args) => args.0.run(&shell),
         Command::Fsck(args) => args.0.run(&shell),
         Command::Generate(args) => args.0.run(&shell),
         Command::Doctor(args) => args.0.run(&shell),

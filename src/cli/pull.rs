@@ -37,7 +37,7 @@ Examples:
 
 /// When the registry is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum When {
+pub enum When {
     /// Always; it must answer
     Always,
     /// Where the image is not in the store
@@ -46,6 +46,18 @@ enum When {
     Newer,
     /// Never
     Never,
+}
+
+impl When {
+    /// Returns the rule of the operation.
+    pub fn rule(self) -> pull::When {
+        match self {
+            Self::Always => pull::When::Always,
+            Self::Missing => pull::When::Missing,
+            Self::Newer => pull::When::Newer,
+            Self::Never => pull::When::Never,
+        }
+    }
 }
 
 /// Pull images from registries into the store
@@ -138,7 +150,7 @@ impl Args {
                 let progress = board.add(&reference.to_string());
                 let report = |bytes, total| progress.towards(bytes, total);
                 let copying = self.registry.copying(tools, &report);
-                let result = pull::pull((layout, remote), reference, self.when(), self.max_size, copying);
+                let result = pull::pull((layout, remote), reference, self.pull.rule(), self.max_size, copying);
                 if let Ok(mut results) = results.lock() {
                     results[at] = Some(result);
                 }
@@ -152,15 +164,6 @@ impl Args {
         });
         let interrupted = || Err(Error::interrupted().into());
         results.into_inner().unwrap_or_default().into_iter().map(|result| result.unwrap_or_else(interrupted)).collect()
-    }
-
-    fn when(&self) -> pull::When {
-        match self.pull {
-            When::Always => pull::When::Always,
-            When::Missing => pull::When::Missing,
-            When::Newer => pull::When::Newer,
-            When::Never => pull::When::Never,
-        }
     }
 
     /// Writes the image out, says so, and loads it.

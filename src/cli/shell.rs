@@ -15,8 +15,9 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::progress::{Board, Progress};
-use crate::agent::AGENTS;
-use crate::env::Env;
+use super::targets;
+use crate::agent::Home;
+use crate::env::{Env, path_var};
 use crate::error::Error;
 use crate::ops::prune;
 use crate::output::{harmless, harmless_line, json};
@@ -282,27 +283,24 @@ impl Shell {
         open_dir(&path).ok()
     }
 
-    /// Returns the manifest digests that skills installed for this user pin, also where a skill is a symbolic link.
+    /// Returns the home directory of this user, as agents find it.
+    pub fn home(&self) -> Result<Home<'_>> {
+        let home = self.env.home.as_deref().ok_or_else(|| Error::Unavailable {
+            reason: "no place for skills: HOME is not set".into(),
+            hint: Some("name a directory with -o DIR".into()),
+        })?;
+        Ok(Home { path: home, var: path_var })
+    }
+
+    /// Returns the manifest digests that skills installed for this user, for all users and in this project pin.
     pub fn pinned(&self) -> Result<BTreeSet<String>> {
-        let Some(home) = &self.env.home else { return Ok(BTreeSet::new()) };
-        let paths: BTreeSet<PathBuf> = AGENTS.iter().map(|agent| agent.dir(home)).collect();
-        let mut skills_dirs = Vec::new();
-        let mut installed = Vec::new();
-        for path in &paths {
-            let context = || format!("Looking for installed skills in {}", path.display());
-            let dir = match open_dir(path) {
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
-                dir => dir.with_context(context)?,
-            };
-            for entry in fs::read_dir(path).with_context(context)? {
-                let skill = entry.with_context(context)?.path();
-                if skill.is_dir() {
-                    installed.push(open_dir(&skill).with_context(context)?);
-                }
+        let mut pins = BTreeSet::new();
+        for place in targets::everywhere(self) {
+            if let Some(skills) = place.open()? {
+                pins.extend(prune::pins(&skills)?);
             }
-            skills_dirs.push(dir);
         }
-        prune::pins(&skills_dirs, &installed)
+        Ok(pins)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Layers: a directory packed the same way everywhere, and archives unpacked without trusting them.
 //!
 //! * [`pack`]: walk (`walk`, what is left out: `exclude`), tar (`header`), compress and hash (`compress`), in one pass.
-//! * [`unpack`], and [`read`] for those who want the content only: inflate and hash (`stream`), check every entry
+//! * [`unpack`], [`unpack_listed`], and [`read`] for those who want the content only: inflate and hash (`stream`), check every entry
 //!   (`archive`, `names`), write beneath a descriptor and publish by rename (`unpack`).
 
 mod archive;
@@ -9,6 +9,7 @@ mod bounds;
 mod compress;
 mod exclude;
 mod header;
+mod listing;
 mod names;
 mod pack;
 mod pax;
@@ -18,9 +19,10 @@ mod walk;
 
 pub use archive::{Content, Entry, Kind};
 pub use exclude::{CREDENTIALS, IGNORE_FILE, JUNK, VERSION_CONTROL};
+pub use listing::{Children, FileNode, Listing, Node};
 pub use pack::{PackOptions, Packed, pack};
 pub use stream::{Encoding, Expected};
-pub use unpack::{UnpackOptions, Unpacked, read, unpack};
+pub use unpack::{UnpackOptions, Unpacked, read, unpack, unpack_listed};
 
 #[cfg(test)]
 mod testing;

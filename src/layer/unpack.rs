@@ -19,9 +19,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{fsync, linkat, symlinkat, syncfs};
+use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Content, Entry, Kind};
 use super::bounds::Tally;
+use super::listing::Listing;
 use super::names::refused;
 use super::stream::{Expected, with_stream};
 use crate::error::{Error, Result};
@@ -91,11 +93,38 @@ pub fn unpack<R: Read + Send>(
     name: &str,
     options: &UnpackOptions<'_>,
 ) -> Result<Unpacked> {
+    Ok(unpack_as(layer, expected, dest, name, options, None)?.0)
+}
+
+/// The same, and returns what is in the directory then.
+///
+/// # Errors
+///
+/// As [`unpack`].
+pub fn unpack_listed<R: Read + Send>(
+    layer: R,
+    expected: &Expected,
+    dest: &Dir,
+    name: &str,
+    options: &UnpackOptions<'_>,
+) -> Result<(Unpacked, Listing)> {
+    let (unpacked, listing) = unpack_as(layer, expected, dest, name, options, Some(Listing::default()))?;
+    Ok((unpacked, listing.unwrap_or_default()))
+}
+
+fn unpack_as<R: Read + Send>(
+    layer: R,
+    expected: &Expected,
+    dest: &Dir,
+    name: &str,
+    options: &UnpackOptions<'_>,
+    listing: Option<Listing>,
+) -> Result<(Unpacked, Option<Listing>)> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
         return Err(refused(name.as_bytes(), "is not the name of a directory"));
     }
     let sibling = Sibling::create(dest, name)?;
-    let mut tree = Tree::new(dest, &sibling.name, options)?;
+    let mut tree = Tree::new(dest, &sibling.name, options, listing)?;
     let mut unpacked = read(layer, expected, options, &mut |entry, content| tree.add(entry, content))?;
     tree.finish()?;
     if options.durable {
@@ -106,7 +135,7 @@ pub fn unpack<R: Read + Send>(
         let parent = openat(dest.as_fd(), ".", DIRECTORY, Mode::empty()).map_err(io_at(name))?;
         fsync(parent).map_err(io_at(name))?;
     }
-    Ok(unpacked)
+    Ok((unpacked, tree.listing))
 }
 
 /// Passes every entry of `layer` to `visit`, a directory before what is in it.
@@ -175,16 +204,27 @@ struct Tree<'a> {
     links: Vec<(String, String)>,
     written: u64,
     options: &'a UnpackOptions<'a>,
+    /// What is in it, where somebody wants to know.
+    listing: Option<Listing>,
 }
 
 impl<'a> Tree<'a> {
-    fn new(dest: &Dir, name: &str, options: &'a UnpackOptions<'a>) -> Result<Self> {
+    fn new(dest: &Dir, name: &str, options: &'a UnpackOptions<'a>, listing: Option<Listing>) -> Result<Self> {
         let root = openat(dest.as_fd(), name, DIRECTORY, Mode::empty()).map_err(io_at(name))?;
         let dir = Dir::from_std_file(File::from(root.try_clone().map_err(Error::io(name))?));
-        Ok(Self { root, dir, open: Vec::new(), links: Vec::new(), written: 0, options })
+        Ok(Self { root, dir, open: Vec::new(), links: Vec::new(), written: 0, options, listing })
     }
 
     fn add(&mut self, entry: &Entry, content: &mut Content<'_, '_>) -> Result<()> {
+        let mut sha256 = self.listing.is_some().then(Sha256::new);
+        self.write(entry, content, sha256.as_mut())?;
+        match (&mut self.listing, sha256) {
+            (Some(listing), Some(sha256)) => listing.add(entry, sha256.finalize().into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self, entry: &Entry, content: &mut Content<'_, '_>, sha256: Option<&mut Sha256>) -> Result<()> {
         let path = entry.path.as_str();
         match &entry.kind {
             Kind::Directory => {
@@ -196,7 +236,7 @@ impl<'a> Tree<'a> {
                 self.open.push((name.to_owned(), fd));
                 Ok(())
             }
-            Kind::File => self.file(path, entry.executable, content),
+            Kind::File => self.file((path, entry.executable), content, sha256),
             Kind::Link(target) => {
                 let (parent, old) = self.parent(target)?;
                 let from = parent.try_clone_to_owned().map_err(Error::io(path))?;
@@ -213,7 +253,12 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn file(&mut self, path: &str, executable: bool, content: &mut Content<'_, '_>) -> Result<()> {
+    fn file(
+        &mut self,
+        (path, executable): (&str, bool),
+        content: &mut Content<'_, '_>,
+        mut sha256: Option<&mut Sha256>,
+    ) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         let fd = openat(parent, name, NEW_FILE, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io_at(path))?;
         let mut file = File::from(fd);
@@ -222,6 +267,9 @@ impl<'a> Tree<'a> {
                 return Err(Error::io(path)(io::ErrorKind::Interrupted.into()));
             }
             file.write_all(bytes).map_err(Error::io(path))?;
+            if let Some(sha256) = sha256.as_deref_mut() {
+                sha256.update(bytes);
+            }
             self.written += bytes.len() as u64;
             if let Some(progress) = self.options.progress {
                 progress(self.written);

@@ -1,16 +1,18 @@
 //! What became of a directory since a layer was unpacked into it.
 //!
-//! The layer is read first, and verified: that gives a [`Listing`]. The directory is then walked beside it, by names in
+//! What it unpacks to is known before, from the verified layer or from a receipt: that is a [`Listing`]. The directory is then walked beside it, by names in
 //! directories that are open. No link is followed, and nothing is opened but what the layer has too: directories, and
 //! regular files that have the right size. So the work is bounded by the layer, whatever is in the directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use cap_std::fs::Dir;
@@ -21,7 +23,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
-use crate::layer::{self, Expected, UnpackOptions, Unpacked};
+use crate::layer::{Children, FileNode, Listing, Node, UnpackOptions};
 
 /// Flags with which anything can be opened without waiting for it and without following it.
 const OPEN: OFlag =
@@ -38,6 +40,9 @@ pub struct Difference {
     /// What became of it.
     #[serde(flatten)]
     pub change: Change,
+    /// The path as it is.
+    #[serde(skip)]
+    pub os_path: PathBuf,
 }
 
 /// What became of an entry: one per path, the gravest.
@@ -83,6 +88,18 @@ impl Change {
     }
 }
 
+impl Kind {
+    /// Returns the kind of what was looked at without following it.
+    pub fn of(found: cap_std::fs::FileType) -> Self {
+        match () {
+            () if found.is_dir() => Self::Directory,
+            () if found.is_file() => Self::File,
+            () if found.is_symlink() => Self::Symlink,
+            () => Self::Special,
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -108,98 +125,18 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What a layer unpacks to.
-#[derive(Debug, Clone)]
-pub struct Listing {
-    root: Children,
-    /// What was read, in numbers.
-    pub unpacked: Unpacked,
-}
-
-type Children = BTreeMap<String, Node>;
-
-#[derive(Debug, Clone)]
-enum Node {
-    Directory(Children),
-    File(Content),
-    Symlink(String),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Content {
-    size: u64,
-    executable: bool,
-    sha256: [u8; 32],
-}
-
-impl Listing {
-    /// Reads a layer to its end; it is the expected one where this returns.
-    ///
-    /// # Errors
-    /// As [`layer::read`].
-    pub fn read<R: Read + Send>(layer: R, expected: &Expected, options: &UnpackOptions<'_>) -> Result<Self> {
-        let mut root = Children::new();
-        let unpacked = layer::read(layer, expected, options, &mut |entry, content| {
-            let node = match &entry.kind {
-                layer::Kind::Directory => Node::Directory(Children::new()),
-                layer::Kind::Symlink(target) => Node::Symlink(target.clone()),
-                // Another name of the file itself: its mode is the first name's, whatever the entry says.
-                layer::Kind::Link(target) => match find(&root, target) {
-                    Some(Node::File(content)) => Node::File(*content),
-                    _ => return Err(Error::damaged(&entry.path, "it is a link to no file")),
-                },
-                layer::Kind::File => {
-                    let mut hash = Sha256::new();
-                    content.for_each(|bytes| {
-                        check_cancelled(options, &entry.path)?;
-                        hash.update(bytes);
-                        Ok(())
-                    })?;
-                    let sha256 = hash.finalize().into();
-                    Node::File(Content { size: entry.size, executable: entry.executable, sha256 })
-                }
-            };
-            insert(&mut root, &entry.path, node)
-        })?;
-        Ok(Self { root, unpacked })
-    }
-
-    /// Returns how a directory differs from the layer, by path; nothing where it is exactly what the layer unpacks to:
-    /// paths, kinds, exec bits and contents.
-    ///
-    /// # Errors
-    /// If something cannot be looked at, [`Error::LimitExceeded`] for more entries than a skill may have, and
-    /// [`Error::Io`] of the kind `Interrupted` when it is cancelled.
-    pub fn differences(&self, dir: &Dir, options: &UnpackOptions<'_>) -> Result<Vec<Difference>> {
-        let root = openat(dir.as_fd(), ".", OPEN | OFlag::O_DIRECTORY, Mode::empty()).map_err(io_at("."))?;
-        let mut walk = Walk { options, entries: 0, found: Vec::new(), buffer: vec![0; CHUNK] };
-        walk.directory(root, "", &self.root)?;
-        walk.found.sort_by(|one, other| one.path.cmp(&other.path));
-        Ok(walk.found)
-    }
-}
-
-fn find<'a>(root: &'a Children, path: &str) -> Option<&'a Node> {
-    let mut parts = path.split('/');
-    let first = root.get(parts.next()?)?;
-    parts.try_fold(first, |node, part| match node {
-        Node::Directory(children) => children.get(part),
-        _ => None,
-    })
-}
-
-/// Puts an entry where it belongs; the directories above it came before.
-fn insert(root: &mut Children, path: &str, node: Node) -> Result<()> {
-    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let mut children = root;
-    for part in above.split('/').filter(|part| !part.is_empty()) {
-        children = match children.get_mut(part) {
-            Some(Node::Directory(children)) => children,
-            _ => return Err(Error::damaged(path, "it is in no directory")),
-        };
-    }
-    children.insert(name.to_owned(), node);
-    Ok(())
+/// Returns how a directory differs from what a layer unpacks to, by path; nothing where it is exactly that: paths, kinds,
+/// exec bits and contents.
+///
+/// # Errors
+/// If something cannot be looked at, [`Error::LimitExceeded`] for more entries than a skill may have, and
+/// [`Error::Io`] of the kind `Interrupted` when it is cancelled.
+pub fn differences(listing: &Listing, dir: &Dir, options: &UnpackOptions<'_>) -> Result<Vec<Difference>> {
+    let root = openat(dir.as_fd(), ".", OPEN | OFlag::O_DIRECTORY, Mode::empty()).map_err(io_at("."))?;
+    let mut walk = Walk { options, entries: 0, found: Vec::new(), buffer: vec![0; CHUNK] };
+    walk.directory(root, "", listing.root())?;
+    walk.found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(walk.found)
 }
 
 /// One walk over a directory.
@@ -218,7 +155,7 @@ impl Walk<'_> {
             let known = std::str::from_utf8(name).ok().and_then(|name| expected.get_key_value(name));
             match known {
                 Some((name, node)) => self.entry(dir.as_fd(), (name, &join(path, name)), node)?,
-                None => self.differs(join(path, &show(name)), Change::Extra),
+                None => self.extra(path, name),
             }
         }
         for name in expected.keys().filter(|name| !names.contains(name.as_bytes())) {
@@ -280,7 +217,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn file(&mut self, mut file: File, path: &str, expected: &Content) -> Result<Option<Change>> {
+    fn file(&mut self, mut file: File, path: &str, expected: &FileNode) -> Result<Option<Change>> {
         let metadata = file.metadata().map_err(Error::io(path))?;
         // Asked of what is open: the name may have got something else meanwhile.
         let found = kind(metadata.mode());
@@ -313,8 +250,14 @@ impl Walk<'_> {
         }
     }
 
+    /// Notes a change of something that the layer has, whose path is UTF-8 therefore.
     fn differs(&mut self, path: String, change: Change) {
-        self.found.push(Difference { path, change });
+        self.found.push(Difference { os_path: path.clone().into(), path, change });
+    }
+
+    fn extra(&mut self, above: &str, name: &[u8]) {
+        let os_path = Path::new(above).join(OsStr::from_bytes(name));
+        self.found.push(Difference { path: join(above, &show(name)), change: Change::Extra, os_path });
     }
 }
 
@@ -350,17 +293,15 @@ fn io_at(path: &str) -> impl FnOnce(Errno) -> Error + '_ {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::ffi::OsStr;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::path::Path;
     use std::sync::atomic::AtomicBool;
 
     use tar::EntryType;
     use tempfile::TempDir;
 
     use super::*;
-    use crate::layer::{Encoding, unpack};
+    use crate::layer::{Encoding, Expected, unpack};
     use crate::limits::Limits;
     use crate::store::blob::sha256;
 
@@ -400,7 +341,7 @@ mod tests {
         let dest = tempfile::tempdir().unwrap();
         let options = UnpackOptions::default();
         unpack(layer, &expected(layer), &open(dest.path()), "skill", &options).unwrap();
-        (dest, Listing::read(layer, &expected(layer), &options).unwrap())
+        (dest, Listing::read(layer, &expected(layer), &options).unwrap().0)
     }
 
     fn open(path: &Path) -> Dir {
@@ -508,7 +449,7 @@ mod tests {
             let (dest, listing) = unpacked(&layer);
             let skill = dest.path().join("skill");
             change(&skill);
-            let found = listing.differences(&open(&skill), &UnpackOptions::default()).unwrap();
+            let found = differences(&listing, &open(&skill), &UnpackOptions::default()).unwrap();
             assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), want, "{what}");
         }
     }
@@ -521,7 +462,10 @@ mod tests {
             (Change::Kind { found: Kind::Symlink }, r#"{"path":"x","change":"kind","found":"symlink"}"#),
         ];
         for (change, want) in cases {
-            assert_eq!(serde_json::to_string(&Difference { path: "x".into(), change }).unwrap(), want);
+            assert_eq!(
+                serde_json::to_string(&Difference { path: "x".into(), change, os_path: "x".into() }).unwrap(),
+                want
+            );
         }
     }
 
@@ -541,7 +485,7 @@ mod tests {
             fs::write(skill.join(number.to_string()), "").unwrap();
         }
         let limits = |entries| Limits { entries, ..Limits::default() };
-        let differences = |options: UnpackOptions<'_>| listing.differences(&open(&skill), &options);
+        let differences = |options: UnpackOptions<'_>| differences(&listing, &open(&skill), &options);
         let found = differences(UnpackOptions { limits: limits(19), ..UnpackOptions::default() });
         assert_eq!(found.unwrap().len(), 10);
         let error = differences(UnpackOptions { limits: limits(18), ..UnpackOptions::default() }).unwrap_err();

@@ -10,16 +10,16 @@ use std::io;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
-use cap_std::fs::{Dir, FileType};
+use cap_std::fs::Dir;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
-use super::drift::{Difference, Kind, Listing};
+use super::drift::{Difference, Kind, differences};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::Info;
-use crate::layer::{Encoding, Expected, UnpackOptions, Unpacked, unpack};
+use crate::layer::{Encoding, Expected, Listing, UnpackOptions, Unpacked, unpack};
 use crate::reference::Reference;
 use crate::store::layout::Layout;
 
@@ -77,7 +77,7 @@ impl Layer {
     ///
     /// # Errors
     /// If it is damaged or refused.
-    pub fn list(&self, layout: &Layout, options: &UnpackOptions<'_>) -> Result<Listing, Error> {
+    pub fn list(&self, layout: &Layout, options: &UnpackOptions<'_>) -> Result<(Listing, Unpacked), Error> {
         Listing::read(self.open(layout)?, &self.expected, options)
     }
 
@@ -241,7 +241,7 @@ fn in_the_way(
     let context = || format!("Looking at {name}");
     let found = match dest.symlink_metadata(name) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Way::Free),
-        metadata => kind(metadata.with_context(context)?.file_type()),
+        metadata => Kind::of(metadata.with_context(context)?.file_type()),
     };
     if found != Kind::Directory {
         return Err(occupied(name, format!("it is {found}")).into());
@@ -272,17 +272,17 @@ fn compare(
             continue;
         }
         let is_own = seen.len() == 1;
-        let listing = match layer.list(source.layout, options) {
+        let (listing, unpacked) = match layer.list(source.layout, options) {
             Err(e) if is_own || is_interrupted(&e) => return Err(e),
             Err(_) => continue,
-            Ok(listing) => listing,
+            Ok(listed) => listed,
         };
-        let differences = match listing.differences(dir, options) {
+        let differences = match differences(&listing, dir, options) {
             Err(e @ Error::LimitExceeded { .. }) => return Ok(Err(e.to_string())),
             differences => differences?,
         };
         match closest.as_ref().map(Vec::len) {
-            _ if differences.is_empty() && is_own => return Ok(Ok(Way::Same(listing.unpacked))),
+            _ if differences.is_empty() && is_own => return Ok(Ok(Way::Same(unpacked))),
             _ if differences.is_empty() => return Ok(Ok(Way::Replaceable)),
             Some(fewest) if differences.len() >= fewest => {}
             _ => closest = Some(differences),
@@ -292,15 +292,6 @@ fn compare(
     // What would be lost says more than what is gone already.
     let first = closest.iter().find(|difference| difference.change.is_work()).or(closest.first());
     Ok(Err(first.map(ToString::to_string).unwrap_or_default()))
-}
-
-fn kind(found: FileType) -> Kind {
-    match () {
-        () if found.is_dir() => Kind::Directory,
-        () if found.is_file() => Kind::File,
-        () if found.is_symlink() => Kind::Symlink,
-        () => Kind::Special,
-    }
 }
 
 fn is_interrupted(error: &Error) -> bool {

@@ -7,20 +7,22 @@
 //! than the grace period is spared as well: one of its builds may be about to name it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{self, Read as _};
-use std::path::Path;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::Dir;
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::card;
 use crate::error::Error;
 use crate::image::{Info, oci};
 use crate::lifecycle::State;
+use crate::receipt::Receipt;
 use crate::reference::split_tag;
+use crate::skills::{SkillsDir, read_bounded};
 use crate::store::layout::{Entry, Layout, TMP, entry_name, take_name};
 
 /// How old a blob must be before it is freed: longer than any build of the Go tool that was measured (20 s for 500 MB).
@@ -240,60 +242,28 @@ fn remove(dir: &Dir, name: &str, is_dir: bool) -> io::Result<()> {
     }
 }
 
-/// Largest receipt or card that is looked into for a pin, in bytes; ours have some kilobytes.
-const MAX_RECEIPT: u64 = 1 << 20;
-
-/// Returns the manifest digests that installed skills pin: by our receipts in `<skills>/.skillimage/receipts`, and by
-/// the Go tool's provenance in the `skill.yaml` of each of `installed`.
+/// Returns the manifest digests that the skills of a directory pin: those that are installed, by their receipts or by the
+/// Go tool's provenance, also where a skill is a symbolic link, and those that `rollback` goes back to.
 ///
 /// # Errors
-/// If one of the files is there and cannot be read: what it pins must not be freed.
-pub fn pins(skills_dirs: &[Dir], installed: &[Dir]) -> Result<BTreeSet<String>> {
+/// If a receipt or card is there and cannot be read: what it pins must not be freed.
+pub fn pins(skills: &SkillsDir) -> Result<BTreeSet<String>> {
     let mut pins = BTreeSet::new();
-    for dir in skills_dirs {
-        let Some(receipts) = optional(dir.open_dir(".skillimage/receipts")).context("Opening the receipts")? else {
-            continue;
-        };
-        for entry in receipts.entries()? {
-            let name = entry?.file_name();
-            let shown = format!("Reading the receipt {}", name.display());
-            let Some(text) = read_bounded(&receipts, Path::new(&name)).with_context(|| shown.clone())? else {
-                continue;
-            };
-            let receipt: Value = serde_json::from_str(&text).context(shown)?;
-            pins.extend(receipt["digest"].as_str().map(str::to_owned));
+    for name in skills.receipts()? {
+        // Also of a skill that is not there any more: it may have been moved away for a moment.
+        if let Some(bytes) = skills.receipt_bytes(&name)? {
+            pins.extend(Receipt::digests(&bytes).with_context(|| format!("Reading the receipt {name}.json"))?);
         }
     }
-    for dir in installed {
-        let card =
-            read_bounded(dir, Path::new("skill.yaml")).context("Reading the skill.yaml of an installed skill")?;
-        let commits = card.iter().flat_map(|card| card.lines()).filter_map(|line| line.trim().strip_prefix("commit:"));
+    for name in skills.names()? {
+        let shown = || format!("Reading {}", skills.path().join(&name).join(card::FILE).display());
+        let Ok(dir) = skills.follow(&name) else { continue };
+        let card = read_bounded(&dir, card::FILE, card::MAX_CARD as u64).with_context(shown)?.unwrap_or_default();
+        let card = String::from_utf8_lossy(&card).into_owned();
+        // Not parsed: what is wrong elsewhere in the card must not free the image.
+        let commits = card.lines().filter_map(|line| line.trim().strip_prefix("commit:"));
         let digests = commits.map(|commit| commit.trim().trim_matches(['"', '\'']).to_owned());
         pins.extend(digests.filter(|digest| crate::reference::is_digest(digest)));
     }
     Ok(pins)
-}
-
-fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        result => result.map(Some),
-    }
-}
-
-/// Reads a regular file of bounded size; `None` where there is none. Nothing is waited for: it may be a FIFO.
-fn read_bounded(dir: &Dir, name: &Path) -> io::Result<Option<String>> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(nix::libc::O_NONBLOCK);
-    let Some(file) = optional(dir.open_with(name, &options))? else { return Ok(None) };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Ok(None);
-    }
-    if metadata.len() > MAX_RECEIPT {
-        return Err(io::Error::other(format!("it is larger than {MAX_RECEIPT} bytes")));
-    }
-    let mut text = String::new();
-    file.take(MAX_RECEIPT).read_to_string(&mut text)?;
-    Ok(Some(text))
 }

@@ -1,0 +1,239 @@
+//! `install`
+
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::pull::When;
+use super::registry::RegistryArgs;
+use super::shell::{Format, Shell};
+use super::targets::{Place, TargetArgs, resolved};
+use crate::layer::UnpackOptions;
+use crate::limits::Limits;
+use crate::ops::install::{self, Changes, Installed, Options, Source};
+use crate::ops::pull;
+use crate::output::harmless_line;
+use crate::process::Cancel;
+use crate::reference::Reference;
+use crate::skills::SkillsDir;
+use crate::store::layout::Layout;
+use crate::store::{self, Found};
+
+const EXAMPLES: &str = "\
+Examples:
+  For one agent, or for several:
+    skillctl install registry.example/acme/hr:1.0.0 --target claude
+    skillctl install registry.example/acme/hr:1.0.0 -t claude,codex
+  For every agent that is here, one copy that the others link to:
+    skillctl install --link -t all registry.example/acme/hr:1.0.0
+  For whoever works on this project:
+    skillctl install --scope project -t claude registry.example/acme/hr:1.0.0";
+
+/// Install skills where agents look
+///
+/// A skill is pulled into the store where that does not have it, verified, and appears whole or not at all. Files that you
+/// added to an installed skill stay. Files that you changed, and directories that skillctl did not make, are replaced with
+/// --force only, which keeps them in a backup.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Images of the store or of registries
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Make one copy, and relative links to it for the other agents
+    #[arg(long, conflicts_with = "output")]
+    link: bool,
+    /// Replace what is in the way, and keep it in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// When the registry is asked, as in podman
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "newer")]
+    pull: When,
+    /// Most bytes, packed and in files
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size)]
+    max_size: u64,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Args {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let places = self.targets.places(shell)?;
+        let mut status = ExitCode::SUCCESS;
+        let mut rows = Vec::new();
+        for text in &self.references {
+            let installed = self.install(shell, &places, text, &mut rows);
+            if let Err(e) = installed.with_context(|| format!("Installing {text}")) {
+                status = shell.fail(&e);
+            }
+        }
+        if self.format == Format::Json {
+            shell.print_json(&rows)?;
+        }
+        Ok(status)
+    }
+
+    fn install(&self, shell: &Shell, places: &[Place], text: &str, rows: &mut Vec<serde_json::Value>) -> Result<()> {
+        let layout = shell.store()?;
+        let (found, reference) = fetch(shell, &layout, text, (self.pull, self.max_size), &self.registry)?;
+        let name = install::directory(&found.info, &reference);
+        let source = Source {
+            layout: &layout,
+            manifest: &found.entry.descriptor,
+            info: &found.info,
+            reference: &reference,
+            name,
+        };
+        let cancel = shell.cancel();
+        let unpack = unpack_options(self.max_size, &cancel);
+        let options = Options { force: self.force, dry_run: self.dry_run, previous: None, unpack, cancel: &cancel };
+        // What was typed, as the Go tool says it, unless it is not what the place will say.
+        let mut say = |installed: &Installed, place: &Place, link: Option<&str>| -> Result<()> {
+            let path = place.path.join(name);
+            if self.format == Format::Text {
+                shell.print(said(text, installed, &path, self.dry_run))?;
+            }
+            for warning in &installed.warnings {
+                shell.warn(format!("warning: {}", harmless_line(warning)));
+            }
+            let mut row = serde_json::to_value(installed)?;
+            row["target"] = json!(place.label);
+            row["path"] = json!(path);
+            row["link"] = json!(link);
+            rows.push(row);
+            Ok(())
+        };
+        if !self.link {
+            for place in places {
+                say(&install::install(&source, &self.open(place)?, &options)?, place, None)?;
+            }
+            return Ok(());
+        }
+        let shared = self.targets.shared(shell)?;
+        let installed = install::install(&source, &self.open(&shared)?, &options)?;
+        say(&installed, &shared, None)?;
+        let real = resolved(&shared.path);
+        for place in places.iter().filter(|place| resolved(&place.path) != real) {
+            let skills = self.open(place)?;
+            let target = relative(&resolved(&place.path), &real).join(name).display().to_string();
+            let (written, backup) = install::link(&source, &skills, &target, &installed.content_digest, &options)?;
+            let linked = Installed { written, backup, changes: Changes::default(), ..installed.clone() };
+            say(&linked, place, Some(&target))?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, place: &Place) -> Result<SkillsDir> {
+        place.ensure()
+    }
+}
+
+/// Returns an image of the store, pulled by the rule where its name has a registry, and its whole reference.
+pub fn fetch(
+    shell: &Shell,
+    layout: &Layout,
+    text: &str,
+    (when, limit): (When, u64),
+    registry: &RegistryArgs,
+) -> Result<(Found, Reference)> {
+    // What only the store can have.
+    let local = |reference: &Reference| reference.registry().is_none();
+    if text.parse::<Reference>().map_or(true, |reference| local(&reference))
+        && let Ok(found) = store::open(layout, text)
+    {
+        let reference = match &found.entry.name {
+            Some(name) => name.parse::<Reference>()?.or_latest(),
+            None => text.parse::<Reference>()?,
+        };
+        return Ok((found, reference));
+    }
+    let reference = registry.resolve(shell, text)?.or_latest();
+    let remote = registry.remote(shell)?;
+    let tools = shell.tools();
+    let board = shell.board();
+    let progress = board.add(&reference.to_string());
+    let report = |bytes, total| progress.towards(bytes, total);
+    let copying = registry.copying(&tools, &report);
+    let pulled = pull::pull((layout, &remote), &reference, when.rule(), limit, copying)?;
+    drop(progress);
+    drop(board);
+    for warning in &pulled.warnings {
+        shell.warn(format!("warning: {}", harmless_line(warning)));
+    }
+    Ok((store::read(layout, pulled.entry)?, reference))
+}
+
+/// Returns how layers are read for an installation.
+pub fn unpack_options(max_size: u64, cancel: &Cancel) -> UnpackOptions<'_> {
+    UnpackOptions {
+        limits: Limits { size: max_size, ..Limits::default() },
+        cancelled: Some(cancel.flag()),
+        ..UnpackOptions::default()
+    }
+}
+
+fn said(text: &str, installed: &Installed, path: &Path, dry_run: bool) -> String {
+    let (text, path) = (harmless_line(text), harmless_line(&path.display().to_string()));
+    let line = match (dry_run, installed.written) {
+        (_, false) => format!("Already installed: {text} in {path}\n"),
+        (true, true) => format!("Would install {text} to {path}\n") + &listed(&installed.changes),
+        (false, true) => format!("Installed {text} to {path}\n"),
+    };
+    let backup =
+        installed.backup.as_ref().map(|backup| format!("Backup: {}\n", harmless_line(&backup.display().to_string())));
+    line + &backup.unwrap_or_default()
+}
+
+/// Returns one line for each file that changes: A added, M modified, D deleted, ! the user's.
+pub fn listed(changes: &Changes) -> String {
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut put = |mark: char, path: &str, note: &str| {
+        let path = harmless_line(path);
+        lines.push((path.clone(), format!("  {mark} {path}{note}\n")));
+    };
+    changes.added.iter().for_each(|path| put('A', path, ""));
+    changes.modified.iter().for_each(|path| put('M', path, ""));
+    changes.removed.iter().for_each(|path| put('D', path, ""));
+    changes.kept.iter().for_each(|path| put('!', path, "  yours, kept"));
+    for conflict in &changes.conflicts {
+        put('!', &conflict.path, "  yours, replaced with --force only");
+    }
+    lines.sort();
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Returns the way from one directory to another; both are absolute and have no links in them.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let (from, to): (Vec<Component<'_>>, Vec<_>) = (from.components().collect(), to.components().collect());
+    let common = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
+    let up = std::iter::repeat_n(Component::ParentDir, from.len() - common);
+    up.chain(to[common..].iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_relative() {
+        let cases = [
+            ("/home/u/.claude/skills", "/home/u/.agents/skills", "../../.agents/skills"),
+            ("/home/u/.codeium/windsurf/skills", "/home/u/.agents/skills", "../../../.agents/skills"),
+            ("/p/skills", "/p/.agents/skills", "../.agents/skills"),
+            ("/a", "/a/b", "b"),
+        ];
+        for (from, to, want) in cases {
+            assert_eq!(relative(Path::new(from), Path::new(to)), Path::new(want));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `upgrade` and `rollback`
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use semver::Version;
+use serde_json::json;
+
+use super::install::{fetch, listed, unpack_options};
+use super::installed::{candidates, scan_all, step};
+use super::pull::When;
+use super::registry::RegistryArgs;
+use super::shell::{FAILED, Format, NO, Shell};
+use super::targets::{Place, TargetArgs, resolved};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::ops::install::{self, Installed, Options, Source};
+use crate::ops::installed::Row;
+use crate::ops::rollback::{How, rollback};
+use crate::ops::uninstall::not_installed;
+use crate::ops::upgrade::{Candidate, exactly};
+use crate::output::harmless_line;
+use crate::reference::Reference;
+use crate::skills::SkillsDir;
+
+const EXAMPLES: &str = "\
+Examples:
+  What would change:
+    skillctl upgrade hr --target claude --dry-run
+  Everything that is installed:
+    skillctl upgrade --all
+  To one version, also an older one:
+    skillctl upgrade hr --target claude --to 1.2.0";
+
+/// Upgrade installed skills to the newest published version
+///
+/// Prereleases do not count, nor do versions that are deprecated. Files that the new version lacks go, files that you added
+/// stay. Files that you changed stop it; --force replaces them, and keeps them in a backup. skillctl rollback goes back.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// The skill, as list --installed shows it
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Upgrade all that are installed
+    #[arg(long, short)]
+    all: bool,
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Install this version instead of the newest
+    #[arg(long, value_name = "VERSION", conflicts_with = "all")]
+    to: Option<String>,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Only say which have a newer version; exit status 1 if any has
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
+    /// Replace files that you changed, and keep them in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// What an upgrade goes to.
+struct Step {
+    row: Row,
+    reference: Reference,
+    version: String,
+}
+
+impl Args {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let (steps, current) = self.steps(shell)?;
+        if self.check {
+            return self.tell(shell, &steps, &current);
+        }
+        let mut status = ExitCode::SUCCESS;
+        let mut done = Vec::new();
+        for step in &steps {
+            match self.upgrade(shell, step) {
+                Ok(installed) => {
+                    let mut row = serde_json::to_value(&installed)?;
+                    row["target"] = json!(step.row.target);
+                    row["path"] = json!(step.row.path);
+                    done.push(row);
+                }
+                Err(e) => {
+                    shell.fail(&e.context(format!("Error upgrading {}", step.row.name)));
+                    status = ExitCode::from(FAILED);
+                }
+            }
+        }
+        match self.format {
+            Format::Json => shell.print_json(&done)?,
+            Format::Text if steps.is_empty() => shell.print(self.nothing(&current))?,
+            Format::Text if self.all && !self.dry_run && !done.is_empty() => {
+                shell.print(format!("\nUpgraded {} skill(s).\n", done.len()))?;
+            }
+            Format::Text => {}
+        }
+        Ok(status)
+    }
+
+    /// Returns what there is to do, and the names of what was looked at.
+    fn steps(&self, shell: &Shell) -> Result<(Vec<Step>, Vec<String>)> {
+        let refused = |reason: &str| Error::Unavailable { reason: reason.to_owned(), hint: None };
+        match (&self.name, self.all) {
+            (Some(_), true) => return Err(refused("cannot specify skill name with --all").into()),
+            (None, false) => return Err(refused("specify a skill name or use --all").into()),
+            _ => {}
+        }
+        let places = self.targets.places_or_all(shell)?;
+        let mut rows = scan_all(shell, &places)?;
+        // Links to one copy are upgraded with it.
+        let mut seen = BTreeSet::new();
+        rows.retain(|row| seen.insert(resolved(Path::new(&row.path))));
+        if let Some(name) = &self.name {
+            rows.retain(|row| row.name == *name);
+            if rows.is_empty() {
+                let targets: Vec<&str> = places.iter().map(|place| place.label.as_str()).collect();
+                let target = if targets.len() == 1 { format!("target {}", targets[0]) } else { "any target".into() };
+                let hint = Some("skillctl list --installed shows what is installed".to_owned());
+                return Err(Error::Unavailable { reason: format!("skill not found: {name} in {target}"), hint }.into());
+            }
+        }
+        let names = rows.iter().map(|row| row.name.clone()).collect();
+        if let Some(version) = &self.to {
+            let step = |row: Row| Ok(Step { reference: exactly(&row, version)?, version: version.clone(), row });
+            return Ok((rows.into_iter().map(step).collect::<Result<_, Error>>()?, names));
+        }
+        let found = match self.all {
+            true => candidates(shell, &self.registry, &rows)?,
+            false => self.newest(shell, &rows)?,
+        };
+        let step = |(row, candidate): (Row, Option<Candidate>)| {
+            let Candidate { version, reference } = candidate?;
+            Some(Step { row, reference, version: version.to_string() })
+        };
+        Ok((rows.into_iter().zip(found).filter_map(step).collect(), names))
+    }
+
+    /// Asks for one skill by name: what cannot be told about it is an error.
+    fn newest(&self, shell: &Shell, rows: &[Row]) -> Result<Vec<Option<Candidate>>> {
+        let client = self.registry.registry(shell)?;
+        let layout = shell.existing_store()?;
+        let sources = crate::ops::upgrade::Sources { registry: &client, layout: layout.as_ref() };
+        let found = crate::ops::upgrade::newest(sources, rows);
+        found.into_iter().map(|found| found.context("Looking for a newer version")).collect()
+    }
+
+    fn tell(&self, shell: &Shell, steps: &[Step], current: &[String]) -> Result<ExitCode> {
+        let value = |step: &Step| {
+            json!({"name": step.row.name, "version": step.row.version, "latest": step.version,
+                   "latest_source": step.reference.to_string(), "target": step.row.target, "path": step.row.path})
+        };
+        match self.format {
+            Format::Json => shell.print_json(&steps.iter().map(value).collect::<Vec<_>>())?,
+            Format::Text if steps.is_empty() => shell.print(self.nothing(current))?,
+            Format::Text => shell.print(steps.iter().map(|step| heading(step) + "\n").collect::<String>())?,
+        }
+        Ok(if steps.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+
+    fn nothing(&self, current: &[String]) -> String {
+        match &self.name {
+            Some(name) if !current.is_empty() => format!("{} is already at the latest version.\n", harmless_line(name)),
+            _ => "All skills are up to date.\n".to_owned(),
+        }
+    }
+
+    fn upgrade(&self, shell: &Shell, step: &Step) -> Result<Installed> {
+        let layout = shell.store()?;
+        let text = step.reference.to_string();
+        let (found, reference) = fetch(shell, &layout, &text, (When::Always, Limits::default().size), &self.registry)?;
+        let skills = holder(&step.row)?;
+        let name = &step.row.name;
+        let source = Source {
+            layout: &layout,
+            manifest: &found.entry.descriptor,
+            info: &found.info,
+            reference: &reference,
+            name,
+        };
+        let cancel = shell.cancel();
+        let unpack = unpack_options(Limits::default().size, &cancel);
+        let options = Options { force: self.force, dry_run: self.dry_run, previous: None, unpack, cancel: &cancel };
+        let installed = install::install(&source, &skills, &options)?;
+        if self.format == Format::Text {
+            shell.print(match (self.dry_run, installed.written) {
+                (true, _) => heading(step) + "\n" + &listed(&installed.changes),
+                (false, true) => said("Upgraded", &step.row, &installed),
+                (false, false) => format!("{} is at {} already\n", harmless_line(name), harmless_line(&step.version)),
+            })?;
+        }
+        warn(shell, &installed);
+        Ok(installed)
+    }
+}
+
+/// Go back to what was installed before
+///
+/// Takes the image from the store, so that no network is needed. Files of yours are treated as by upgrade.
+#[derive(Debug, clap::Args)]
+pub struct RollbackArgs {
+    /// The skill, as list --installed shows it
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace files that you changed, and keep them in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl RollbackArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let places: Vec<Place> = self.targets.places(shell)?;
+        let layout = shell.store()?;
+        let cancel = shell.cancel();
+        let unpack = unpack_options(Limits::default().size, &cancel);
+        let how = How { force: self.force, dry_run: self.dry_run, unpack, cancel: &cancel };
+        let mut status = ExitCode::SUCCESS;
+        let mut done = Vec::new();
+        for place in &places {
+            let rolled = (|| {
+                let skills = place.open()?.with_context(|| format!("there is no {}", place.path.display()))?;
+                let rows = scan_all(shell, std::slice::from_ref(place))?;
+                let row = rows.into_iter().find(|row| row.name == self.name);
+                let row = row.ok_or_else(|| not_installed(&skills, &self.name))?;
+                Ok((rollback(&layout, &holder(&row)?, &self.name, &how)?, row))
+            })();
+            match rolled {
+                Ok((installed, row)) => {
+                    if self.format == Format::Text {
+                        shell.print(match self.dry_run {
+                            true => changed(&row, &installed) + "\n" + &listed(&installed.changes),
+                            false => said("Rolled back", &row, &installed),
+                        })?;
+                    }
+                    warn(shell, &installed);
+                    let mut value = serde_json::to_value(&installed)?;
+                    value["target"] = json!(row.target);
+                    value["path"] = json!(row.path);
+                    done.push(value);
+                }
+                Err(e) => status = shell.fail(&anyhow::Error::context(e, format!("Rolling back {}", self.name))),
+            }
+        }
+        if self.format == Format::Json {
+            shell.print_json(&done)?;
+        }
+        Ok(status)
+    }
+}
+
+/// Returns the directory of skills that has the skill itself, where the row is a link to it.
+fn holder(row: &Row) -> Result<SkillsDir> {
+    let path = Path::new(&row.path);
+    let above = path.parent().context("a skill is in a directory")?;
+    let context = || format!("Opening {}", above.display());
+    let skills = SkillsDir::new(super::shell::open_dir(above).with_context(context)?, above);
+    match skills.metadata(&row.name)? {
+        Some(metadata) if metadata.is_symlink() && row.receipt => skills.shared(&row.name).with_context(context),
+        _ => Ok(skills),
+    }
+}
+
+fn heading(step: &Step) -> String {
+    let way = match Version::parse(&step.version) {
+        Ok(version) => self::step(&step.row.version, &version),
+        Err(_) => format!("{} → {}", harmless_line(&step.row.version), harmless_line(&step.version)),
+    };
+    format!("{} {way} ({})", harmless_line(&step.row.name), harmless_line(&step.row.target))
+}
+
+fn changed(row: &Row, installed: &Installed) -> String {
+    let (name, target) = (harmless_line(&row.name), harmless_line(&row.target));
+    format!("{name} {} → {} ({target})", harmless_line(&row.version), harmless_line(&installed.version))
+}
+
+fn said(what: &str, row: &Row, installed: &Installed) -> String {
+    let backup =
+        installed.backup.as_ref().map(|path| format!("Backup: {}\n", harmless_line(&path.display().to_string())));
+    format!("{what} {}\n{}", changed(row, installed), backup.unwrap_or_default())
+}
+
+fn warn(shell: &Shell, installed: &Installed) {
+    for warning in &installed.warnings {
+        shell.warn(format!("warning: {}", harmless_line(warning)));
+    }
+}

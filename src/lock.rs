@@ -1,0 +1,46 @@
+//! Locks on files, waited for so that Ctrl-C ends the waiting.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::process::Cancel;
+
+/// How often a lock that another process has is tried: ours are held for some milliseconds.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Whether others may have the lock at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Those that share it, too.
+    Shared,
+    /// Nobody else.
+    Exclusive,
+}
+
+/// Locks the file `name` of `dir`, which is made where it is not there, until the result is dropped.
+///
+/// # Errors
+/// If it cannot be made or locked; of the kind `Interrupted` when the user asks to stop.
+pub fn lock(dir: &Dir, name: &str, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o644);
+    let mut file = dir.open_with(name, &options)?.into_std();
+    let flag = match how {
+        How::Shared => FlockArg::LockSharedNonblock,
+        How::Exclusive => FlockArg::LockExclusiveNonblock,
+    };
+    loop {
+        match Flock::lock(file, flag) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if cancel.is_cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+            Err((again, Errno::EINTR | Errno::EWOULDBLOCK)) => file = again,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        std::thread::sleep(RETRY);
+    }
+}
