@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::thread;
 
 use serde_json::{Value, json};
@@ -359,4 +360,22 @@ fn a_closed_pipe_changes_neither_work_nor_exit_status() {
     assert_eq!(run("fsck").status, Some(1));
     assert_eq!(run("build hr --load=never -t again").status, Some(0));
     world.run(["inspect", "acme/hr:again"]).ok();
+}
+
+#[test]
+fn a_signal_ends_the_question_of_rm_and_removes_nothing() {
+    use nix::sys::signal::{Signal, kill};
+    let world = World::new();
+    world.skill("hr", "1.0.0");
+    world.build("hr");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut command = world.command(["rm", "acme/hr:1.0.0-draft"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut question = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut question).unwrap();
+        assert_eq!(&question, b"Remove");
+        kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
+        world.run(["inspect", "acme/hr:1.0.0-draft"]).ok();
+    }
 }

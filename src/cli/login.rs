@@ -28,7 +28,7 @@ pub struct LoginArgs {
     #[arg(long, short, value_name = "NAME")]
     username: Option<String>,
     /// The password; others see it in the process list
-    #[arg(long, short, value_name = "PASSWORD")]
+    #[arg(long, short, value_name = "PASSWORD", conflicts_with = "password_stdin")]
     password: Option<String>,
     /// Read the password from stdin
     #[arg(long)]

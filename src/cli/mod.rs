@@ -19,6 +19,7 @@ mod load;
 mod login;
 mod progress;
 mod promote;
+mod prompt;
 mod prune;
 mod pull;
 mod push;

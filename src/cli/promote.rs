@@ -120,6 +120,12 @@ impl Args {
             return self.show(shell, &local, &plan);
         }
         let promoted = plan.carry_out(&local)?;
+        // A person reads first what was done, and then what becomes of it in containers-storage.
+        if self.format == Format::Text {
+            self.report(shell, &promoted, false)?;
+            self.follow(shell, &layout, &local, &promoted)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let loaded = self.follow(shell, &layout, &local, &promoted)?;
         self.report(shell, &promoted, loaded)
     }
@@ -230,7 +236,8 @@ impl Args {
         match self.format {
             Format::Text => {
                 let promoted_to = format!("Promoted {} to {}\n", harmless_line(&self.reference), promoted.to);
-                shell.print(promoted_to + &lines(promoted.reference.as_deref(), &promoted.digest))?;
+                let lines = lines(promoted.reference.as_deref(), &promoted.digest);
+                shell.print(promoted_to + &lines + &others(&self.reference, promoted))?;
             }
             Format::Json => {
                 let mut value = serde_json::to_value(promoted)?;
@@ -240,6 +247,21 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Says what became of tags beside the one of the new state: `latest`, above all.
+fn others(reference: &str, promoted: &Promoted) -> String {
+    let repository = promoted.reference.as_deref().unwrap_or(reference);
+    let Ok(repository) = repository.parse::<Reference>().map(|reference| reference.repository()) else {
+        return String::new();
+    };
+    let others = promoted.steps.iter().filter_map(|step| match step {
+        Step::Tag { tag, .. } => Some(format!("Tagged {repository}:{tag}\n")),
+        Step::Untag { tag } => Some(format!("Untagged {repository}:{tag}\n")),
+        Step::Write { .. } => None,
+    });
+    let own = promoted.reference.as_ref().map(|own| format!("Tagged {own}\n"));
+    others.filter(|line| Some(line) != own.as_ref()).map(|line| harmless_line(line.trim_end()) + "\n").collect()
 }
 
 fn lines(reference: Option<&str>, digest: &str) -> String {

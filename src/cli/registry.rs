@@ -3,17 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
+use super::prompt;
 use super::shell::{Shell, absolute};
 use crate::error::Error;
 use crate::output::harmless_line;
@@ -31,8 +29,6 @@ use crate::store::transfer::Copying;
 
 /// Longest password that is read, in bytes: tokens of cloud registries have some 2 KiB.
 const MAX_PASSWORD: u64 = 64 << 10;
-/// How often a prompt looks whether the user asks to stop, in milliseconds.
-const TICK: u16 = 100;
 
 /// Flags of verbs that reach a registry.
 #[derive(Debug, Clone, Default, Args)]
@@ -257,20 +253,7 @@ pub fn read_password(shell: &Shell, username: &str, cancel: &Cancel) -> Result<S
         }
         false => None,
     };
-    loop {
-        cancel.check()?;
-        // A terminal gives whole lines, and whoever pipes a password writes it at once.
-        match poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::from(TICK)) {
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return read_line(),
-            Err(e) => return Err(e).context("Reading the password"),
-        }
-    }
-}
-
-fn read_line() -> Result<String> {
-    let mut line = String::new();
-    io::stdin().lock().take(MAX_PASSWORD).read_line(&mut line).context("Reading the password from standard input")?;
+    let line = prompt::line(MAX_PASSWORD, cancel)?;
     if line.is_empty() {
         let hint = Some("give --creds USER:PASSWORD, or the password on standard input".to_owned());
         return Err(Error::Unavailable { reason: "there is no password on standard input".into(), hint }.into());

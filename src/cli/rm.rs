@@ -1,15 +1,19 @@
 //! `rm`
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::prompt;
 use super::shell::{FAILED, Format, Shell};
 use crate::ops::remove;
 use crate::output::harmless_line;
 use crate::store::layout::{Entry, Layout};
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 1 << 10;
 
 /// Remove names from store and containers-storage
 ///
@@ -92,8 +96,8 @@ fn confirmed(shell: &Shell, entries: &[Entry]) -> Result<bool> {
         }
     }
     io::stdout().flush()?;
-    let mut answer = String::new();
-    if io::stdin().lock().read_line(&mut answer)? == 0 {
+    let answer = prompt::line(MAX_ANSWER, &shell.cancel())?;
+    if answer.is_empty() {
         return Ok(false);
     }
     let yes = matches!(answer.trim(), "y" | "Y");

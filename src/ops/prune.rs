@@ -99,7 +99,10 @@ fn drop_entries(
         .filter(|(name, digest)| goes(name, digest))
         .collect();
     take_name(list, |name| superseded.iter().any(|(gone, _)| gone == name));
-    list.retain(|entry| entry_name(entry).is_some() || living.contains(&digest(entry)));
+    let named: HashSet<String> = list.iter().filter(|entry| entry_name(entry).is_some()).map(digest).collect();
+    // What has a name needs no memory of another one that it had.
+    let needed = |digest: &String| living.contains(digest) && !named.contains(digest);
+    list.retain(|entry| entry_name(entry).is_some() || needed(&digest(entry)));
     Ok(())
 }
 

@@ -83,12 +83,18 @@ pub fn same_name(one: &str, other: &str) -> bool {
 /// The annotation by which an entry that lost its name remembers the repository that it was in.
 pub const WAS: &str = "io.skillimage.was";
 
-/// Takes the name from the entries that `which` picks by it. An entry whose digest no other has stays without a name, and
-/// remembers the repository: something may still pin it, and a directory may have been written from it.
+/// Takes the name from the entries that `which` picks by it. An entry whose digest no other of its repository has stays
+/// without a name, and remembers the repository: something may still pin it, and a directory may have been written from it.
 pub fn take_name(entries: &mut Vec<Value>, which: impl Fn(&str) -> bool) {
     let taken: Vec<Value> = entries.extract_if(.., |entry| entry_name(entry).is_some_and(&which)).collect();
     for mut entry in taken {
-        if entries.iter().any(|other| other["digest"] == entry["digest"]) {
+        let repository = entry_name(&entry).and_then(repository_of);
+        let same = |other: &Value| {
+            let named = entry_name(other).and_then(repository_of);
+            let was = || other["annotations"][WAS].as_str().map(str::to_owned);
+            other["digest"] == entry["digest"] && named.or_else(was) == repository
+        };
+        if entries.iter().any(same) {
             continue;
         }
         if let Some(annotations) = entry["annotations"].as_object_mut() {
@@ -100,6 +106,10 @@ pub fn take_name(entries: &mut Vec<Value>, which: impl Fn(&str) -> bool) {
         }
         entries.push(entry);
     }
+}
+
+fn repository_of(name: &str) -> Option<String> {
+    name.parse::<Reference>().ok().map(|reference| reference.name().to_owned())
 }
 
 /// Returns an index without entries.

@@ -177,7 +177,9 @@ impl Registry {
 
     /// Returns the digest that a tag has.
     pub fn tag(&self, repository: &str, tag: &str) -> Option<String> {
-        fs::read_to_string(self.repository(repository).join("_manifests/tags").join(tag).join("current/link")).ok()
+        let link = self.repository(repository).join("_manifests/tags").join(tag).join("current/link");
+        // The registry makes the file before it writes it.
+        fs::read_to_string(link).ok().filter(|digest| !digest.is_empty())
     }
 
     /// Returns all tags of a repository, sorted.
