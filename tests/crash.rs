@@ -118,6 +118,57 @@ fn installations_killed_at_any_moment_leave_one_whole_version() {
     }
 }
 
+/// Every skill is one whole version, the files can be read, and the next run makes everything as they say.
+#[test]
+fn syncs_killed_at_any_moment_are_finished_by_the_next() {
+    let world = World::new();
+    for name in ["hr", "legal"] {
+        world.skill(name, "1.0.0");
+        for version in ["1.0.0", "1.1.0"] {
+            world.write(&format!("{name}/notes.md"), version);
+            publish(&world, name, version);
+        }
+    }
+    let root = world.path("project");
+    let intent = |version: &str| {
+        let skill = |name: &str| {
+            serde_json::json!({"name": name, "source": format!("acme/{name}"), "version": version,
+                "additionalBasePaths": [".claude/skills"]})
+        };
+        world.write("project/skills.json", serde_json::json!({"skills": [skill("hr"), skill("legal")]}).to_string());
+    };
+    intent("1.0.0");
+    let sync = || {
+        let mut command = world.command(["sync"]);
+        command.current_dir(&root).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let start = std::time::Instant::now();
+    assert!(sync().status().unwrap().success());
+    let longest = start.elapsed() * 11 / 10;
+    for round in 0..crashes() {
+        let version = if round % 2 == 0 { "1.1.0" } else { "1.0.0" };
+        intent(version);
+        let mut child = sync().spawn().unwrap();
+        thread::sleep(longest * (round.wrapping_mul(2_654_435_761) % 1000) as u32 / 1000);
+        let _ = child.kill();
+        child.wait().unwrap();
+        for path in [".agents/skills/hr", ".claude/skills/hr", ".agents/skills/legal", ".claude/skills/legal"] {
+            let notes = fs::read_to_string(root.join(path).join("notes.md")).unwrap();
+            assert!(
+                ["1.0.0", "1.1.0"].contains(&notes.as_str()) && root.join(path).join("scripts/run.sh").is_file(),
+                "{path}"
+            );
+        }
+        assert!(sync().status().unwrap().success(), "round {round}");
+        let check = world.command(["sync", "--check"]).current_dir(&root).output().unwrap();
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    }
+    let left: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let temporary = left.iter().filter(|name| name.to_string_lossy().starts_with(".skills.")).count();
+    assert!(temporary <= crashes() as usize / 10, "{left:?}");
+}
+
 #[test]
 fn tags_killed_at_any_moment_keep_every_name() {
     let world = World::new();

@@ -13,4 +13,5 @@ mod promote;
 mod prune;
 mod store;
 mod support;
+mod sync;
 mod validate;

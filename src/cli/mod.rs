@@ -26,6 +26,7 @@ mod push;
 mod registry;
 mod rm;
 mod shell;
+mod sync;
 mod tag;
 mod targets;
 mod uninstall;
@@ -141,6 +142,14 @@ enum Command {
     Rollback(Late<upgrade::RollbackArgs>),
     /// Uninstall skills
     Uninstall(Late<uninstall::Args>),
+    /// Add skills to this project
+    Add(Late<sync::AddArgs>),
+    /// Remove skills from this project
+    Remove(Late<sync::RemoveArgs>),
+    /// Update the skills of this project
+    Update(Late<sync::UpdateArgs>),
+    /// Install what this project wants, and nothing else
+    Sync(Late<sync::SyncArgs>),
     /// List the agents, and where each looks for skills
     Agents(Late<agents::Args>),
     /// Check every blob of the store
@@ -193,6 +202,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Upgrade(args) => args.0.run(&shell),
         Command::Rollback(args) => args.0.run(&shell),
         Command::Uninstall(args) => args.0.run(&shell),
+        Command::Add(args) => args.0.run(&shell),
+        Command::Remove(args) => args.0.run(&shell),
+        Command::Update(args) => args.0.run(&shell),
+        Command::Sync(args) => args.0.run(&shell),
         Command::Agents(args) => args.0.run(&shell),
         Command::Fsck(args) => args.0.run(&shell),
         Command::Generate(args) => args.0.run(&shell),

@@ -13,7 +13,7 @@ use crate::skills::SkillsDir;
 use crate::store::layout::Layout;
 
 /// One installed skill.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// The name of its directory.
     pub name: String,

@@ -25,6 +25,7 @@ pub mod push;
 pub mod remote_list;
 pub mod remove;
 pub mod rollback;
+pub mod sync;
 pub mod tag;
 pub mod uninstall;
 pub mod upgrade;

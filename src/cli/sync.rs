@@ -1,0 +1,461 @@
+//! `add`, `remove`, `update` and `sync`: the skills of a project.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, SecondsFormat};
+use serde_json::json;
+
+use super::install::{fetch, unpack_options};
+use super::pull::When;
+use super::registry::RegistryArgs;
+use super::shell::{Format, NO, Shell, open_dir};
+use super::targets::project_root;
+use crate::agent::Agent;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::lockfile::import::{self, Imported};
+use crate::lockfile::{BASE, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
+use crate::ops::install::{Installed, Options, directory};
+use crate::ops::installed::Row;
+use crate::ops::sync::{self, Problem, Project, check, superfluous};
+use crate::ops::upgrade::{Sources, newest};
+use crate::output::harmless_line;
+use crate::process::Cancel;
+use crate::reference::{Reference, is_digest};
+use crate::skills::read_bounded;
+use crate::store::Found;
+use crate::store::layout::Layout;
+
+const EXAMPLES: &str = "\
+Examples:
+  Install what the files say; in CI, fail where they disagree:
+    skillctl sync
+    skillctl sync --locked
+  Say what is not as the files say, without a network:
+    skillctl sync --check";
+
+/// Which skills of a project are worked on.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    /// Those of these names, and all others stay as they are.
+    only: Option<&'a [String]>,
+    /// Those whose tags are looked up anew.
+    renew: &'a [String],
+}
+
+/// What the verbs of a project share.
+struct Work<'a> {
+    shell: &'a Shell,
+    project: Project,
+    registry: &'a RegistryArgs,
+    force: bool,
+    format: Format,
+}
+
+/// Install what this project wants, and nothing else
+///
+/// What is wanted is in skills.json, and what exactly that is in skills.lock.json; both are in the directory above that has
+/// the first of them. Every skill is in .agents/skills, and copied to where its entry says. Skills that are not wanted any
+/// more are uninstalled.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct SyncArgs {
+    /// Only say what is not as the files say; exit status 1 if anything is
+    #[arg(long, conflicts_with_all = ["locked", "force"])]
+    check: bool,
+    /// Fail where the lock file has not all that is wanted, instead of changing it
+    #[arg(long)]
+    locked: bool,
+    /// Replace what is in the way, and keep it in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// Add skills to this project
+///
+/// Installs each skill, and writes it into skills.json and skills.lock.json, which are made in the root of the repository,
+/// or in the working directory, where there are none. With a tag or digest that version stays; without, update takes the
+/// newest published one.
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// Images of the store or of registries
+    #[arg(required_unless_present = "import", value_name = "REFERENCE")]
+    references: Vec<String>,
+    /// Add the skills of a lock file of npx skills, gh skill or ToolHive, too
+    #[arg(long, value_name = "FILE")]
+    import: Option<PathBuf>,
+    /// Agents that do not look in .agents/skills, separated by commas
+    #[arg(long, short, value_name = "AGENT", value_delimiter = ',')]
+    target: Vec<String>,
+    /// Replace what is in the way, and keep it in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// Remove skills from this project
+///
+/// Takes them out of skills.json and skills.lock.json, and uninstalls them.
+#[derive(Debug, clap::Args)]
+pub struct RemoveArgs {
+    /// Names of skills
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Remove files of yours, too, and keep them in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Update the skills of this project
+///
+/// Those without a version in skills.json go to the newest published one, and tags are looked up anew.
+#[derive(Debug, clap::Args)]
+pub struct UpdateArgs {
+    /// Names of skills; all unless some are given
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Replace what is in the way, and keep it in a backup
+    #[arg(long, short)]
+    force: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl SyncArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let (intent, lock) = (work.intent()?, work.project.locked()?);
+        if self.check {
+            return work.check(&intent, &lock);
+        }
+        if self.locked {
+            let missing = intent.skills.iter().find(|wanted| !lock.get(&wanted.name).is_some_and(|own| wanted.is(own)));
+            let more = lock.skills.iter().find(|own| !intent.skills.iter().any(|wanted| wanted.name == own.name));
+            if let Some(name) = missing.map(|wanted| &wanted.name).or(more.map(|own| &own.name)) {
+                let reason = format!("{LOCK} is not up to date: {name} is not as in {INTENT}");
+                let hint = Some("skillctl sync brings it up to date".to_owned());
+                return Err(Error::Unavailable { reason, hint }.into());
+            }
+        }
+        work.install(&intent, &lock, Part { only: None, renew: &[] })
+    }
+}
+
+impl AddArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let mut paths = Vec::new();
+        for target in &self.target {
+            let path = Agent::find(target)?.project;
+            if path != BASE && !paths.iter().any(|own| own == path) {
+                paths.push(path.to_owned());
+            }
+        }
+        let mut intent = work.project.intent()?.unwrap_or_default();
+        let mut lock = work.project.locked()?;
+        let layout = shell.store()?;
+        let (mut names, mut renew) = (Vec::new(), Vec::new());
+        for text in &self.references {
+            let wanted = work.wanted(&layout, text, &paths).with_context(|| format!("Adding {text}"))?;
+            names.push(wanted.name.clone());
+            renew.push(wanted.name.clone());
+            intent.put(wanted);
+        }
+        let mut status = ExitCode::SUCCESS;
+        for imported in self.imported()? {
+            match imported.image {
+                Ok((reference, digest)) => {
+                    let version = reference.tag().unwrap_or(&digest);
+                    let wanted = Wanted::new(&imported.name, &reference, Some(version), paths.clone());
+                    lock.skills.retain(|own| own.name != wanted.name);
+                    // Its content is what the digest says; what others call its digest is another thing.
+                    lock.skills.push(Locked { content_digest: None, ..Locked::new(&wanted, &reference, &digest, "") });
+                    names.push(imported.name);
+                    intent.put(wanted);
+                }
+                Err(source) => {
+                    let reason = format!("Adding {}: it comes from {source}, which is no image", imported.name);
+                    let hint = Some("build it there, and add the image: skillctl build DIR".to_owned());
+                    status = shell.fail(&Error::Unavailable { reason, hint }.into());
+                }
+            }
+        }
+        let adds = Part { only: Some(&names), renew: &renew };
+        work.install(&intent, &lock, adds)?;
+        Ok(status)
+    }
+
+    fn imported(&self) -> Result<Vec<Imported>> {
+        let Some(path) = &self.import else { return Ok(Vec::new()) };
+        let context = || format!("Reading {}", path.display());
+        let (dir, name) = (path.parent().filter(|dir| !dir.as_os_str().is_empty()), path.file_name());
+        let dir = open_dir(dir.unwrap_or(Path::new("."))).with_context(context)?;
+        let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let bytes = read_bounded(&dir, &name, MAX_FILE).with_context(context)?;
+        let bytes = bytes.with_context(|| format!("there is no file {}", path.display()))?;
+        Ok(import::read(&bytes, &path.display().to_string())?)
+    }
+}
+
+impl RemoveArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let registry = RegistryArgs::default();
+        let work = Work::new(shell, &registry, self.force, self.format)?;
+        let mut intent = work.intent()?;
+        let lock = work.project.locked()?;
+        for name in &self.names {
+            if !intent.skills.iter().any(|wanted| wanted.name == *name) && lock.get(name).is_none() {
+                let reason = format!("{name} is not in {}", work.project.path().join(INTENT).display());
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            }
+        }
+        intent.skills.retain(|wanted| !self.names.contains(&wanted.name));
+        // What else may be out of date is not looked at.
+        let mut kept = lock.clone();
+        kept.skills.retain(|own| !self.names.contains(&own.name));
+        let mut gone = lock;
+        gone.skills.retain(|own| self.names.contains(&own.name));
+        let mut rows = Vec::new();
+        work.uninstall(&intent, &gone, &mut rows)?;
+        work.project.write_intent(&intent)?;
+        work.project.write_locked(&kept)?;
+        work.finish(&rows)
+    }
+}
+
+impl UpdateArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let (intent, lock) = (work.intent()?, work.project.locked()?);
+        for name in &self.names {
+            if !intent.skills.iter().any(|wanted| wanted.name == *name) {
+                let reason = format!("{name} is not in {}", work.project.path().join(INTENT).display());
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            }
+        }
+        let names: Vec<String> = match self.names.is_empty() {
+            true => intent.skills.iter().map(|wanted| wanted.name.clone()).collect(),
+            false => self.names,
+        };
+        work.install(&intent, &lock, Part { only: None, renew: &names })
+    }
+}
+
+impl<'a> Work<'a> {
+    fn new(shell: &'a Shell, registry: &'a RegistryArgs, force: bool, format: Format) -> Result<Self> {
+        let path = project_root(shell)?;
+        let root = open_dir(&path).with_context(|| format!("Opening {}", path.display()))?;
+        Ok(Self { shell, project: Project::new(root, path), registry, force, format })
+    }
+
+    fn intent(&self) -> Result<Intent> {
+        self.project.intent()?.ok_or_else(|| {
+            let reason = format!("there is no {INTENT} in {} or above", self.project.path().display());
+            Error::Unavailable { reason, hint: Some("skillctl add REFERENCE makes one".into()) }.into()
+        })
+    }
+
+    /// Returns what a reference asks for.
+    fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Wanted> {
+        let given = text.strip_prefix("docker://").unwrap_or(text);
+        let typed = given.parse::<Reference>().ok();
+        let free = typed.as_ref().is_some_and(|typed| typed.tag().is_none() && typed.digest().is_none());
+        let (found, reference) = match typed.filter(|_| free) {
+            // No tag: the newest published version, whatever `latest` is.
+            Some(repository) => {
+                let repository = if text == given { repository } else { repository.on_registry()? };
+                let newest = self.newest(&repository)?;
+                self.fetch(layout, &newest.to_string())?
+            }
+            None => self.fetch(layout, text)?,
+        };
+        let version = if free { None } else { reference.digest().or(reference.tag()) };
+        Ok(Wanted::new(directory(&found.info, &reference), &reference, version, paths.to_vec()))
+    }
+
+    /// Returns the newest published version of a repository.
+    fn newest(&self, repository: &Reference) -> Result<Reference> {
+        let client = self.registry.registry(self.shell)?;
+        let layout = self.shell.existing_store()?;
+        let sources = Sources { registry: &client, layout: layout.as_ref() };
+        let row = Row {
+            name: repository.basename().to_owned(),
+            // Below every version.
+            version: "0.0.0-0".to_owned(),
+            source: repository.to_string(),
+            ..Row::default()
+        };
+        let found = newest(sources, &[row]).pop().transpose()?.flatten();
+        let found = found.ok_or_else(|| Error::Unavailable {
+            reason: format!("{repository} has no published version"),
+            hint: Some(format!("skillctl list --remote {repository} shows what is there; name a tag")),
+        })?;
+        Ok(found.reference)
+    }
+
+    fn fetch(&self, layout: &Layout, text: &str) -> Result<(Found, Reference)> {
+        fetch(self.shell, layout, text, (When::Newer, Limits::default().size), self.registry)
+    }
+
+    /// Returns the image of a wanted skill, and its reference: what is locked, or else what it stands for now.
+    fn image(&self, layout: &Layout, wanted: &Wanted, locked: Option<&Locked>) -> Result<(Found, Reference)> {
+        if let Some(locked) = locked {
+            let reference = locked.reference()?;
+            let exact = reference.with_digest(&locked.source.digest)?;
+            let limits = (When::Missing, Limits::default().size);
+            let image = match crate::store::open(layout, &locked.source.digest) {
+                Ok(found) => Ok((found, exact)),
+                Err(_) => fetch(self.shell, layout, &exact.to_string(), limits, self.registry),
+            };
+            let (found, _) = image.with_context(|| {
+                let name = &locked.name;
+                format!("{LOCK} has {} (skillctl update {name} looks for another)", locked.source.reference)
+            })?;
+            return Ok((found, reference));
+        }
+        let repository = wanted.repository()?;
+        let reference = match &wanted.version {
+            None => self.newest(&repository)?,
+            Some(digest) if is_digest(digest) => repository.with_digest(digest)?,
+            Some(tag) => repository.with_tag(tag)?,
+        };
+        self.fetch(layout, &reference.to_string())
+    }
+
+    /// Installs what is wanted, uninstalls what is not, and writes both files.
+    fn install(&self, intent: &Intent, lock: &Lock, part: Part<'_>) -> Result<ExitCode> {
+        let layout = self.shell.store()?;
+        let cancel = self.shell.cancel();
+        let unpack = unpack_options(Limits::default().size, &cancel);
+        let options = Options { force: self.force, dry_run: false, previous: None, unpack, cancel: &cancel };
+        let mut rows = Vec::new();
+        let mut written = Lock::default();
+        written.generated_at = self.date()?;
+        for wanted in &intent.skills {
+            let known = lock.get(&wanted.name).filter(|own| wanted.is(own));
+            let renew = part.renew.contains(&wanted.name);
+            if part.only.is_some_and(|only| !only.contains(&wanted.name)) {
+                written.skills.extend(lock.get(&wanted.name).cloned());
+                continue;
+            }
+            let work = || -> Result<_> {
+                let (found, reference) = self.image(&layout, wanted, known.filter(|_| !renew))?;
+                sync::install(&self.project, &layout, wanted, (&found, &reference), &options)
+            };
+            let (locked, installed) = work().with_context(|| format!("Installing {}", wanted.name))?;
+            if let Some(known) = known.filter(|known| known.source.digest == locked.source.digest)
+                && known.content_digest.as_ref().is_some_and(|digest| locked.content_digest.as_ref() != Some(digest))
+            {
+                let reason = format!("{}: its content is not that of {LOCK}", wanted.name);
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            }
+            for (one, path) in installed {
+                self.say(&one, &path)?;
+                let mut row = serde_json::to_value(&one)?;
+                row["path"] = json!(path);
+                rows.push(row);
+            }
+            written.skills.push(locked);
+        }
+        written.skills.sort_by(|one, other| one.name.cmp(&other.name));
+        match part.only {
+            Some(_) => self.project.write_intent(intent)?,
+            None => self.uninstall(intent, lock, &mut rows)?,
+        }
+        self.project.write_locked(&written)?;
+        self.finish(&rows)
+    }
+
+    fn uninstall(&self, intent: &Intent, lock: &Lock, rows: &mut Vec<serde_json::Value>) -> Result<()> {
+        let cancel: Cancel = self.shell.cancel();
+        let unpack = unpack_options(Limits::default().size, &cancel);
+        let layout = self.shell.existing_store()?;
+        let paths = superfluous(intent, lock).into_iter();
+        for gone in sync::remove(&self.project, layout.as_ref(), paths, self.force, (&unpack, &cancel))? {
+            if self.format == Format::Text {
+                let backup = gone.backup.as_ref().map(|path| format!("Backup: {}\n", shown(path)));
+                let name = harmless_line(&gone.name);
+                self.shell.print(format!(
+                    "Uninstalled {name} from {}\n{}",
+                    shown(&gone.path),
+                    backup.unwrap_or_default()
+                ))?;
+            }
+            rows.push(serde_json::to_value(&gone)?);
+        }
+        Ok(())
+    }
+
+    fn say(&self, installed: &Installed, path: &Path) -> Result<()> {
+        for warning in &installed.warnings {
+            self.shell.warn(format!("warning: {}", harmless_line(warning)));
+        }
+        if self.format == Format::Text && installed.written {
+            let backup = installed.backup.as_ref().map(|path| format!("Backup: {}\n", shown(path)));
+            let reference = harmless_line(&installed.reference);
+            self.shell.print(format!("Installed {reference} to {}\n{}", shown(path), backup.unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, rows: &[serde_json::Value]) -> Result<ExitCode> {
+        match self.format {
+            Format::Json => self.shell.print_json(&rows)?,
+            Format::Text => {
+                let skills = self.project.intent()?.unwrap_or_default().skills.len();
+                let path = self.project.path().join(INTENT);
+                self.shell.print(format!("In sync with {}: {skills} skill(s).\n", shown(&path)))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn check(&self, intent: &Intent, lock: &Lock) -> Result<ExitCode> {
+        let cancel = self.shell.cancel();
+        let unpack = unpack_options(Limits::default().size, &cancel);
+        let problems = check(&self.project, intent, lock, &unpack, &cancel)?;
+        match self.format {
+            Format::Json => self.shell.print_json(&problems)?,
+            Format::Text if problems.is_empty() => return self.finish(&[]),
+            Format::Text => self.shell.print(problems.iter().map(line).collect::<String>())?,
+        }
+        Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+
+    /// Returns the date of a lock file: none, so that the same skills make the same file, unless the environment has one.
+    fn date(&self) -> Result<Option<String>> {
+        let Some(epoch) = &self.shell.env.source_date_epoch else { return Ok(None) };
+        let date = epoch.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+        let date = date.with_context(|| format!("SOURCE_DATE_EPOCH: {epoch:?} is no number of seconds"))?;
+        Ok(Some(date.to_rfc3339_opts(SecondsFormat::Secs, true)))
+    }
+}
+
+fn line(problem: &Problem) -> String {
+    let place = if problem.path.is_empty() { String::new() } else { format!(" ({})", harmless_line(&problem.path)) };
+    let differences =
+        problem.differences.iter().map(|difference| format!("  {}\n", harmless_line(&difference.to_string())));
+    format!("✗ {}{place}: {}\n", harmless_line(&problem.name), harmless_line(&problem.reason))
+        + &differences.collect::<String>()
+}
+
+fn shown(path: &Path) -> String {
+    harmless_line(&path.display().to_string())
+}

@@ -1,0 +1,258 @@
+//! `sync`: what a project has installed is what its `skills.json` and `skills.lock.json` say.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use cap_std::fs::Dir;
+use serde::Serialize;
+
+use super::drift::{Difference, differences};
+use super::install::{self, Installed, Options, Source};
+use super::uninstall::{self, Uninstalled};
+use crate::error::Error;
+use crate::layer::UnpackOptions;
+use crate::lockfile::{INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
+use crate::process::Cancel;
+use crate::reference::Reference;
+use crate::skills::{SkillsDir, read_bounded};
+use crate::store::Found;
+use crate::store::layout::Layout;
+
+/// A project: the directory that has `skills.json`.
+#[derive(Debug)]
+pub struct Project {
+    root: Dir,
+    path: PathBuf,
+}
+
+/// One way in which a project is not what its files say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The skill.
+    pub name: String,
+    /// Its directory, relative to the project; empty where the files themselves differ.
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
+    /// How the directory differs from what was installed, where that is what is wrong.
+    pub differences: Vec<Difference>,
+}
+
+impl Project {
+    /// Returns the project in a directory.
+    pub fn new(root: Dir, path: PathBuf) -> Self {
+        Self { root, path }
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads what is wanted; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not valid.
+    pub fn intent(&self) -> Result<Option<Intent>> {
+        Ok(self.read(INTENT)?.map(|bytes| Intent::parse(&bytes, &self.shown(INTENT))).transpose()?)
+    }
+
+    /// Reads what is locked; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not valid.
+    pub fn locked(&self) -> Result<Lock> {
+        let lock = self.read(LOCK)?.map(|bytes| Lock::parse(&bytes, &self.shown(LOCK))).transpose()?;
+        Ok(lock.unwrap_or_default())
+    }
+
+    /// Writes what is wanted, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_intent(&self, intent: &Intent) -> Result<()> {
+        self.write(INTENT, &intent.to_json())
+    }
+
+    /// Writes what is locked, whole or not at all, where it has changed.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_locked(&self, lock: &Lock) -> Result<()> {
+        self.write(LOCK, &lock.to_json())
+    }
+
+    /// Returns the directory of skills with a path in the project; `None` where there is none.
+    ///
+    /// # Errors
+    /// If it leads out of the project, or cannot be opened.
+    pub fn skills(&self, base: &str) -> Result<Option<SkillsDir>> {
+        match self.root.open_dir(base) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            dir => Ok(Some(SkillsDir::new(dir.with_context(|| self.shown(base))?, self.path.join(base)))),
+        }
+    }
+
+    fn ensure(&self, base: &str) -> Result<SkillsDir> {
+        self.root.create_dir_all(base).with_context(|| self.shown(base))?;
+        self.skills(base)?.with_context(|| format!("{} is no directory", self.shown(base)))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        read_bounded(&self.root, name, MAX_FILE).with_context(|| format!("Reading {}", self.shown(name)))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        if self.read(name)?.is_some_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(());
+        }
+        let write = || -> io::Result<()> {
+            let temporary = format!(".{name}.{}", std::process::id());
+            let mut file = self.root.create(&temporary)?;
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
+                let _ = self.root.remove_file(&temporary);
+            })?;
+            self.root.rename(&temporary, &self.root, name)
+        };
+        write().with_context(|| format!("Writing {}", self.shown(name)))
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+/// Installs a skill in all its directories, and returns what is locked then.
+///
+/// # Errors
+/// As [`install::install`]; nothing is locked then.
+pub fn install(
+    project: &Project,
+    layout: &Layout,
+    wanted: &Wanted,
+    (found, reference): (&Found, &Reference),
+    options: &Options<'_>,
+) -> Result<(Locked, Vec<(Installed, PathBuf)>)> {
+    let mut all = Vec::new();
+    let source = Source { layout, manifest: &found.entry.descriptor, info: &found.info, reference, name: &wanted.name };
+    for base in wanted.bases() {
+        let skills = project.ensure(base)?;
+        all.push((install::install(&source, &skills, options)?, skills.path().join(&wanted.name)));
+    }
+    let content = all.first().map(|(installed, _)| installed.content_digest.clone()).unwrap_or_default();
+    Ok((Locked::new(wanted, reference, found.entry.digest(), &content), all))
+}
+
+/// Takes a skill away from directories of the project where it is; the rest of `paths` is not there.
+///
+/// # Errors
+/// As [`uninstall::uninstall`].
+pub fn remove<'a>(
+    project: &Project,
+    layout: Option<&Layout>,
+    paths: impl Iterator<Item = &'a str>,
+    force: bool,
+    (unpack, cancel): (&UnpackOptions<'_>, &Cancel),
+) -> Result<Vec<Uninstalled>> {
+    let mut all = Vec::new();
+    for path in paths {
+        let (base, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let Some(skills) = project.skills(base)? else { continue };
+        if skills.metadata(name)?.is_none() && skills.receipt_bytes(name)?.is_none() {
+            continue;
+        }
+        all.push(uninstall::uninstall(&skills, name, layout, force, unpack, cancel)?);
+    }
+    Ok(all)
+}
+
+/// Returns the locked skills, and the paths of wanted ones, that a project has no use for any more.
+pub fn superfluous<'a>(intent: &Intent, lock: &'a Lock) -> Vec<&'a str> {
+    let kept: BTreeSet<String> = intent
+        .skills
+        .iter()
+        .flat_map(|wanted| wanted.bases().into_iter().map(|base| format!("{base}/{}", wanted.name)))
+        .collect();
+    lock.skills.iter().flat_map(Locked::paths).filter(|path| !kept.contains(*path)).collect()
+}
+
+/// Compares a project with its files, without a network; nothing is returned where all is as they say.
+///
+/// # Errors
+/// If something cannot be looked at.
+pub fn check(
+    project: &Project,
+    intent: &Intent,
+    lock: &Lock,
+    options: &UnpackOptions<'_>,
+    cancel: &Cancel,
+) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    let problem = |name: &str, path: &str, reason: String| Problem {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        reason,
+        differences: Vec::new(),
+    };
+    for wanted in &intent.skills {
+        match lock.get(&wanted.name) {
+            None => problems.push(problem(&wanted.name, "", format!("it is in {INTENT} and not in {LOCK}"))),
+            Some(locked) if !wanted.is(locked) => {
+                let reason = format!("{INTENT} wants another than {LOCK} has, {}", locked.source.reference);
+                problems.push(problem(&wanted.name, "", reason));
+            }
+            Some(_) => {}
+        }
+    }
+    for locked in &lock.skills {
+        let Some(wanted) = intent.skills.iter().find(|wanted| wanted.name == locked.name) else {
+            problems.push(problem(&locked.name, "", format!("it is in {LOCK} and not in {INTENT}")));
+            continue;
+        };
+        for base in wanted.bases() {
+            let path = format!("{base}/{}", locked.name);
+            if let Some((reason, differences)) = check_one(project, locked, base, options, cancel)? {
+                problems.push(Problem { differences, ..problem(&locked.name, &path, reason) });
+            }
+        }
+    }
+    for path in superfluous(intent, lock) {
+        let (base, name) = path.rsplit_once('/').unwrap_or((".", path));
+        if let Some(skills) = project.skills(base)?
+            && skills.metadata(name)?.is_some()
+            && intent.skills.iter().any(|wanted| wanted.name == name)
+        {
+            problems.push(problem(name, path, format!("{INTENT} does not want it there")));
+        }
+    }
+    Ok(problems)
+}
+
+fn check_one(
+    project: &Project,
+    locked: &Locked,
+    base: &str,
+    options: &UnpackOptions<'_>,
+    cancel: &Cancel,
+) -> Result<Option<(String, Vec<Difference>)>> {
+    let said = |reason: &str| Ok(Some((reason.to_owned(), Vec::new())));
+    let Some(skills) = project.skills(base)? else { return said("it is not installed") };
+    let _reading = skills.reading(cancel)?;
+    let Some(dir) = skills.open(&locked.name)? else { return said("it is not installed") };
+    let receipt = match skills.receipt(&locked.name) {
+        Ok(Some(receipt)) => receipt,
+        Ok(None) => return said("skillctl did not install it"),
+        Err(e @ Error::Damaged { .. }) => return said(&e.to_string()),
+        Err(e) => return Err(e.into()),
+    };
+    if receipt.image.digest != locked.source.digest {
+        return said(&format!("it is {}, and {LOCK} has {}", receipt.image.digest, locked.source.digest));
+    }
+    if locked.content_digest.as_ref().is_some_and(|digest| *digest != receipt.image.content_digest) {
+        return said(&format!("its content is not that of {LOCK}"));
+    }
+    let found = differences(&receipt.installed(&locked.name)?, &dir, options)?;
+    Ok((!found.is_empty()).then(|| ("it is not as it was installed".to_owned(), found)))
+}
