@@ -132,7 +132,7 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
         installed.content_digest = there.receipt().map(|there| there.image.content_digest.clone()).unwrap_or_default();
         return Ok(installed);
     }
-    let staged = stage(source, &locked, options).with_context(|| format!("Installing {}", source.name))?;
+    let staged = stage(source, &locked, options)?;
     installed.content_digest.clone_from(&staged.receipt.image.content_digest);
     installed.changes = changes(&there, &staged, skills, source.name, &options.unpack)?;
     installed.written = true;
@@ -142,7 +142,7 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
     if !installed.changes.conflicts.is_empty() && !options.force {
         return Err(conflict(source.name, &there, &installed.changes.conflicts).into());
     }
-    publish(source, skills, &locked, (&there, staged), options, &mut installed)?;
+    publish(source, skills, &locked, staged, options, &mut installed)?;
     Ok(installed)
 }
 
@@ -184,7 +184,7 @@ fn publish(
     source: &Source<'_>,
     skills: &SkillsDir,
     locked: &Locked<'_>,
-    (there, mut staged): (&Present, Staged),
+    mut staged: Staged,
     options: &Options<'_>,
     installed: &mut Installed,
 ) -> Result<()> {
@@ -198,9 +198,11 @@ fn publish(
     if !changes.conflicts.is_empty() {
         installed.backup = Some(keep(skills, locked, name, &changes.conflicts)?);
     }
-    staged.receipt.previous = match (options.previous, there.receipt()) {
+    // Also where the directory is gone: somebody may have moved it away.
+    let before = skills.receipt(name).ok().flatten();
+    staged.receipt.previous = match (options.previous, before) {
         (Some(previous), _) => previous.to_vec(),
-        (None, Some(before)) if before.image.digest == staged.receipt.image.digest => before.previous.clone(),
+        (None, Some(before)) if before.image.digest == staged.receipt.image.digest => before.previous,
         (None, Some(before)) => before.history(),
         (None, None) => Vec::new(),
     };

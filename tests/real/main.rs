@@ -14,6 +14,7 @@ mod faults;
 mod fixtures;
 mod foreign;
 mod go_tool;
+mod install;
 mod interop;
 mod lifecycle;
 mod locked;
