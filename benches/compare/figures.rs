@@ -73,7 +73,7 @@ impl Figure {
 type Measure = fn(&Bench, &'static str) -> Result<Figure>;
 
 /// All figures, in the order of the table.
-pub const FIGURES: [(&str, Measure); 16] = [
+pub const FIGURES: [(&str, Measure); 21] = [
     ("version", Bench::version),
     ("build small", Bench::build_small),
     ("build many", Bench::build_many),
@@ -90,6 +90,11 @@ pub const FIGURES: [(&str, Measure); 16] = [
     ("promote remote", Bench::promote_remote),
     ("inspect remote", Bench::inspect_remote),
     ("list remote 500", Bench::list_remote),
+    ("install small", Bench::install_small),
+    ("install many", Bench::install_many),
+    ("list installed 200", Bench::list_installed),
+    ("sync check 200", Bench::sync_check),
+    ("upgradable 100", Bench::upgradable),
 ];
 
 pub const fn ms(count: u64) -> Duration {
@@ -361,7 +366,12 @@ impl Bench {
 
     /// Builds *big* and returns its layer.
     fn big_layer(&self, store: &Path) -> Result<Layer> {
-        let built = must(self.build(store, &self.inputs.big()?).arg("--format=json"))?;
+        self.layer(store, &self.inputs.big()?)
+    }
+
+    /// Builds a skill and returns its layer.
+    pub fn layer(&self, store: &Path, dir: &Path) -> Result<Layer> {
+        let built = must(self.build(store, dir).arg("--format=json"))?;
         let built: Value = serde_json::from_str(&built)?;
         let text = |key: &str| built[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {built}"));
         let digest = text("layer")?;
@@ -376,8 +386,9 @@ impl Bench {
 
 /// A layer in a store.
 #[derive(Debug)]
-struct Layer {
-    path: PathBuf,
+pub struct Layer {
+    /// Its blob.
+    pub path: PathBuf,
     digest: String,
     size: u64,
     diff_id: String,

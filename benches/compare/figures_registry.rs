@@ -23,7 +23,7 @@ const DELAY: Duration = Duration::from_millis(20);
 const OWN_MIB: u64 = 64;
 
 impl Bench {
-    fn registry(&self) -> Result<&Registry> {
+    pub fn registry(&self) -> Result<&Registry> {
         if let Some(registry) = self.registry.get() {
             return Ok(registry);
         }
@@ -186,7 +186,7 @@ impl Bench {
     }
 
     /// Builds the skill in `dir` into `store`, pushes it as `image`, and returns its manifest.
-    fn seed(&self, store: &Path, dir: &Path, skill: &str, image: &str) -> Result<String> {
+    pub fn seed(&self, store: &Path, dir: &Path, skill: &str, image: &str) -> Result<String> {
         let built = must(self.build(store, dir).arg("--format=json"))?;
         let built: Value = serde_json::from_str(&built)?;
         must(self.world.ours(store).args(["push", &format!("{skill}:1.0.0-draft"), image]))?;
@@ -203,7 +203,7 @@ impl Bench {
 }
 
 /// Returns a manifest with another version and state, over the same blobs.
-fn variant(manifest: &str, version: &str, state: &str) -> String {
+pub fn variant(manifest: &str, version: &str, state: &str) -> String {
     let mut manifest: Value = serde_json::from_str(manifest).unwrap_or_default();
     manifest["annotations"][oci::VERSION] = version.into();
     manifest["annotations"][STATUS] = state.into();

@@ -114,8 +114,13 @@ impl Inputs {
 
 /// Writes the skill *small*, three files, which differ with `version` and `note`.
 pub fn small(dir: &Path, version: &str, note: &str) -> Result<()> {
+    named(dir, "small", version, note)
+}
+
+/// Writes the same skill under another name.
+pub fn named(dir: &Path, name: &str, version: &str, note: &str) -> Result<()> {
     fs::create_dir_all(dir.join("scripts"))?;
-    card(dir, "small", version, note)?;
+    card(dir, name, version, note)?;
     let script = dir.join("scripts/run.sh");
     fs::write(&script, "#!/bin/sh\nexec echo \"$@\"\n")?;
     Ok(fs::set_permissions(script, fs::Permissions::from_mode(0o755))?)

@@ -38,7 +38,7 @@ fn publish(world: &World, hub: &Registry, version: &str, notes: &str) -> String 
     said(&world.skillctl(["push", &name, &hub.name(&name)]).ok(), "Digest: ").to_owned()
 }
 
-fn claude<'a>(site: &Site<'_>, args: &[&'a str]) -> Done {
+fn claude(site: &Site<'_>, args: &[&str]) -> Done {
     site.skillctl([args, &["-t", "claude"]].concat())
 }
 
