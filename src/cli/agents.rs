@@ -48,7 +48,8 @@ impl Args {
         }
         let cells = |row: &Row| {
             let here = if row.here { "yes" } else { "no" };
-            vec![row.name.to_owned(), here.to_owned(), cell(&row.path), row.aliases.join(",")]
+            let aliases = if row.aliases.is_empty() { "-".to_owned() } else { row.aliases.join(",") };
+            vec![row.name.to_owned(), here.to_owned(), cell(&row.path), aliases]
         };
         shell.print(table(&["AGENT", "HERE", "SKILLS", "ALIASES"], &rows.iter().map(cells).collect::<Vec<_>>()))?;
         Ok(ExitCode::SUCCESS)

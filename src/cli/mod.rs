@@ -57,6 +57,8 @@ Environment:
   DOCKER_CONFIG            Directory of Docker's config.json, else ~/.docker
   CONTAINERS_REGISTRIES_CONF
                            Instead of registries.conf
+  CLAUDE_CONFIG_DIR, CODEX_HOME, XDG_CONFIG_HOME, ...
+                           Where agents have their files: skillctl agents
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY
                            Proxies; never for this machine
 
@@ -70,9 +72,13 @@ Files:
   $XDG_RUNTIME_DIR/containers/auth.json Credentials; of root in
                                         /run/containers/0/auth.json
 
+  SKILLS/.skillimage                    What is installed in a directory of
+                                        skills, and backups of your files
+  skills.json, skills.lock.json         What a project wants, and has
+
 Exit status:
   0  Fine
-  1  The answer is no: invalid, damaged, or something will not work
+  1  The answer is no: invalid, damaged, changed, or something will not work
   2  Could not do it
   130  Ended by Ctrl-C, SIGTERM or a hangup";
 

@@ -92,7 +92,7 @@ impl Args {
                     done.push(row);
                 }
                 Err(e) => {
-                    shell.fail(&e.context(format!("Error upgrading {}", step.row.name)));
+                    shell.fail(&e.context(format!("Upgrading {}", step.row.name)));
                     status = ExitCode::from(FAILED);
                 }
             }
