@@ -2,6 +2,8 @@
 //!
 //! JSON output is exact; nothing here touches it.
 
+use std::path::Path;
+
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
@@ -51,6 +53,16 @@ pub fn cell(text: &str) -> String {
         Some((end, last)) if shown.len() > end + last.len_utf8() => format!("{}…", &shown[..end]),
         _ => shown,
     }
+}
+
+/// Returns a path for a line of text.
+pub fn shown(path: &Path) -> String {
+    harmless_line(&path.display().to_string())
+}
+
+/// Returns the line that says where replaced files are kept; nothing where there are none.
+pub fn backup(path: Option<&Path>) -> String {
+    path.map(|path| format!("Backup: {}\n", shown(path))).unwrap_or_default()
 }
 
 /// Returns a table as Go's tabwriter makes it: two spaces between columns, none after the last.

@@ -14,7 +14,7 @@ use crate::layer::UnpackOptions;
 use crate::limits::Limits;
 use crate::ops::install::{self, Changes, Installed, Options, Source};
 use crate::ops::pull;
-use crate::output::harmless_line;
+use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::reference::Reference;
 use crate::skills::SkillsDir;
@@ -103,9 +103,7 @@ impl Args {
             if self.format == Format::Text {
                 shell.print(said(text, installed, &path, self.dry_run))?;
             }
-            for warning in &installed.warnings {
-                shell.warn(format!("warning: {}", harmless_line(warning)));
-            }
+            shell.warnings(&installed.warnings);
             let mut row = serde_json::to_value(installed)?;
             row["target"] = json!(place.label);
             row["path"] = json!(path);
@@ -126,8 +124,8 @@ impl Args {
         for place in places.iter().filter(|place| resolved(&place.path) != real) {
             let skills = self.open(place)?;
             let target = relative(&resolved(&place.path), &real).join(name).display().to_string();
-            let (written, backup) = install::link(&source, &skills, &target, &installed.content_digest, &options)?;
-            let linked = Installed { written, backup, changes: Changes::default(), ..installed.clone() };
+            let (written, kept) = install::link(&source, &skills, &target, &installed.content_digest, &options)?;
+            let linked = Installed { written, backup: kept, changes: Changes::default(), ..installed.clone() };
             say(&linked, place, Some(&target))?;
         }
         Ok(())
@@ -167,9 +165,7 @@ pub fn fetch(
     let pulled = pull::pull((layout, &remote), &reference, when.rule(), limit, copying)?;
     drop(progress);
     drop(board);
-    for warning in &pulled.warnings {
-        shell.warn(format!("warning: {}", harmless_line(warning)));
-    }
+    shell.warnings(&pulled.warnings);
     Ok((store::read(layout, pulled.entry)?, reference))
 }
 
@@ -183,15 +179,13 @@ pub fn unpack_options(max_size: u64, cancel: &Cancel) -> UnpackOptions<'_> {
 }
 
 fn said(text: &str, installed: &Installed, path: &Path, dry_run: bool) -> String {
-    let (text, path) = (harmless_line(text), harmless_line(&path.display().to_string()));
+    let (text, path) = (harmless_line(text), shown(path));
     let line = match (dry_run, installed.written) {
         (_, false) => format!("Already installed: {text} in {path}\n"),
         (true, true) => format!("Would install {text} to {path}\n") + &listed(&installed.changes),
         (false, true) => format!("Installed {text} to {path}\n"),
     };
-    let backup =
-        installed.backup.as_ref().map(|backup| format!("Backup: {}\n", harmless_line(&backup.display().to_string())));
-    line + &backup.unwrap_or_default()
+    line + &backup(installed.backup.as_deref())
 }
 
 /// Returns one line for each file that changes: A added, M modified, D deleted, ! the user's.

@@ -223,9 +223,7 @@ impl Args {
     }
 
     fn report(&self, shell: &Shell, promoted: &Promoted, loaded: bool) -> Result<ExitCode> {
-        for warning in &promoted.warnings {
-            shell.warn(format!("warning: {}", harmless_line(warning)));
-        }
+        shell.warnings(&promoted.warnings);
         // A tag that remains was warned of, and keeps the image.
         if promoted.reference.is_none() && promoted.warnings.is_empty() {
             let digest = &promoted.digest;

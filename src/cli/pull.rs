@@ -17,7 +17,7 @@ use crate::layer::UnpackOptions;
 use crate::limits::Limits;
 use crate::ops::extract::{self, Source, extract};
 use crate::ops::pull::{self, Pulled};
-use crate::output::harmless_line;
+use crate::output::{harmless_line, shown};
 use crate::process::Tools;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
@@ -169,12 +169,12 @@ impl Args {
     /// Writes the image out, says so, and loads it.
     fn finish(&self, shell: &Shell, layout: &Layout, text: &str, mut pulled: Pulled) -> Result<Done> {
         let known = pulled.warnings.len();
-        warn(shell, &pulled.warnings);
+        shell.warnings(&pulled.warnings);
         let path = match &self.output {
             Some(output) => Some(self.write(shell, layout, (text, &mut pulled), output)?),
             None => None,
         };
-        warn(shell, &pulled.warnings[known..]);
+        shell.warnings(&pulled.warnings[known..]);
         if self.format == Format::Text {
             shell.print(self.text(text, &pulled, path.as_deref()))?;
         }
@@ -221,18 +221,11 @@ impl Args {
     }
 
     fn text(&self, text: &str, pulled: &Pulled, path: Option<&Path>) -> String {
-        let shown = |path: &Path| harmless_line(&path.display().to_string());
         let unpacked = match (&self.output, path) {
             (Some(output), Some(path)) => format!("Unpacked to {}\nDirectory: {}\n", shown(output), shown(path)),
             _ => String::new(),
         };
         format!("Pulled {}\nDigest: {}\n{unpacked}", harmless_line(text), pulled.digest)
-    }
-}
-
-fn warn(shell: &Shell, warnings: &[String]) {
-    for warning in warnings {
-        shell.warn(format!("warning: {}", harmless_line(warning)));
     }
 }
 

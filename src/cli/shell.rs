@@ -119,6 +119,13 @@ impl Shell {
         let _ = writeln!(io::stderr(), "{}", harmless(text.as_ref()));
     }
 
+    /// Prints warnings that may have text by strangers in them.
+    pub fn warnings(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.warn(format!("warning: {}", harmless_line(warning)));
+        }
+    }
+
     /// Returns whether a person is reading stderr.
     pub fn is_interactive(&self) -> bool {
         !self.global.quiet && io::stderr().is_terminal()

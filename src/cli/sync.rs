@@ -21,7 +21,7 @@ use crate::ops::install::{Installed, Options, directory};
 use crate::ops::installed::Row;
 use crate::ops::sync::{self, Problem, Project, check, superfluous};
 use crate::ops::upgrade::{Sources, newest};
-use crate::output::harmless_line;
+use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::reference::{Reference, is_digest};
 use crate::skills::read_bounded;
@@ -390,27 +390,22 @@ impl<'a> Work<'a> {
         let paths = superfluous(intent, lock).into_iter();
         for gone in sync::remove(&self.project, layout.as_ref(), paths, self.force, (&unpack, &cancel))? {
             if self.format == Format::Text {
-                let backup = gone.backup.as_ref().map(|path| format!("Backup: {}\n", shown(path)));
-                let name = harmless_line(&gone.name);
-                self.shell.print(format!(
-                    "Uninstalled {name} from {}\n{}",
-                    shown(&gone.path),
-                    backup.unwrap_or_default()
-                ))?;
+                let (name, path) = (harmless_line(&gone.name), shown(&gone.path));
+                let backup = backup(gone.backup.as_deref());
+                self.shell.print(format!("Uninstalled {name} from {path}\n{backup}"))?;
             }
+            self.shell.warnings(&gone.warnings);
             rows.push(serde_json::to_value(&gone)?);
         }
         Ok(())
     }
 
     fn say(&self, installed: &Installed, path: &Path) -> Result<()> {
-        for warning in &installed.warnings {
-            self.shell.warn(format!("warning: {}", harmless_line(warning)));
-        }
+        self.shell.warnings(&installed.warnings);
         if self.format == Format::Text && installed.written {
-            let backup = installed.backup.as_ref().map(|path| format!("Backup: {}\n", shown(path)));
-            let reference = harmless_line(&installed.reference);
-            self.shell.print(format!("Installed {reference} to {}\n{}", shown(path), backup.unwrap_or_default()))?;
+            let (reference, path) = (harmless_line(&installed.reference), shown(path));
+            let backup = backup(installed.backup.as_deref());
+            self.shell.print(format!("Installed {reference} to {path}\n{backup}"))?;
         }
         Ok(())
     }
@@ -454,8 +449,4 @@ fn line(problem: &Problem) -> String {
         problem.differences.iter().map(|difference| format!("  {}\n", harmless_line(&difference.to_string())));
     format!("✗ {}{place}: {}\n", harmless_line(&problem.name), harmless_line(&problem.reason))
         + &differences.collect::<String>()
-}
-
-fn shown(path: &Path) -> String {
-    harmless_line(&path.display().to_string())
 }

@@ -10,7 +10,7 @@ use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs};
 use crate::limits::Limits;
 use crate::ops::uninstall::{Uninstalled, uninstall};
-use crate::output::harmless_line;
+use crate::output::{backup, harmless_line, shown};
 use crate::store::layout::Layout;
 
 /// Uninstall skills
@@ -62,13 +62,11 @@ impl Args {
         let options = unpack_options(Limits::default().size, &cancel);
         let done = uninstall(&skills, name, layout, self.force, &options, &cancel)?;
         if self.format == Format::Text {
-            let shown = |path: &std::path::Path| harmless_line(&path.display().to_string());
-            let backup = done.backup.as_ref().map(|backup| format!("Backup: {}\n", shown(backup))).unwrap_or_default();
-            shell.print(format!("Uninstalled {} from {}\n{backup}", harmless_line(name), shown(&done.path)))?;
+            let (name, path) = (harmless_line(name), shown(&done.path));
+            let backup = backup(done.backup.as_deref());
+            shell.print(format!("Uninstalled {name} from {path}\n{backup}"))?;
         }
-        for warning in &done.warnings {
-            shell.warn(format!("warning: {}", harmless_line(warning)));
-        }
+        shell.warnings(&done.warnings);
         Ok(done)
     }
 }

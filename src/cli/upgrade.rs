@@ -21,7 +21,7 @@ use crate::ops::installed::Row;
 use crate::ops::rollback::{How, rollback};
 use crate::ops::uninstall::not_installed;
 use crate::ops::upgrade::{Candidate, exactly};
-use crate::output::harmless_line;
+use crate::output::{backup, harmless_line};
 use crate::reference::Reference;
 use crate::skills::SkillsDir;
 
@@ -199,7 +199,7 @@ impl Args {
                 (false, false) => format!("{} is at {} already\n", harmless_line(name), harmless_line(&step.version)),
             })?;
         }
-        warn(shell, &installed);
+        shell.warnings(&installed.warnings);
         Ok(installed)
     }
 }
@@ -250,7 +250,7 @@ impl RollbackArgs {
                             false => said("Rolled back", &row, &installed),
                         })?;
                     }
-                    warn(shell, &installed);
+                    shell.warnings(&installed.warnings);
                     let mut value = serde_json::to_value(&installed)?;
                     value["target"] = json!(row.target);
                     value["path"] = json!(row.path);
@@ -292,13 +292,5 @@ fn changed(row: &Row, installed: &Installed) -> String {
 }
 
 fn said(what: &str, row: &Row, installed: &Installed) -> String {
-    let backup =
-        installed.backup.as_ref().map(|path| format!("Backup: {}\n", harmless_line(&path.display().to_string())));
-    format!("{what} {}\n{}", changed(row, installed), backup.unwrap_or_default())
-}
-
-fn warn(shell: &Shell, installed: &Installed) {
-    for warning in &installed.warnings {
-        shell.warn(format!("warning: {}", harmless_line(warning)));
-    }
+    format!("{what} {}\n{}", changed(row, installed), backup(installed.backup.as_deref()))
 }

@@ -117,5 +117,5 @@ fn place(finding: &Finding) -> String {
 }
 
 fn shown(directory: &Path, file: &str) -> String {
-    harmless_line(&directory.join(file).display().to_string())
+    crate::output::shown(&directory.join(file))
 }
