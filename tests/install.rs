@@ -486,3 +486,82 @@ fn the_skills_of_the_go_tool_are_listed_and_upgraded() {
     );
     world.run(["uninstall", "gamma", "-t", "cursor"]).ok();
 }
+
+#[test]
+fn a_full_or_read_only_directory_keeps_what_was_there() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED a_full_or_read_only_directory_keeps_what_was_there: mounting needs root");
+        return;
+    }
+    let world = two_versions();
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    world.write("hr/noise", noise.take(4 << 20).collect::<Vec<u8>>());
+    publish(&world, "hr", "2.0.0");
+    let skills = world.path(SKILLS);
+    fs::create_dir_all(&skills).unwrap();
+    let steps = [
+        "mount -t tmpfs -o size=2m none $skills",
+        "$skillctl install acme/hr:1.0.0 -t claude",
+        "$skillctl install acme/hr:2.0.0 -t claude || echo full $?",
+        "$skillctl list -i --verify",
+        "$skillctl upgrade hr -t claude --to 1.1.0",
+        "mount -o remount,ro $skills",
+        "$skillctl rollback hr -t claude || echo read-only $?",
+        "$skillctl list -i --verify",
+        "$skillctl list -i",
+    ];
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-ec", &steps.join("; ")]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HOME", world.path("home")).env("SKILLCTL_STORE", world.store());
+    command.env("skills", &skills).env("skillctl", env!("CARGO_BIN_EXE_skillctl"));
+    let ran = Ran::from(command.output().unwrap()).ok();
+    assert!(ran.stdout.contains("full 2\n✓ hr (claude) is as it was installed\nUpgraded hr 1.0.0 → 1.1.0"), "{ran}");
+    assert!(
+        ran.stdout.contains("read-only 2\n✓ hr (claude)")
+            && ran.stdout.ends_with("hr    1.1.0    acme/hr:1.1.0  claude\n"),
+        "{ran}"
+    );
+    assert!(ran.stderr.contains("No space left on device") && ran.stderr.contains("Read-only file system"), "{ran}");
+}
+
+#[test]
+fn a_home_that_is_a_link_is_a_home() {
+    let world = two_versions();
+    fs::rename(world.path("home"), world.path("real")).unwrap();
+    symlink("real", world.path("home")).unwrap();
+    install(&world, "1.0.0").ok();
+    assert!(world.path("real/.claude/skills/hr/SKILL.md").is_file());
+    world.run(["install", "--link", "acme/hr:1.0.0", "-t", "windsurf"]).ok();
+    world.run(["list", "-i", "--verify"]).ok();
+}
+
+#[test]
+fn installations_at_once_do_not_mix() {
+    let world = two_versions();
+    let mut trees = Vec::new();
+    for version in ["1.0.0", "1.1.0"] {
+        install(&world, version).ok();
+        trees.push(tree(&world.path(SKILLS).join("hr")));
+    }
+    for _ in 0..5 {
+        let children: Vec<_> = (0..6)
+            .map(|n| {
+                let reference = format!("acme/hr:1.{}.0", n % 2);
+                world
+                    .command(["install", &reference, "-t", "claude"])
+                    .stdout(std::process::Stdio::null())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for mut child in children {
+            assert!(child.wait().unwrap().success());
+        }
+        assert!(trees.contains(&tree(&world.path(SKILLS).join("hr"))));
+        world.run(["list", "-i", "--verify"]).ok();
+    }
+}

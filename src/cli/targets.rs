@@ -219,14 +219,9 @@ fn owned(mut places: Vec<Place>) -> Vec<Place> {
     places
 }
 
-/// Returns a path with the links in it resolved, as far as it is there.
+/// Returns a path with the links in it resolved, where it is there.
 pub fn resolved(path: &Path) -> PathBuf {
-    for above in path.ancestors() {
-        if let (Ok(real), Ok(rest)) = (above.canonicalize(), path.strip_prefix(above)) {
-            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
-        }
-    }
-    path.to_owned()
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn absolute(shell: &Shell, path: &Path) -> PathBuf {

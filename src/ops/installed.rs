@@ -79,17 +79,26 @@ pub fn scan(skills: &SkillsDir, target: &str) -> Result<(Vec<Row>, Vec<String>)>
 fn image(skills: &SkillsDir, name: &str) -> Result<Option<Image>, Error> {
     let Some(bytes) = skills.receipt_bytes(name)? else { return Ok(None) };
     let object = skills.path().join(format!("{}/receipts/{name}.json", crate::skills::OWN));
-    let summary: Summary = serde_json::from_slice(&bytes).map_err(|e| Error::damaged(object.display(), e))?;
+    let found: Summary = serde_json::from_slice(&bytes).map_err(|e| Error::damaged(object.display(), e))?;
     // What the copy that agents share is by now.
-    let shared = summary.link.and_then(|_| image(&skills.shared(name).ok()?, name).ok().flatten());
-    Ok(Some(shared.unwrap_or(summary.image)))
+    let shared = found.link.and_then(|_| image(&skills.shared(name).ok()?, name).ok().flatten());
+    Ok(Some(shared.unwrap_or(Image {
+        reference: found.reference,
+        digest: found.digest,
+        skill_version: found.skill_version,
+        content_digest: found.content_digest,
+    })))
 }
 
-/// The beginning of a receipt.
+/// A receipt without its files, which serde passes over: an image that is flattened into this would keep all of them.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Summary {
-    #[serde(flatten)]
-    image: Image,
+    reference: String,
+    digest: String,
+    #[serde(default)]
+    skill_version: String,
+    content_digest: String,
     #[serde(default)]
     link: Option<String>,
 }

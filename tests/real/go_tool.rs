@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::cell::{Done, World, cannot, matrix};
 
-matrix! { @cell host_root("host", "root", None), the_go_tool_works_in_our_store, ours_works_in_a_store_of_the_go_tool }
-matrix! { @cell host_rootless("host", "rootless", None), the_go_tool_works_in_our_store, ours_works_in_a_store_of_the_go_tool }
+matrix! { @cell host_root("host", "root", None), the_go_tool_works_in_our_store, ours_works_in_a_store_of_the_go_tool, each_lists_what_the_other_installed }
+matrix! { @cell host_rootless("host", "rootless", None), the_go_tool_works_in_our_store, ours_works_in_a_store_of_the_go_tool, each_lists_what_the_other_installed }
 
 const DRAFT: &str = "acme/hr:1.0.0-draft";
 const TESTING: &str = "acme/hr:1.0.0-testing";
@@ -71,6 +71,21 @@ impl<'a> Both<'a> {
         let report = self.ours(&["fsck", "--format", "json"]).json();
         assert_eq!(report["problems"], json!([]));
     }
+}
+
+fn each_lists_what_the_other_installed(world: &World) {
+    let both = Both::new(world);
+    for name in ["ours", "theirs"] {
+        let skill = world.skill(name, "1.0.0");
+        both.ours(&["build", skill.to_str().expect("UTF-8"), "--load=never"]).ok();
+    }
+    both.ours(&["install", "acme/ours:1.0.0-draft", "-t", "claude"]).ok();
+    both.go(&["install", "acme/theirs:1.0.0-draft", "-t", "claude"]).ok();
+    let (go, ours) = (both.go(&["list", "--installed"]).ok(), both.ours(&["list", "--installed"]).ok());
+    assert_eq!(go, ours);
+    assert_eq!(ours.lines().count(), 3);
+    both.ours(&["list", "--installed", "--verify"]).ok();
+    both.ours(&["uninstall", "theirs", "-t", "claude"]).ok();
 }
 
 fn the_go_tool_works_in_our_store(world: &World) {
