@@ -50,6 +50,8 @@ pub struct Env {
     pub path: Option<OsString>,
     /// The working directory.
     pub cwd: Option<PathBuf>,
+    /// `SUDO_UID`: whose files root may take for its own.
+    pub sudo_uid: Option<u32>,
 }
 
 /// Returns the value of a variable that is an absolute path, for those that only agents know.
@@ -88,6 +90,7 @@ impl Env {
             user: text("USER"),
             path: std::env::var_os("PATH"),
             cwd: std::env::current_dir().ok(),
+            sudo_uid: text("SUDO_UID").and_then(|uid| uid.parse().ok()),
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::Mode;
 
 use crate::process::Cancel;
 
@@ -28,8 +30,20 @@ pub enum How {
 /// If it cannot be made or locked; of the kind `Interrupted` when the user asks to stop.
 pub fn lock(dir: &Dir, name: &str, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).mode(0o644);
-    let mut file = dir.open_with(name, &options)?.into_std();
+    options.read(true).write(true).create(true).mode(0o644).custom_flags(nix::libc::O_NOFOLLOW);
+    held(dir.open_with(name, &options)?.into_std(), how, cancel)
+}
+
+/// Locks a directory itself, where no file should be made for it.
+///
+/// # Errors
+/// As [`lock`].
+pub fn lock_dir(dir: &Dir, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    held(File::from(openat(dir.as_fd(), ".", flags, Mode::empty())?), how, cancel)
+}
+
+fn held(mut file: File, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
     let flag = match how {
         How::Shared => FlockArg::LockSharedNonblock,
         How::Exclusive => FlockArg::LockExclusiveNonblock,

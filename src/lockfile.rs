@@ -1,7 +1,8 @@
 //! What a project wants installed, and what exactly that is: `skills.json` and `skills.lock.json`.
 //!
 //! The form is that of the Agent Skills OCI artifacts specification (v0.1) and its tools. We add `contentDigest`, and leave
-//! the dates out, so that the same skills make the same file; fields that we do not know stay where they are.
+//! the dates out, so that the same skills make the same file. Of `skills.json`, which people write, fields that we do not
+//! know stay where they are.
 
 pub mod import;
 
@@ -176,6 +177,11 @@ impl Wanted {
         std::iter::once(BASE).chain(more).collect()
     }
 
+    /// Returns the paths of the skill in all of them.
+    pub fn paths(&self) -> impl Iterator<Item = String> {
+        self.bases().into_iter().map(|base| format!("{base}/{}", self.name))
+    }
+
     /// Returns whether a locked skill is one that is wanted.
     pub fn is(&self, locked: &Locked) -> bool {
         let version = match &self.version {
@@ -236,7 +242,7 @@ impl Locked {
         };
         let tag = reference.tag().unwrap_or_default();
         let with_tag = if tag.is_empty() { name.to_owned() } else { format!("{name}:{tag}") };
-        let mut paths = wanted.bases().into_iter().map(|base| format!("{base}/{}", wanted.name));
+        let mut paths = wanted.paths();
         Self {
             name: wanted.name.clone(),
             path: paths.next().unwrap_or_default(),

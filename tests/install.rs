@@ -565,3 +565,217 @@ fn installations_at_once_do_not_mix() {
         world.run(["list", "-i", "--verify"]).ok();
     }
 }
+
+#[test]
+fn a_link_that_we_did_not_make_is_not_written_through() {
+    let world = two_versions();
+    let skills = world.path("project/.agents/skills");
+    fs::create_dir_all(world.path("project/.git")).unwrap();
+    fs::create_dir_all(world.path("victim/existing")).unwrap();
+    let run =
+        |args: &[&str]| -> Ran { world.command(args).current_dir(world.path("project")).output().unwrap().into() };
+    run(&["install", "acme/hr:1.0.0", "--scope", "project", "-t", "claude"]).ok();
+    // As a repository may bring it along: a link that leads out of it, with a receipt.
+    let receipts = world.path("project/.claude/skills/.skillimage/receipts");
+    let mut receipt: Value = serde_json::from_slice(&fs::read(receipts.join("hr.json")).unwrap()).unwrap();
+    receipt["link"] = json!(world.path("victim/existing"));
+    receipt["files"] = json!([]);
+    fs::create_dir_all(skills.join(".skillimage/receipts")).unwrap();
+    fs::write(skills.join(".skillimage/receipts/hr.json"), receipt.to_string()).unwrap();
+    symlink(world.path("victim/existing"), skills.join("hr")).unwrap();
+    for verb in [&["upgrade", "hr"][..], &["rollback", "hr"]] {
+        let ran = run(&[verb, &["--scope", "project", "-t", "universal"]].concat()).fails(2);
+        assert!(ran.stderr.contains("is a symbolic link that skillctl did not make"), "{ran}");
+    }
+    assert_eq!(names(&world.path("victim")), ["existing"]);
+    // Links that lead to each other have no end.
+    for (name, target) in [("hr", "legal"), ("legal", "hr")] {
+        receipt["link"] = json!(target);
+        receipt["name"] = json!(name);
+        fs::write(skills.join(format!(".skillimage/receipts/{name}.json")), receipt.to_string()).unwrap();
+    }
+    fs::remove_file(skills.join("hr")).unwrap();
+    fs::create_dir_all(skills.join("real")).unwrap();
+    symlink("real", skills.join("hr")).unwrap();
+    symlink("real", skills.join("legal")).unwrap();
+    run(&["list", "-i", "--scope", "project"]).ok();
+    run(&["list", "-i", "--scope", "project", "--verify"]).fails(1);
+    // The repository's own files, by a link.
+    fs::remove_dir_all(world.path("project/.agents")).unwrap();
+    symlink("../.git", world.path("project/.agents")).unwrap_or_default();
+    symlink(".git", world.path("project/.roo")).unwrap();
+    fs::create_dir_all(world.path("project/.git/skills")).unwrap();
+    let ran = run(&["install", "acme/hr:1.0.0", "--scope", "project", "-t", "roo"]).fails(2);
+    assert!(ran.stderr.contains("it is in the repository's own files"), "{ran}");
+    assert_eq!(names(&world.path("project/.git/skills")), [""; 0]);
+}
+
+#[test]
+fn what_took_the_place_of_a_skill_is_not_uninstalled() {
+    let world = two_versions();
+    let path = world.path(SKILLS).join("hr");
+    type Do = fn(&Path);
+    let file: Do = |path| fs::write(path, "precious").unwrap();
+    let link: Do = |path| symlink("/etc", path).unwrap();
+    for make in [file, link] {
+        install(&world, "1.0.0").ok();
+        fs::remove_dir_all(&path).unwrap();
+        make(&path);
+        let ran = world.run(["uninstall", "hr", "-t", "claude"]).fails(2);
+        assert!(ran.stderr.contains("which skillctl did not make"), "{ran}");
+        assert!(path.symlink_metadata().is_ok());
+        let ran = world.run(["uninstall", "hr", "-t", "claude", "--force"]).ok();
+        let backup = ran.stdout.lines().find_map(|line| line.strip_prefix("Backup: ")).unwrap().to_owned();
+        assert!(Path::new(&backup).join("hr").symlink_metadata().is_ok());
+    }
+    // A FIFO is nothing to keep.
+    install(&world, "1.0.0").ok();
+    nix::unistd::mkfifo(&path.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    world.run(["upgrade", "hr", "-t", "claude", "--force"]).ok();
+    nix::unistd::mkfifo(&path.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    world.run(["uninstall", "hr", "-t", "claude"]).fails(2);
+    world.run(["uninstall", "hr", "-t", "claude", "--force"]).ok();
+}
+
+#[test]
+fn what_is_written_during_an_upgrade_is_kept() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let world = two_versions();
+    for number in 0..300 {
+        world.write(&format!("hr/data/{number}"), "x".repeat(2000));
+    }
+    publish(&world, "hr", "1.2.0");
+    install(&world, "1.2.0").ok();
+    world.write("hr/data/0", "y");
+    publish(&world, "hr", "1.3.0");
+    let path = world.path(SKILLS).join("hr");
+    let done = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut count = 0;
+            while !done.load(Ordering::Relaxed) {
+                count += u32::from(fs::write(path.join(format!("user{count}")), "mine").is_ok());
+                std::thread::sleep(std::time::Duration::from_micros(300));
+            }
+            count
+        });
+        world.run(["upgrade", "hr", "-t", "claude"]).ok();
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    let kept = names(&path).into_iter().filter(|name| name.starts_with("user")).count();
+    assert!(written > 20, "{written}");
+    // A file that is made in the instant between the last look and the removal has nobody to see it.
+    assert!(kept as u32 + 3 >= written, "{kept} of {written}");
+}
+
+#[test]
+fn a_link_goes_back_once_and_its_copy_stays_while_there_are_links() {
+    let world = two_versions();
+    publish(&world, "hr", "1.2.0");
+    for version in ["1.0.0", "1.1.0", "1.2.0"] {
+        world.run(["install", "--link", &format!("acme/hr:{version}"), "-t", "claude,codex"]).ok();
+    }
+    let ran = world.run(["rollback", "hr", "-t", "claude,codex"]).ok();
+    assert_eq!(ran.stdout, "Rolled back hr 1.2.0 → 1.1.0 (claude)\n");
+    let ran = world.run(["uninstall", "hr", "-t", "universal"]).fails(2);
+    assert!(ran.stderr.contains("hr is what claude,codex has a link to"), "{ran}");
+    world.run(["uninstall", "hr", "-t", "universal,claude,codex"]).ok();
+    assert_eq!(world.run(["list", "-i"]).ok().stdout, "No installed skills found.\n");
+}
+
+#[test]
+fn what_the_go_tool_installs_over_ours_is_its_own() {
+    let world = two_versions();
+    install(&world, "1.0.0").ok();
+    let path = world.path(SKILLS).join("hr");
+    // As it upgrades: files are written over, exec bits go, what is stale stays, and the card says what it is.
+    let digest =
+        world.run(["inspect", "acme/hr:1.1.0", "--format", "json"]).ok().json()["digest"].as_str().unwrap().to_owned();
+    for name in ["SKILL.md", "new.md", "scripts/run.sh"] {
+        fs::write(path.join(name), fs::read(world.path("hr").join(name)).unwrap()).unwrap();
+        fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let card = fs::read_to_string(path.join("skill.yaml")).unwrap();
+    let old = card.lines().find_map(|line| line.trim().strip_prefix("commit: ")).unwrap().to_owned();
+    let card = card.replace(&old, &digest).replace("1.0.0", "1.1.0");
+    fs::write(path.join("skill.yaml"), card).unwrap();
+    publish(&world, "hr", "1.2.0");
+    let rows = world.run(["list", "-i", "--format", "json"]).ok().json();
+    assert_eq!((&rows[0]["version"], &rows[0]["digest"]), (&json!("1.1.0"), &json!(digest)));
+    let ran = world.run(["upgrade", "hr", "-t", "claude"]).ok();
+    assert_eq!(ran.stdout, "Upgraded hr 1.1.0 → 1.2.0 (claude)\n");
+    assert_eq!(fs::metadata(path.join("scripts/run.sh")).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let world = two_versions();
+    let ran = world.run(["install", "--dry-run", "acme/hr:1.0.0", "-t", "claude,goose"]).ok();
+    assert!(
+        ran.stdout.contains("Would install acme/hr:1.0.0 to ") && ran.stdout.contains("  A scripts/run.sh\n"),
+        "{ran}"
+    );
+    assert_eq!(names(&world.path("home")), [""; 0]);
+    install(&world, "1.0.0").ok();
+    let before = tree(&world.path("home"));
+    world.run(["upgrade", "hr", "-t", "claude", "--dry-run"]).ok();
+    world.run(["install", "acme/hr:1.1.0", "-t", "claude", "--dry-run"]).ok();
+    assert_eq!(tree(&world.path("home")), before);
+    // Nor does what is refused leave anything behind.
+    fs::write(world.path(SKILLS).join("hr/SKILL.md"), "mine").unwrap();
+    world.run(["upgrade", "hr", "-t", "claude"]).fails(2);
+    assert_eq!(fs::read_dir(world.path(SKILLS).join(".skillimage/work")).unwrap().count(), 0);
+}
+
+#[test]
+fn another_repository_replaces_a_skill_by_force_only() {
+    let world = two_versions();
+    world.run(["tag", "acme/hr:1.1.0", "evil/hr:9.9.9", "--load=never"]).ok();
+    install(&world, "1.0.0").ok();
+    let ran = world.run(["install", "evil/hr:9.9.9", "-t", "claude"]).fails(2);
+    assert!(ran.stderr.contains("hr is installed from acme/hr:1.0.0"), "{ran}");
+    world.run(["install", "evil/hr:9.9.9", "-t", "claude", "--force"]).ok();
+    // One of the same name that came from nowhere is in nobody's way.
+    install(&world, "1.0.0").fails(2);
+    world.run(["install", "acme/hr:1.0.0", "-t", "claude", "--force"]).ok();
+    world.write("home/.cursor/skills/hr/skill.yaml", fs::read(world.path("hr/skill.yaml")).unwrap());
+    assert_eq!(world.run(["upgrade", "hr"]).ok().stdout, "Upgraded hr 1.0.0 → 1.1.0 (claude)\n");
+}
+
+#[test]
+fn a_skill_in_a_lower_layer_of_overlayfs_is_upgraded_and_uninstalled() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED a_skill_in_a_lower_layer_of_overlayfs_is_upgraded_and_uninstalled: mounting needs root");
+        return;
+    }
+    let world = two_versions();
+    install(&world, "1.0.0").ok();
+    fs::rename(world.path("home"), world.path("lower")).unwrap();
+    for dir in ["home", "layers"] {
+        fs::create_dir(world.path(dir)).unwrap();
+    }
+    let steps = [
+        "mount -t tmpfs none layers",
+        "mkdir layers/upper layers/work",
+        "mount -t overlay -o lowerdir=lower,upperdir=layers/upper,workdir=layers/work,redirect_dir=off none home",
+        "echo mine >home/.claude/skills/hr/notes.md",
+        "$skillctl upgrade hr -t claude",
+        "cat home/.claude/skills/hr/notes.md home/.claude/skills/hr/new.md",
+        "$skillctl list -i",
+        "$skillctl uninstall hr -t claude --force",
+        "$skillctl list -i",
+    ];
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-ec", &steps.join("; ")]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HOME", world.path("home")).env("SKILLCTL_STORE", world.store());
+    command.env("skillctl", env!("CARGO_BIN_EXE_skillctl")).current_dir(world.tmp.path());
+    let ran = Ran::from(command.output().unwrap());
+    if ran.stderr.contains("mount:") {
+        eprintln!("SKIPPED a_skill_in_a_lower_layer_of_overlayfs_is_upgraded_and_uninstalled: no overlayfs here");
+        return;
+    }
+    let ran = ran.ok();
+    assert!(ran.stdout.starts_with("Upgraded hr 1.0.0 → 1.1.0 (claude)\nmine\nnew"), "{ran}");
+    assert!(ran.stdout.ends_with("No installed skills found.\n"), "{ran}");
+}

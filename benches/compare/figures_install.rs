@@ -71,6 +71,8 @@ impl Bench {
         let store = self.skills()?;
         let project = self.world.path("project");
         fs::create_dir_all(&project)?;
+        // Else the project would be what is above.
+        fs::write(project.join("skills.json"), r#"{"skills": []}"#)?;
         must(self.world.ours(&store).arg("add").args((0..SKILLS).map(reference)).current_dir(&project))?;
         let mut check = self.world.ours(&store);
         check.args(["sync", "--check"]).current_dir(&project);

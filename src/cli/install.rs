@@ -12,12 +12,12 @@ use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
-use crate::ops::install::{self, Changes, Installed, Options, Source};
+use crate::ops::changes::Changes;
+use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::pull;
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::reference::Reference;
-use crate::skills::SkillsDir;
 use crate::store::layout::Layout;
 use crate::store::{self, Found};
 
@@ -96,7 +96,8 @@ impl Args {
         };
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);
-        let options = Options { force: self.force, dry_run: self.dry_run, previous: None, unpack, cancel: &cancel };
+        let options =
+            Options { force: self.force, back: None, content: None, any_source: false, unpack, cancel: &cancel };
         // What was typed, as the Go tool says it, unless it is not what the place will say.
         let mut say = |installed: &Installed, place: &Place, link: Option<&str>| -> Result<()> {
             let path = place.path.join(name);
@@ -111,28 +112,32 @@ impl Args {
             rows.push(row);
             Ok(())
         };
+        let install = |place: &Place| match self.dry_run {
+            true => install::preview(&source, place.open()?.as_ref(), &options),
+            false => install::install(&source, &place.ensure()?, &options),
+        };
         if !self.link {
             for place in places {
-                say(&install::install(&source, &self.open(place)?, &options)?, place, None)?;
+                say(&install(place)?, place, None)?;
             }
             return Ok(());
         }
         let shared = self.targets.shared(shell)?;
-        let installed = install::install(&source, &self.open(&shared)?, &options)?;
+        let installed = install(&shared)?;
         say(&installed, &shared, None)?;
         let real = resolved(&shared.path);
         for place in places.iter().filter(|place| resolved(&place.path) != real) {
-            let skills = self.open(place)?;
+            if self.dry_run {
+                say(&Installed { written: true, changes: Changes::default(), ..installed.clone() }, place, None)?;
+                continue;
+            }
+            let skills = place.ensure()?;
             let target = relative(&resolved(&place.path), &real).join(name).display().to_string();
             let (written, kept) = install::link(&source, &skills, &target, &installed.content_digest, &options)?;
             let linked = Installed { written, backup: kept, changes: Changes::default(), ..installed.clone() };
             say(&linked, place, Some(&target))?;
         }
         Ok(())
-    }
-
-    fn open(&self, place: &Place) -> Result<SkillsDir> {
-        place.ensure()
     }
 }
 

@@ -43,6 +43,8 @@ struct Part<'a> {
     only: Option<&'a [String]>,
     /// Those whose tags are looked up anew.
     renew: &'a [String],
+    /// Whether the lock file stays as it is.
+    keep: bool,
 }
 
 /// What the verbs of a project share.
@@ -141,12 +143,15 @@ pub struct UpdateArgs {
 impl SyncArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let work = Work::new(shell, &self.registry, self.force, self.format)?;
-        let (intent, lock) = (work.intent()?, work.project.locked()?);
         if self.check {
-            return work.check(&intent, &lock);
+            return work.check(&work.intent()?, &work.project.locked()?);
         }
+        let _alone = work.project.lock(&shell.cancel())?;
+        let (intent, lock) = (work.intent()?, work.project.locked()?);
         if self.locked {
-            let missing = intent.skills.iter().find(|wanted| !lock.get(&wanted.name).is_some_and(|own| wanted.is(own)));
+            let up_to_date = |wanted: &Wanted, own: &Locked| wanted.is(own) && wanted.paths().eq(own.paths());
+            let own = |wanted: &Wanted| lock.get(&wanted.name).is_some_and(|own| up_to_date(wanted, own));
+            let missing = intent.skills.iter().find(|wanted| !own(wanted));
             let more = lock.skills.iter().find(|own| !intent.skills.iter().any(|wanted| wanted.name == own.name));
             if let Some(name) = missing.map(|wanted| &wanted.name).or(more.map(|own| &own.name)) {
                 let reason = format!("{LOCK} is not up to date: {name} is not as in {INTENT}");
@@ -154,7 +159,7 @@ impl SyncArgs {
                 return Err(Error::Unavailable { reason, hint }.into());
             }
         }
-        work.install(&intent, &lock, Part { only: None, renew: &[] })
+        work.install(&intent, &lock, Part { only: None, renew: &[], keep: self.locked })
     }
 }
 
@@ -168,6 +173,7 @@ impl AddArgs {
                 paths.push(path.to_owned());
             }
         }
+        let _alone = work.project.lock(&shell.cancel())?;
         let mut intent = work.project.intent()?.unwrap_or_default();
         let mut lock = work.project.locked()?;
         let layout = shell.store()?;
@@ -197,7 +203,7 @@ impl AddArgs {
                 }
             }
         }
-        let adds = Part { only: Some(&names), renew: &renew };
+        let adds = Part { only: Some(&names), renew: &renew, keep: false };
         work.install(&intent, &lock, adds)?;
         Ok(status)
     }
@@ -218,6 +224,7 @@ impl RemoveArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let registry = RegistryArgs::default();
         let work = Work::new(shell, &registry, self.force, self.format)?;
+        let _alone = work.project.lock(&shell.cancel())?;
         let mut intent = work.intent()?;
         let lock = work.project.locked()?;
         for name in &self.names {
@@ -243,6 +250,7 @@ impl RemoveArgs {
 impl UpdateArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let _alone = work.project.lock(&shell.cancel())?;
         let (intent, lock) = (work.intent()?, work.project.locked()?);
         for name in &self.names {
             if !intent.skills.iter().any(|wanted| wanted.name == *name) {
@@ -254,7 +262,7 @@ impl UpdateArgs {
             true => intent.skills.iter().map(|wanted| wanted.name.clone()).collect(),
             false => self.names,
         };
-        work.install(&intent, &lock, Part { only: None, renew: &names })
+        work.install(&intent, &lock, Part { only: None, renew: &names, keep: false })
     }
 }
 
@@ -344,28 +352,28 @@ impl<'a> Work<'a> {
         let layout = self.shell.store()?;
         let cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
-        let options = Options { force: self.force, dry_run: false, previous: None, unpack, cancel: &cancel };
         let mut rows = Vec::new();
         let mut written = Lock::default();
         written.generated_at = self.date()?;
-        for wanted in &intent.skills {
-            let known = lock.get(&wanted.name).filter(|own| wanted.is(own));
-            let renew = part.renew.contains(&wanted.name);
-            if part.only.is_some_and(|only| !only.contains(&wanted.name)) {
-                written.skills.extend(lock.get(&wanted.name).cloned());
-                continue;
-            }
+        // What is not worked on stays, also what only the lock file has: the next sync takes that away.
+        let stays = |own: &&Locked| part.only.is_some_and(|only| !only.contains(&own.name));
+        written.skills.extend(lock.skills.iter().filter(stays).cloned());
+        for wanted in intent.skills.iter().filter(|wanted| part.only.is_none_or(|only| only.contains(&wanted.name))) {
+            let known = lock.get(&wanted.name).filter(|own| wanted.is(own) && !part.renew.contains(&wanted.name));
+            let options = Options {
+                force: self.force,
+                back: None,
+                content: known.and_then(|known| known.content_digest.as_deref()),
+                // The file says where it comes from.
+                any_source: true,
+                unpack,
+                cancel: &cancel,
+            };
             let work = || -> Result<_> {
-                let (found, reference) = self.image(&layout, wanted, known.filter(|_| !renew))?;
+                let (found, reference) = self.image(&layout, wanted, known)?;
                 sync::install(&self.project, &layout, wanted, (&found, &reference), &options)
             };
             let (locked, installed) = work().with_context(|| format!("Installing {}", wanted.name))?;
-            if let Some(known) = known.filter(|known| known.source.digest == locked.source.digest)
-                && known.content_digest.as_ref().is_some_and(|digest| locked.content_digest.as_ref() != Some(digest))
-            {
-                let reason = format!("{}: its content is not that of {LOCK}", wanted.name);
-                return Err(Error::Unavailable { reason, hint: None }.into());
-            }
             for (one, path) in installed {
                 self.say(&one, &path)?;
                 let mut row = serde_json::to_value(&one)?;
@@ -379,7 +387,14 @@ impl<'a> Work<'a> {
             Some(_) => self.project.write_intent(intent)?,
             None => self.uninstall(intent, lock, &mut rows)?,
         }
-        self.project.write_locked(&written)?;
+        if !part.keep {
+            self.project.write_locked(&written)?;
+        }
+        let left = check(&self.project, intent, &written, &unpack, &cancel)?;
+        for problem in left.iter().filter(|_| part.only.is_none()) {
+            // Files of the user's, which stay.
+            self.shell.note(line(problem).trim_end());
+        }
         self.finish(&rows)
     }
 
@@ -388,7 +403,7 @@ impl<'a> Work<'a> {
         let unpack = unpack_options(Limits::default().size, &cancel);
         let layout = self.shell.existing_store()?;
         let paths = superfluous(intent, lock).into_iter();
-        for gone in sync::remove(&self.project, layout.as_ref(), paths, self.force, (&unpack, &cancel))? {
+        for gone in sync::remove(&self.project, layout.as_ref(), (paths, intent), self.force, (&unpack, &cancel))? {
             if self.format == Format::Text {
                 let (name, path) = (harmless_line(&gone.name), shown(&gone.path));
                 let backup = backup(gone.backup.as_deref());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -78,9 +79,13 @@ impl Place {
     }
 
     fn dir(&self) -> io::Result<Dir> {
-        match (&self.project, self.beneath()) {
-            (Some(project), Some(below)) => open_dir(project)?.open_dir(below),
-            _ => open_dir(&self.path),
+        let (Some(project), Some(below)) = (&self.project, self.beneath()) else { return open_dir(&self.path) };
+        let root = open_dir(project)?;
+        let dir = root.open_dir(below)?;
+        // By whatever links: what is in there is run by git.
+        match root.canonicalize(below)?.components().any(|part| part.as_os_str() == ".git") {
+            true => Err(io::Error::other("it is in the repository's own files")),
+            false => Ok(dir),
         }
     }
 
@@ -183,7 +188,16 @@ pub fn project_root(shell: &Shell) -> Result<PathBuf> {
     // The home directory may well be in version control, and is no project.
     let above = || cwd.ancestors().take_while(|dir| *dir == cwd || Some(*dir) != shell.env.home.as_deref());
     let with = |name: &str| above().find(|dir| dir.join(name).symlink_metadata().is_ok()).map(Path::to_owned);
-    Ok(with(INTENT).or_else(|| with(".git")).unwrap_or(cwd))
+    if let Some(root) = with(INTENT) {
+        // As in git: who can write to a directory above could have us install what he likes.
+        let owner = root.join(INTENT).symlink_metadata().with_context(|| root.display().to_string())?.uid();
+        if ![0, shell.env.uid].contains(&owner) && shell.env.sudo_uid != Some(owner) {
+            let reason = format!("{} belongs to another user ({owner})", root.join(INTENT).display());
+            return Err(refused(&reason, Some("work in a directory of your own".to_owned())));
+        }
+        return Ok(root);
+    }
+    Ok(with(".git").unwrap_or(cwd))
 }
 
 /// Makes places that are one directory one.

@@ -1,5 +1,6 @@
 //! `uninstall`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -8,9 +9,12 @@ use serde_json::json;
 use super::install::unpack_options;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs};
+use crate::error::Error;
 use crate::limits::Limits;
+use crate::ops::present::is_link_to;
 use crate::ops::uninstall::{Uninstalled, uninstall};
 use crate::output::{backup, harmless_line, shown};
+use crate::skills::SkillsDir;
 use crate::store::layout::Layout;
 
 /// Uninstall skills
@@ -58,6 +62,9 @@ impl Args {
 
     fn uninstall(&self, shell: &Shell, layout: Option<&Layout>, name: &str, place: &Place) -> Result<Uninstalled> {
         let skills = place.open()?.with_context(|| format!("there is no {}", place.path.display()))?;
+        if !self.force {
+            self.check_links(shell, &skills, name)?;
+        }
         let cancel = shell.cancel();
         let options = unpack_options(Limits::default().size, &cancel);
         let done = uninstall(&skills, name, layout, self.force, &options, &cancel)?;
@@ -68,5 +75,26 @@ impl Args {
         }
         shell.warnings(&done.warnings);
         Ok(done)
+    }
+
+    /// Refuses to take away a copy to which agents have links that are not taken away with it.
+    fn check_links(&self, shell: &Shell, skills: &SkillsDir, name: &str) -> Result<()> {
+        let going: Vec<PathBuf> = self.targets.places(shell)?.into_iter().map(|place| place.path).collect();
+        let others = TargetArgs { scope: self.targets.scope, ..TargetArgs::default() };
+        let mut linked = Vec::new();
+        for place in others.places_or_all(shell)?.into_iter().filter(|place| !going.contains(&place.path)) {
+            if let Some(other) = place.open()?
+                && is_link_to(&other, name, skills).unwrap_or(false)
+            {
+                linked.push(place.label);
+            }
+        }
+        if linked.is_empty() {
+            return Ok(());
+        }
+        let linked = linked.join(",");
+        let reason = format!("{name} is what {linked} has a link to");
+        let hint = Some(format!("uninstall it there, too, and first: --target {linked}"));
+        Err(Error::Unavailable { reason, hint }.into())
     }
 }

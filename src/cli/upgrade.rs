@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::installed::Row;
+use crate::ops::present::is_link_to;
 use crate::ops::rollback::{How, rollback};
 use crate::ops::uninstall::not_installed;
 use crate::ops::upgrade::{Candidate, exactly};
@@ -123,6 +124,10 @@ impl Args {
         rows.retain(|row| seen.insert(resolved(Path::new(&row.path))));
         if let Some(name) = &self.name {
             rows.retain(|row| row.name == *name);
+            // What came from nowhere is in nobody's way, where another of that name came from somewhere.
+            if rows.iter().any(|row| !row.source.is_empty()) {
+                rows.retain(|row| !row.source.is_empty());
+            }
             if rows.is_empty() {
                 let targets: Vec<&str> = places.iter().map(|place| place.label.as_str()).collect();
                 let target = if targets.len() == 1 { format!("target {}", targets[0]) } else { "any target".into() };
@@ -179,7 +184,7 @@ impl Args {
         let layout = shell.store()?;
         let text = step.reference.to_string();
         let (found, reference) = fetch(shell, &layout, &text, (When::Always, Limits::default().size), &self.registry)?;
-        let skills = holder(&step.row)?;
+        let skills = holder(shell, &self.targets, &step.row)?;
         let name = &step.row.name;
         let source = Source {
             layout: &layout,
@@ -190,8 +195,12 @@ impl Args {
         };
         let cancel = shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
-        let options = Options { force: self.force, dry_run: self.dry_run, previous: None, unpack, cancel: &cancel };
-        let installed = install::install(&source, &skills, &options)?;
+        let options =
+            Options { force: self.force, back: None, content: None, any_source: true, unpack, cancel: &cancel };
+        let installed = match self.dry_run {
+            true => install::preview(&source, Some(&skills), &options)?,
+            false => install::install(&source, &skills, &options)?,
+        };
         if self.format == Format::Text {
             shell.print(match (self.dry_run, installed.written) {
                 (true, _) => heading(step) + "\n" + &listed(&installed.changes),
@@ -234,13 +243,16 @@ impl RollbackArgs {
         let how = How { force: self.force, dry_run: self.dry_run, unpack, cancel: &cancel };
         let mut status = ExitCode::SUCCESS;
         let mut done = Vec::new();
-        for place in &places {
+        // Links to one copy go back with it.
+        let mut seen = BTreeSet::new();
+        let own = places.iter().filter(|place| seen.insert(resolved(&place.path.join(&self.name))));
+        for place in own {
             let rolled = (|| {
                 let skills = place.open()?.with_context(|| format!("there is no {}", place.path.display()))?;
                 let rows = scan_all(shell, std::slice::from_ref(place))?;
                 let row = rows.into_iter().find(|row| row.name == self.name);
                 let row = row.ok_or_else(|| not_installed(&skills, &self.name))?;
-                Ok((rollback(&layout, &holder(&row)?, &self.name, &how)?, row))
+                Ok((rollback(&layout, &holder(shell, &self.targets, &row)?, &self.name, &how)?, row))
             })();
             match rolled {
                 Ok((installed, row)) => {
@@ -266,15 +278,22 @@ impl RollbackArgs {
     }
 }
 
-/// Returns the directory of skills that has the skill itself, where the row is a link to it.
-fn holder(row: &Row) -> Result<SkillsDir> {
-    let path = Path::new(&row.path);
-    let above = path.parent().context("a skill is in a directory")?;
-    let context = || format!("Opening {}", above.display());
-    let skills = SkillsDir::new(super::shell::open_dir(above).with_context(context)?, above);
-    match skills.metadata(&row.name)? {
-        Some(metadata) if metadata.is_symlink() && row.receipt => skills.shared(&row.name).with_context(context),
-        _ => Ok(skills),
+/// Returns the directory of skills that has the skill itself: where the row is a link that we made, the shared one.
+fn holder(shell: &Shell, targets: &TargetArgs, row: &Row) -> Result<SkillsDir> {
+    let places = targets.places_or_all(shell)?;
+    let own = |place: &&Place| place.path.join(&row.name) == Path::new(&row.path);
+    let place = places.iter().find(own).with_context(|| format!("{} is in no directory that was named", row.path))?;
+    let skills = place.open()?.with_context(|| format!("there is no {}", place.path.display()))?;
+    if !skills.metadata(&row.name)?.is_some_and(|metadata| metadata.is_symlink()) {
+        return Ok(skills);
+    }
+    let shared = targets.shared(shell)?.open()?;
+    match shared {
+        Some(shared) if is_link_to(&skills, &row.name, &shared)? => Ok(shared),
+        _ => {
+            let reason = format!("{} is a symbolic link that skillctl did not make", row.path);
+            Err(Error::Unavailable { reason, hint: Some("see to what it leads to, there".into()) }.into())
+        }
     }
 }
 

@@ -81,6 +81,13 @@ pub enum Kind {
     Special,
 }
 
+impl Difference {
+    /// Returns that something else has a name.
+    pub fn of(name: &str, found: Kind) -> Self {
+        Self { path: name.to_owned(), change: Change::Kind { found }, os_path: name.into() }
+    }
+}
+
 impl Change {
     /// Returns whether replacing the directory would lose something that the layer does not have.
     pub fn is_work(self) -> bool {

@@ -10,18 +10,20 @@ use cap_std::fs::Dir;
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 
+use super::changes::{Changes, changes, files};
 use super::drift::{Change, Difference, Kind, differences};
 use super::extract;
 use super::present::{Present, present};
 use super::provenance::{self, version_of_tag};
+use crate::card;
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::{Info, oci};
-use crate::layer::{Listing, Node, UnpackOptions, unpack_listed};
+use crate::layer::{FileNode, Listing, Node, UnpackOptions, unpack_listed};
 use crate::process::Cancel;
 use crate::receipt::{Image, Receipt};
 use crate::reference::Reference;
-use crate::skills::{Locked, SkillsDir, carry, check_name};
+use crate::skills::{Locked, OWN, SkillsDir, carry, check_name};
 use crate::store::layout::Layout;
 
 /// Most conflicts that an error names.
@@ -47,14 +49,26 @@ pub struct Source<'a> {
 pub struct Options<'a> {
     /// Whether what is in the way is replaced.
     pub force: bool,
-    /// Whether it is only said what would change.
-    pub dry_run: bool,
-    /// The images that `rollback` goes back to; where this is not given, those of before and the one that is replaced.
-    pub previous: Option<&'a [Image]>,
+    /// What is to be there before, and what `rollback` goes back to afterwards; where this is not given, the images of
+    /// before and the one that is replaced.
+    pub back: Option<Back<'a>>,
+    /// What the image has to unpack to, where that is known: [`Listing::digest`].
+    pub content: Option<&'a str>,
+    /// Whether the skill may have come from another repository before.
+    pub any_source: bool,
     /// How the layer is read.
     pub unpack: UnpackOptions<'a>,
     /// Ends the waiting for others.
     pub cancel: &'a Cancel,
+}
+
+/// A step back.
+#[derive(Debug, Clone, Copy)]
+pub struct Back<'a> {
+    /// The digest of what is installed.
+    pub from: &'a str,
+    /// What is left to go back to.
+    pub rest: &'a [Image],
 }
 
 /// A skill that is installed, or would be.
@@ -83,23 +97,6 @@ pub struct Installed {
     pub content_digest: String,
 }
 
-/// What changes in a skill's directory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Changes {
-    /// New files.
-    pub added: Vec<String>,
-    /// Files with other content or another mode.
-    pub modified: Vec<String>,
-    /// Files that go.
-    pub removed: Vec<String>,
-    /// The user's files that stay.
-    pub kept: Vec<String>,
-    /// The user's files and changes that would be lost.
-    pub conflicts: Vec<Difference>,
-    #[serde(skip)]
-    kept_paths: Vec<PathBuf>,
-}
-
 /// Returns the name of a skill's directory: the card's, else the reference's last part.
 pub fn directory<'a>(info: &'a Info, reference: &'a Reference) -> &'a str {
     info.skill_name().unwrap_or(reference.basename())
@@ -113,37 +110,110 @@ pub fn directory<'a>(info: &'a Info, reference: &'a Reference) -> &'a str {
 pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Result<Installed> {
     check_name(source.name)?;
     let locked = skills.lock(options.cancel)?;
+    let (there, mut installed) = look(source, skills, options)?;
+    if is_same(&there, &installed, skills, &options.unpack)? {
+        installed.content_digest = there.receipt().map(|there| there.image.content_digest.clone()).unwrap_or_default();
+        check_content(source, &installed.content_digest, options)?;
+        return Ok(installed);
+    }
+    let staged = stage(source, &locked, options)?;
+    installed.content_digest.clone_from(&staged.receipt.image.content_digest);
+    check_content(source, &installed.content_digest, options)?;
+    installed.changes = changes(&there, (&staged.listing, &staged.of_image), skills, source.name, &options.unpack)?;
+    installed.written = true;
+    if !installed.changes.conflicts.is_empty() && !options.force {
+        return Err(conflict(source.name, &there, &installed.changes.conflicts).into());
+    }
+    publish(source, skills, &locked, (&there, staged), options, &mut installed)?;
+    Ok(installed)
+}
+
+/// Says what [`install`] would change, without writing anything; `skills` is nothing where the directory is not there yet.
+///
+/// # Errors
+/// As [`install`], but not for what the user has changed.
+pub fn preview(source: &Source<'_>, skills: Option<&SkillsDir>, options: &Options<'_>) -> Result<Installed> {
+    check_name(source.name)?;
+    let (listing, _) = extract::layer(source.layout, source.manifest)?.list(source.layout, &options.unpack)?;
+    check_skill(source, &listing)?;
+    let Some(skills) = skills else {
+        let mut installed = nothing_yet(source);
+        installed.content_digest = listing.digest();
+        installed.changes.added = files(&listing);
+        installed.written = true;
+        return Ok(installed);
+    };
+    let _reading = skills.reading(options.cancel)?;
+    let (there, mut installed) = look(source, skills, options)?;
+    installed.content_digest = listing.digest();
+    if !is_same(&there, &installed, skills, &options.unpack)? {
+        let mut after = listing.clone();
+        // The card will be another in any case; what exactly is in it does not matter here.
+        if there.receipt().is_none_or(|there| there.card.is_some()) {
+            after.insert(card::FILE, Node::File(FileNode { size: 0, executable: false, sha256: [0; 32] }))?;
+        }
+        installed.changes = changes(&there, (&after, &listing), skills, source.name, &options.unpack)?;
+        installed.written = true;
+    }
+    Ok(installed)
+}
+
+/// Looks at what is there, and whether it may be replaced at all.
+fn look(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Result<(Present, Installed)> {
     check_case(skills, source.name)?;
     let there = present(skills, source.name, Some(source.layout), &options.unpack)
         .or_else(|e| if options.force { Ok(Present::unknown(skills, source.name)?) } else { Err(e) })?;
-    let mut installed = Installed {
+    if let Some(back) = &options.back
+        && there.receipt().is_none_or(|there| there.image.digest != back.from)
+    {
+        let reason = format!("{} was changed by another process meanwhile", source.name);
+        return Err(Error::Unavailable { reason, hint: None }.into());
+    }
+    if let (Some(before), false) = (there.source(), options.force || options.any_source)
+        && before.parse::<Reference>().is_ok_and(|before| before.name() != source.reference.name())
+    {
+        return Err(Error::Unavailable {
+            reason: format!("{} is installed from {before}", source.name),
+            hint: Some("replace it by that of another repository with --force".into()),
+        }
+        .into());
+    }
+    let before = there.version().map(str::to_owned);
+    Ok((there, Installed { before, ..nothing_yet(source) }))
+}
+
+fn nothing_yet(source: &Source<'_>) -> Installed {
+    Installed {
         name: source.name.to_owned(),
         reference: source.reference.to_string(),
         digest: source.manifest.digest().to_string(),
         version: version(source),
-        before: there.version().map(str::to_owned),
+        before: None,
         written: false,
         changes: Changes::default(),
         backup: None,
         warnings: Vec::new(),
         content_digest: String::new(),
-    };
-    if is_same(&there, &installed, skills, &options.unpack)? {
-        installed.content_digest = there.receipt().map(|there| there.image.content_digest.clone()).unwrap_or_default();
-        return Ok(installed);
     }
-    let staged = stage(source, &locked, options)?;
-    installed.content_digest.clone_from(&staged.receipt.image.content_digest);
-    installed.changes = changes(&there, &staged, skills, source.name, &options.unpack)?;
-    installed.written = true;
-    if options.dry_run {
-        return Ok(installed);
+}
+
+fn check_content(source: &Source<'_>, found: &str, options: &Options<'_>) -> Result<(), Error> {
+    match options.content {
+        Some(wanted) if wanted != found => {
+            Err(Error::damaged(source.reference, format!("its content is {found}, and {wanted} was expected")))
+        }
+        _ => Ok(()),
     }
-    if !installed.changes.conflicts.is_empty() && !options.force {
-        return Err(conflict(source.name, &there, &installed.changes.conflicts).into());
+}
+
+fn check_skill(source: &Source<'_>, listing: &Listing) -> Result<(), Error> {
+    match listing.get(SKILL_FILE) {
+        Some(Node::File(_)) => Ok(()),
+        _ => {
+            let reason = format!("{} has no {SKILL_FILE}: it is no skill", source.reference);
+            Err(Error::Unavailable { reason, hint: None })
+        }
     }
-    publish(source, skills, &locked, staged, options, &mut installed)?;
-    Ok(installed)
 }
 
 /// A skill that was made in the work directory.
@@ -162,10 +232,7 @@ fn stage(source: &Source<'_>, locked: &Locked<'_>, options: &Options<'_>) -> Res
     let unpack = UnpackOptions { replace: true, durable: false, ..options.unpack };
     let file = layer.open(source.layout)?;
     let (_, mut listing) = unpack_listed(file, &layer.expected, locked.work(), source.name, &unpack)?;
-    if !matches!(listing.get(SKILL_FILE), Some(Node::File(_))) {
-        let reason = format!("{} has no {SKILL_FILE}: it is no skill", source.reference);
-        return Err(Error::Unavailable { reason, hint: None }.into());
-    }
+    check_skill(source, &listing)?;
     let of_image = listing.clone();
     let dir = locked.work().open_dir(source.name)?;
     let image = Image {
@@ -184,7 +251,7 @@ fn publish(
     source: &Source<'_>,
     skills: &SkillsDir,
     locked: &Locked<'_>,
-    mut staged: Staged,
+    (there, mut staged): (&Present, Staged),
     options: &Options<'_>,
     installed: &mut Installed,
 ) -> Result<()> {
@@ -200,17 +267,62 @@ fn publish(
     }
     // Also where the directory is gone: somebody may have moved it away.
     let before = skills.receipt(name).ok().flatten();
-    staged.receipt.previous = match (options.previous, before) {
-        (Some(previous), _) => previous.to_vec(),
+    staged.receipt.previous = match (options.back, before) {
+        (Some(back), _) => back.rest.to_vec(),
         (None, Some(before)) if before.image.digest == staged.receipt.image.digest => before.previous,
         (None, Some(before)) => before.history(),
         (None, None) => Vec::new(),
     };
-    if !locked.publish(name, &staged.receipt)? {
-        let left = skills.path().join(crate::skills::OWN).join("work").join(name);
+    locked.publish(name, &staged.receipt)?;
+    rescue(skills, locked, there, options, installed);
+    if !locked.discard(name) {
+        let left = skills.path().join(OWN).join("work").join(name);
         installed.warnings.push(format!("what was there before could not be removed: {}", left.display()));
     }
     Ok(())
+}
+
+/// Keeps what the user has written into the old directory since it was looked at. What cannot be kept is said; the
+/// skill is installed by now.
+fn rescue(skills: &SkillsDir, locked: &Locked<'_>, there: &Present, options: &Options<'_>, installed: &mut Installed) {
+    let name = installed.name.clone();
+    let mut keep = || -> Result<()> {
+        let (Ok(old), Some(listing)) = (locked.work().open_dir(&name), there.listing()?) else { return Ok(()) };
+        let known = |difference: &Difference| {
+            let path = &difference.os_path;
+            installed.changes.kept_paths.contains(path)
+                || installed.changes.conflicts.iter().any(|conflict| conflict.os_path == *path)
+        };
+        let found = differences(&listing, &old, &options.unpack)?;
+        let late: Vec<Difference> =
+            found.into_iter().filter(|difference| there.is_of_user(difference) && !known(difference)).collect();
+        let new = skills.open(&name)?;
+        let mut rest = Vec::new();
+        for difference in late {
+            let same = |new: &Dir| new.symlink_metadata(&difference.os_path).is_ok();
+            match &new {
+                Some(new) if !same(new) => carry(&old, new, &difference.os_path)?,
+                _ => rest.push(difference),
+            }
+        }
+        // What the new version has itself is no loss; what differs from it is.
+        rest.retain(|difference| difference.change != Change::Extra || !is_equal(&old, new.as_ref(), difference));
+        if !rest.is_empty() {
+            let (backup, path) = locked.backup(&name)?;
+            rest.iter().try_for_each(|difference| carry(&old, &backup, &difference.os_path))?;
+            let named: Vec<&str> = rest.iter().map(|difference| difference.path.as_str()).collect();
+            installed.warnings.push(format!("changed meanwhile, and kept in {}: {}", path.display(), named.join(", ")));
+        }
+        Ok(())
+    };
+    if let Err(e) = keep() {
+        installed.warnings.push(format!("what was written to {name} meanwhile may be lost: {e:#}"));
+    }
+}
+
+fn is_equal(old: &Dir, new: Option<&Dir>, difference: &Difference) -> bool {
+    let read = |dir: &Dir| dir.read(&difference.os_path).ok();
+    new.is_some_and(|new| read(old).is_some_and(|old| Some(old) == read(new)))
 }
 
 /// Makes a skill's directory a relative symbolic link to a copy that agents share. Returns whether anything was written.
@@ -226,9 +338,7 @@ pub fn link(
 ) -> Result<(bool, Option<PathBuf>)> {
     let name = source.name;
     let locked = skills.lock(options.cancel)?;
-    check_case(skills, name)?;
-    let there = present(skills, name, Some(source.layout), &options.unpack)
-        .or_else(|e| if options.force { Ok(Present::unknown(skills, name)?) } else { Err(e) })?;
+    let (there, _) = look(source, skills, options)?;
     let image = Image {
         reference: source.reference.to_string(),
         digest: source.manifest.digest().to_string(),
@@ -240,7 +350,7 @@ pub fn link(
         return Ok((false, None));
     }
     let own = match (&there, skills.open(name)?) {
-        (Present::Foreign(kind), None) => vec![whole(name, *kind)],
+        (Present::Foreign(kind), None) => vec![Difference::of(name, *kind)],
         (_, None) => Vec::new(),
         (_, Some(dir)) => differences(&there.listing()?.unwrap_or_default(), &dir, &options.unpack)?
             .into_iter()
@@ -250,18 +360,19 @@ pub fn link(
     if !own.is_empty() && !options.force {
         return Err(conflict(name, &there, &own).into());
     }
-    if options.dry_run {
-        return Ok((true, None));
-    }
     let backup = if own.is_empty() { None } else { Some(keep(skills, &locked, name, &own)?) };
     receipt.previous = there.receipt().map(|there| there.previous.clone()).unwrap_or_default();
     locked.work().symlink_contents(target, name).with_context(|| format!("Linking {name}"))?;
     locked.publish(name, &receipt)?;
+    locked.discard(name);
     Ok((true, backup))
 }
 
 /// Copies what is the user's into a new backup, and returns its path.
-fn keep(skills: &SkillsDir, locked: &Locked<'_>, name: &str, own: &[Difference]) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it cannot be read or written.
+pub fn keep(skills: &SkillsDir, locked: &Locked<'_>, name: &str, own: &[Difference]) -> Result<PathBuf> {
     let (backup, path) = locked.backup(name)?;
     match skills.open(name)? {
         Some(old) => own.iter().try_for_each(|difference| {
@@ -286,96 +397,6 @@ fn is_same(there: &Present, wanted: &Installed, skills: &SkillsDir, options: &Un
     let Some(dir) = skills.open(&wanted.name)? else { return Ok(false) };
     let found = differences(&receipt.installed(&wanted.name)?, &dir, options)?;
     Ok(found.iter().all(|difference| difference.change == Change::Extra))
-}
-
-/// Decides what becomes of every file. A file is the user's where it is not as it was installed.
-fn changes(
-    there: &Present,
-    staged: &Staged,
-    skills: &SkillsDir,
-    name: &str,
-    options: &UnpackOptions<'_>,
-) -> Result<Changes> {
-    let Some(dir) = skills.open(name)? else {
-        let conflicts = match there {
-            Present::Foreign(kind) => vec![whole(name, *kind)],
-            _ => Vec::new(),
-        };
-        let added = files(&staged.listing);
-        return Ok(Changes { added, conflicts, ..Changes::default() });
-    };
-    let new = differences(&staged.listing, &dir, options)?;
-    let (before, own) = match there.listing()? {
-        Some(listing) => {
-            let found = differences(&listing, &dir, options)?;
-            (listing, found.into_iter().filter(|difference| there.is_of_user(difference)).collect())
-        }
-        // Nothing vouches for what is there but the image itself, where somebody has unpacked it there.
-        None => {
-            let found = differences(&staged.of_image, &dir, options)?;
-            (Listing::default(), found.into_iter().filter(|difference| difference.change.is_work()).collect::<Vec<_>>())
-        }
-    };
-    let mut changes = compare(&before, &staged.listing);
-    for difference in own {
-        settle(&difference, &new, there.listing()?.is_some(), &mut changes);
-    }
-    Ok(changes)
-}
-
-/// Decides about one change of the user's: `new` is how the directory differs from what is to come.
-fn settle(own: &Difference, new: &[Difference], known: bool, changes: &mut Changes) {
-    let path = &own.os_path;
-    let at = |difference: &&Difference| difference.os_path == *path;
-    // A directory above it goes, or becomes something else.
-    let above = new.iter().find(|difference| path.starts_with(&difference.os_path) && difference.os_path != *path);
-    let mut keep = |difference: &Difference| {
-        changes.kept.push(difference.path.clone());
-        changes.kept_paths.push(difference.os_path.clone());
-    };
-    match (own.change, above.or(new.iter().find(at))) {
-        (Change::Extra, Some(found)) if found.change == Change::Extra && known => keep(own),
-        (Change::Extra, None) if known => {
-            // A directory that both have: what is in it decides.
-            for below in new.iter().filter(|difference| difference.os_path.starts_with(path)) {
-                match below.change {
-                    Change::Extra => keep(below),
-                    Change::Missing | Change::Mode { .. } => {}
-                    Change::Modified | Change::Kind { .. } => changes.conflicts.push(below.clone()),
-                }
-            }
-        }
-        // It is what is to come.
-        (_, None) => {}
-        (_, Some(found)) if matches!(found.change, Change::Missing | Change::Mode { .. }) => {}
-        _ => changes.conflicts.push(own.clone()),
-    }
-}
-
-/// Returns how the files of two versions differ.
-fn compare(before: &Listing, after: &Listing) -> Changes {
-    let mut changes = Changes::default();
-    for (path, node) in after.entries() {
-        match (before.get(&path), node) {
-            (Some(old), _) if old == node => {}
-            (Some(Node::Directory(_)) | None, Node::Directory(_)) => {}
-            (None, _) => changes.added.push(path),
-            (Some(_), _) => changes.modified.push(path),
-        }
-    }
-    let gone = |(path, node): (String, &Node)| {
-        (!matches!(node, Node::Directory(_)) && after.get(&path).is_none()).then_some(path)
-    };
-    changes.removed = before.entries().into_iter().filter_map(gone).collect();
-    changes
-}
-
-fn files(listing: &Listing) -> Vec<String> {
-    compare(&Listing::default(), listing).added
-}
-
-fn whole(name: &str, found: Kind) -> Difference {
-    Difference { path: name.to_owned(), change: Change::Kind { found }, os_path: name.into() }
 }
 
 fn conflict(name: &str, there: &Present, conflicts: &[Difference]) -> Error {

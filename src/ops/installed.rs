@@ -1,15 +1,18 @@
 //! `list --installed`: the skills of a directory, by receipts and cards, and what became of them since.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::drift::{Change, Difference, differences};
-use super::present::{Present, card, present};
+use super::present::{self, Present, present};
+use crate::card::{self, Card};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::receipt::Image;
 use crate::reference::is_digest;
-use crate::skills::SkillsDir;
+use crate::skills::{OWN, SkillsDir, read_bounded};
 use crate::store::layout::Layout;
 
 /// One installed skill.
@@ -37,32 +40,22 @@ pub struct Row {
 /// If the directory itself cannot be read.
 pub fn scan(skills: &SkillsDir, target: &str) -> Result<(Vec<Row>, Vec<String>)> {
     let (mut rows, mut warnings) = (Vec::new(), Vec::new());
-    let receipts = skills.receipts()?;
     let row = |name: &str| Row {
         name: name.to_owned(),
-        version: String::new(),
-        source: String::new(),
-        digest: String::new(),
         target: target.to_owned(),
         path: skills.path().join(name).display().to_string(),
-        receipt: false,
+        ..Row::default()
     };
+    let mut receipts: BTreeMap<String, Result<Vec<u8>, Error>> = skills.all_receipts()?.into_iter().collect();
     for name in skills.names()? {
-        if receipts.binary_search(&name).is_ok() {
-            match image(skills, &name) {
-                Ok(Some(image)) => rows.push(Row {
-                    version: image.skill_version,
-                    source: image.reference,
-                    digest: image.digest,
-                    receipt: true,
-                    ..row(&name)
-                }),
-                Ok(None) => {}
+        if let Some(bytes) = receipts.remove(&name) {
+            match bytes.and_then(|bytes| image(skills, &name, &bytes)) {
+                Ok(image) => rows.push(Row { receipt: true, ..described(row(&name), image) }),
                 Err(e) => warnings.push(e.to_string()),
             }
             continue;
         }
-        match card(skills, &name) {
+        match present::card(skills, &name) {
             Ok(Some(card)) => {
                 let provenance = card.provenance.unwrap_or_default();
                 let digest = if is_digest(&provenance.commit) { provenance.commit } else { String::new() };
@@ -75,19 +68,48 @@ pub fn scan(skills: &SkillsDir, target: &str) -> Result<(Vec<Row>, Vec<String>)>
     Ok((rows, warnings))
 }
 
-/// Returns what a receipt says of its image, without looking at its files.
-fn image(skills: &SkillsDir, name: &str) -> Result<Option<Image>, Error> {
-    let Some(bytes) = skills.receipt_bytes(name)? else { return Ok(None) };
-    let object = skills.path().join(format!("{}/receipts/{name}.json", crate::skills::OWN));
-    let found: Summary = serde_json::from_slice(&bytes).map_err(|e| Error::damaged(object.display(), e))?;
-    // What the copy that agents share is by now.
-    let shared = found.link.and_then(|_| image(&skills.shared(name).ok()?, name).ok().flatten());
-    Ok(Some(shared.unwrap_or(Image {
-        reference: found.reference,
-        digest: found.digest,
-        skill_version: found.skill_version,
-        content_digest: found.content_digest,
-    })))
+fn described(row: Row, image: Image) -> Row {
+    Row { version: image.skill_version, source: image.reference, digest: image.digest, ..row }
+}
+
+/// Returns the image that a skill is, without looking at its files: that of the receipt, unless the Go tool has installed
+/// another one over it, or the skill is a link to a copy that is another by now.
+fn image(skills: &SkillsDir, name: &str, bytes: &[u8]) -> Result<Image, Error> {
+    let found = summary(skills, name, bytes)?;
+    if found.link.is_some() {
+        // One step only: links that lead to each other have no end.
+        let shared = || -> Option<Summary> {
+            let shared = skills.shared(name).ok()?;
+            let bytes = shared.receipt_bytes(name).ok()??;
+            summary(&shared, name, &bytes).ok().filter(|shared| shared.link.is_none())
+        };
+        return Ok(shared().unwrap_or(found).image());
+    }
+    Ok(over(skills, name, &found).unwrap_or_else(|| found.image()))
+}
+
+/// Returns the image that the Go tool has installed over ours, by what it wrote into the card. Parsing is left to cards
+/// that do not have our digest.
+fn over(skills: &SkillsDir, name: &str, ours: &Summary) -> Option<Image> {
+    let path = format!("{name}/{}", card::FILE);
+    let bytes = read_bounded(skills.dir(), &path, card::MAX_CARD as u64).ok()??;
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    if has(&ours.digest) || !has("commit:") {
+        return None;
+    }
+    let card = Card::parse(&bytes).ok()?;
+    let provenance = card.provenance.filter(|provenance| is_digest(&provenance.commit))?;
+    Some(Image {
+        reference: provenance.source,
+        digest: provenance.commit,
+        skill_version: card.metadata.version,
+        content_digest: String::new(),
+    })
+}
+
+fn summary(skills: &SkillsDir, name: &str, bytes: &[u8]) -> Result<Summary, Error> {
+    let object = || skills.path().join(format!("{OWN}/receipts/{name}.json")).display().to_string();
+    serde_json::from_slice(bytes).map_err(|e| Error::damaged(object(), e))
 }
 
 /// A receipt without its files, which serde passes over: an image that is flattened into this would keep all of them.
@@ -101,6 +123,17 @@ struct Summary {
     content_digest: String,
     #[serde(default)]
     link: Option<String>,
+}
+
+impl Summary {
+    fn image(self) -> Image {
+        Image {
+            reference: self.reference,
+            digest: self.digest,
+            skill_version: self.skill_version,
+            content_digest: self.content_digest,
+        }
+    }
 }
 
 /// What became of an installed skill.
@@ -129,7 +162,7 @@ pub fn verify(
     let (rows, _) = scan(skills, target)?;
     let mut verified: Vec<Verified> = Vec::new();
     for row in rows.into_iter().filter(|row| !row.digest.is_empty()) {
-        let (differences, unknown) = match verify_one(skills, &row.name, layout, options) {
+        let (differences, unknown) = match verify_one(skills, &row.name, layout, options, true) {
             Ok(differences) => (differences, None),
             Err(e) => (Vec::new(), Some(format!("{e:#}"))),
         };
@@ -140,21 +173,19 @@ pub fn verify(
             continue;
         }
         // What cannot be read is no less wrong than what is not there.
-        let (image, unknown) = match image(skills, &name) {
+        let found = skills.receipt_bytes(&name).map(Option::unwrap_or_default);
+        let (image, unknown) = match found.and_then(|bytes| image(skills, &name, &bytes)) {
             Ok(image) => (image, None),
-            Err(e) => (None, Some(e.to_string())),
+            Err(e) => (Image::unknown(), Some(e.to_string())),
         };
-        let path = skills.path().join(&name).display().to_string();
-        let image = image.unwrap_or_else(Image::unknown);
         let row = Row {
             name: name.clone(),
-            version: image.skill_version,
-            source: image.reference,
-            digest: image.digest,
             target: target.to_owned(),
-            path,
+            path: skills.path().join(&name).display().to_string(),
             receipt: true,
+            ..Row::default()
         };
+        let row = described(row, image);
         let gone = Difference { path: name.clone(), change: Change::Missing, os_path: name.into() };
         let differences = if unknown.is_none() { vec![gone] } else { Vec::new() };
         verified.push(Verified { row, differences, unknown });
@@ -168,13 +199,15 @@ fn verify_one(
     name: &str,
     layout: Option<&Layout>,
     options: &UnpackOptions<'_>,
+    may_lead: bool,
 ) -> Result<Vec<Difference>> {
     let there = present(skills, name, layout, options)?;
     if let Present::Ours(receipt) = &there
         && receipt.link.is_some()
     {
-        // It leads where it should; what is there has a receipt of its own.
-        return verify_one(&skills.shared(name).map_err(skills.io(name))?, name, layout, options);
+        // It leads where it should; what is there has a receipt of its own, and leads nowhere else.
+        anyhow::ensure!(may_lead, "it is a link to a link");
+        return verify_one(&skills.shared(name).map_err(skills.io(name))?, name, layout, options, false);
     }
     let listing = there.listing()?.ok_or_else(|| {
         let reason = match &there {

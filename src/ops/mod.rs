@@ -1,6 +1,7 @@
 //! One file per verb: data in, data out. Nothing here prints, exits or reads the environment.
 
 pub mod build;
+pub mod changes;
 pub mod copy;
 pub mod doctor;
 pub mod drift;

@@ -51,19 +51,33 @@ pub fn present(
     let Some(found) = look(skills, name)? else { return Ok(Present::Nothing) };
     let receipt = skills.receipt(name).map_err(with_hint)?;
     match (receipt, found) {
-        (Some(receipt), Kind::Directory) if receipt.link.is_none() => Ok(Present::Ours(Box::new(receipt))),
+        (Some(receipt), Kind::Directory) if receipt.link.is_none() => {
+            // Where the card names another image, the Go tool has installed that over ours.
+            let over = card(skills, name)?.and_then(go_skill).filter(|skill| skill.digest != receipt.image.digest);
+            Ok(match over {
+                Some(skill) => go_present(skill, layout, options),
+                None => Present::Ours(Box::new(receipt)),
+            })
+        }
         (Some(receipt), Kind::Symlink) if leads_to(skills, name, receipt.link.as_deref()) => {
             Ok(Present::Ours(Box::new(receipt)))
         }
         (None, Kind::Directory) => match card(skills, name)?.and_then(go_skill) {
-            Some(mut skill) => {
-                skill.listing = layout.and_then(|layout| go_listing(layout, &skill.digest, options).ok());
-                Ok(Present::GoTool(Box::new(skill)))
-            }
+            Some(skill) => Ok(go_present(skill, layout, options)),
             None => Ok(Present::Foreign(found)),
         },
         _ => Ok(Present::Foreign(found)),
     }
+}
+
+/// Returns whether a skill is a link that we made, to the skill of that name in `shared`.
+///
+/// # Errors
+/// If the receipt cannot be read.
+pub fn is_link_to(skills: &SkillsDir, name: &str, shared: &SkillsDir) -> Result<bool> {
+    let link = skills.receipt(name)?.and_then(|receipt| receipt.link);
+    let leads = link.is_some() && leads_to(skills, name, link.as_deref());
+    Ok(leads && skills.shared(name).is_ok_and(|found| found.is(shared).unwrap_or(false)))
 }
 
 /// Reads the card of a skill; `None` where it has none that can be read.
@@ -82,6 +96,11 @@ fn go_skill(card: Card) -> Option<GoSkill> {
     let provenance = card.provenance.filter(|p| !p.source.is_empty() && is_digest(&p.commit))?;
     let (source, digest, version) = (provenance.source, provenance.commit, card.metadata.version);
     Some(GoSkill { source, digest, version, listing: None })
+}
+
+fn go_present(mut skill: GoSkill, layout: Option<&Layout>, options: &UnpackOptions<'_>) -> Present {
+    skill.listing = layout.and_then(|layout| go_listing(layout, &skill.digest, options).ok());
+    Present::GoTool(Box::new(skill))
 }
 
 fn go_listing(layout: &Layout, digest: &str, options: &UnpackOptions<'_>) -> Result<Listing> {
@@ -148,6 +167,15 @@ impl Present {
         match self {
             Self::Ours(receipt) => Some(&receipt.image.skill_version),
             Self::GoTool(skill) => Some(&skill.version),
+            Self::Nothing | Self::Foreign(_) => None,
+        }
+    }
+
+    /// Returns the reference that it was installed by.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Self::Ours(receipt) => Some(&receipt.image.reference),
+            Self::GoTool(skill) => Some(&skill.source),
             Self::Nothing | Self::Foreign(_) => None,
         }
     }

@@ -255,7 +255,10 @@ pub fn pins(skills: &SkillsDir) -> Result<BTreeSet<String>> {
     for name in skills.receipts()? {
         // Also of a skill that is not there any more: it may have been moved away for a moment.
         if let Some(bytes) = skills.receipt_bytes(&name)? {
-            pins.extend(Receipt::digests(&bytes).with_context(|| format!("Reading the receipt {name}.json"))?);
+            pins.extend(
+                Receipt::digests(&bytes)
+                    .with_context(|| format!("Reading the receipt {name}.json in {}", skills.path().display()))?,
+            );
         }
     }
     for name in skills.names()? {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::install::{self, Installed, Options, Source};
+use super::install::{self, Back, Installed, Options, Source};
 use super::present::{Present, present};
 use super::uninstall::not_installed;
 use crate::error::Error;
@@ -49,12 +49,17 @@ pub fn rollback(layout: &Layout, skills: &SkillsDir, name: &str, how: &How<'_>) 
     };
     let info = Info::parse(&layout.read_json(&manifest)?, &image.digest)?;
     let source = Source { layout, manifest: &manifest, info: &info, reference: &image.reference.parse()?, name };
+    let from = there.receipt().map(|receipt| receipt.image.digest.as_str()).unwrap_or_default();
     let options = Options {
         force: how.force,
-        dry_run: how.dry_run,
-        previous: Some(rest),
+        back: Some(Back { from, rest }),
+        content: Some(&image.content_digest),
+        any_source: true,
         unpack: how.unpack,
         cancel: how.cancel,
     };
-    install::install(&source, skills, &options)
+    match how.dry_run {
+        true => install::preview(&source, Some(skills), &options),
+        false => install::install(&source, skills, &options),
+    }
 }

@@ -1,11 +1,14 @@
 //! `sync`: what a project has installed is what its `skills.json` and `skills.lock.json` say.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptions};
+use nix::fcntl::Flock;
+use nix::unistd::fsync;
 use serde::Serialize;
 
 use super::drift::{Difference, differences};
@@ -13,6 +16,7 @@ use super::install::{self, Installed, Options, Source};
 use super::uninstall::{self, Uninstalled};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
+use crate::lock::{How, lock_dir};
 use crate::lockfile::{INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
 use crate::process::Cancel;
 use crate::reference::Reference;
@@ -49,6 +53,14 @@ impl Project {
     /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Waits until nobody else changes the project's files, and keeps it so.
+    ///
+    /// # Errors
+    /// Of the kind `Interrupted` when the user asks to stop.
+    pub fn lock(&self, cancel: &Cancel) -> Result<Flock<File>> {
+        lock_dir(&self.root, How::Exclusive, cancel).with_context(|| format!("Locking {}", self.path.display()))
     }
 
     /// Reads what is wanted; `None` where there is no such file.
@@ -91,7 +103,16 @@ impl Project {
     pub fn skills(&self, base: &str) -> Result<Option<SkillsDir>> {
         match self.root.open_dir(base) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            dir => Ok(Some(SkillsDir::new(dir.with_context(|| self.shown(base))?, self.path.join(base)))),
+            dir => {
+                let dir = dir.with_context(|| self.shown(base))?;
+                // By whatever links: what is in there is run by git.
+                let real = self.root.canonicalize(base).with_context(|| self.shown(base))?;
+                if real.components().any(|part| part.as_os_str() == ".git") {
+                    let reason = format!("{} is in the repository's own files", self.shown(base));
+                    return Err(Error::Unavailable { reason, hint: None }.into());
+                }
+                Ok(Some(SkillsDir::new(dir, self.path.join(base))))
+            }
         }
     }
 
@@ -109,12 +130,18 @@ impl Project {
             return Ok(());
         }
         let write = || -> io::Result<()> {
-            let temporary = format!(".{name}.{}", std::process::id());
-            let mut file = self.root.create(&temporary)?;
+            // Under the lock, so that what is there is left by a crash.
+            let temporary = format!(".{name}.new");
+            match self.root.remove_file(&temporary) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file = self.root.open_with(&temporary, OpenOptions::new().write(true).create_new(true))?;
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
                 let _ = self.root.remove_file(&temporary);
             })?;
-            self.root.rename(&temporary, &self.root, name)
+            self.root.rename(&temporary, &self.root, name)?;
+            Ok(fsync(self.root.open(".")?.into_std())?)
         };
         write().with_context(|| format!("Writing {}", self.shown(name)))
     }
@@ -145,14 +172,14 @@ pub fn install(
     Ok((Locked::new(wanted, reference, found.entry.digest(), &content), all))
 }
 
-/// Takes a skill away from directories of the project where it is; the rest of `paths` is not there.
+/// Takes skills away from directories of the project where they are, unless one of those is a directory where `intent` wants them.
 ///
 /// # Errors
 /// As [`uninstall::uninstall`].
 pub fn remove<'a>(
     project: &Project,
     layout: Option<&Layout>,
-    paths: impl Iterator<Item = &'a str>,
+    (paths, intent): (impl Iterator<Item = &'a str>, &Intent),
     force: bool,
     (unpack, cancel): (&UnpackOptions<'_>, &Cancel),
 ) -> Result<Vec<Uninstalled>> {
@@ -160,6 +187,12 @@ pub fn remove<'a>(
     for path in paths {
         let (base, name) = path.rsplit_once('/').unwrap_or((".", path));
         let Some(skills) = project.skills(base)? else { continue };
+        // One directory may have several paths, of which another is wanted.
+        if let Some(wanted) = intent.skills.iter().find(|wanted| wanted.name == name)
+            && is_one_of(project, &skills, wanted)?
+        {
+            continue;
+        }
         if skills.metadata(name)?.is_none() && skills.receipt_bytes(name)?.is_none() {
             continue;
         }
@@ -168,13 +201,9 @@ pub fn remove<'a>(
     Ok(all)
 }
 
-/// Returns the locked skills, and the paths of wanted ones, that a project has no use for any more.
+/// Returns the paths of locked skills that a project has no use for any more.
 pub fn superfluous<'a>(intent: &Intent, lock: &'a Lock) -> Vec<&'a str> {
-    let kept: BTreeSet<String> = intent
-        .skills
-        .iter()
-        .flat_map(|wanted| wanted.bases().into_iter().map(|base| format!("{base}/{}", wanted.name)))
-        .collect();
+    let kept: BTreeSet<String> = intent.skills.iter().flat_map(Wanted::paths).collect();
     lock.skills.iter().flat_map(Locked::paths).filter(|path| !kept.contains(*path)).collect()
 }
 
@@ -222,12 +251,23 @@ pub fn check(
         let (base, name) = path.rsplit_once('/').unwrap_or((".", path));
         if let Some(skills) = project.skills(base)?
             && skills.metadata(name)?.is_some()
-            && intent.skills.iter().any(|wanted| wanted.name == name)
+            && let Some(wanted) = intent.skills.iter().find(|wanted| wanted.name == name)
+            && !is_one_of(project, &skills, wanted)?
         {
             problems.push(problem(name, path, format!("{INTENT} does not want it there")));
         }
     }
     Ok(problems)
+}
+
+/// Returns whether a directory of skills is one in which a skill is wanted, by another path.
+fn is_one_of(project: &Project, skills: &SkillsDir, wanted: &Wanted) -> Result<bool> {
+    for base in wanted.bases() {
+        if project.skills(base)?.is_some_and(|own| own.is(skills).unwrap_or(false)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn check_one(

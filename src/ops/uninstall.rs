@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::drift::{Difference, Kind, differences};
+use super::drift::{Change, Difference, Kind, differences};
+use super::install::keep;
 use super::present::{Present, present};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::process::Cancel;
-use crate::skills::{OWN, SkillsDir, carry};
+use crate::skills::{OWN, SkillsDir};
 use crate::store::layout::Layout;
 
 /// A skill that was uninstalled.
@@ -58,6 +59,11 @@ pub fn uninstall(
                 Error::Unavailable { reason, hint: Some("remove it yourself, where nobody needs it".into()) }.into()
             );
         }
+        (Present::Foreign(kind), None) => {
+            let path = uninstalled.path.display().to_string();
+            let difference = Difference::of(name, *kind);
+            vec![(format!("{path} is {kind}, which skillctl did not make"), difference)]
+        }
         (_, None) => Vec::new(),
         (_, Some(dir)) => match there.listing()? {
             Some(listing) => {
@@ -77,14 +83,9 @@ pub fn uninstall(
         let hint = "move them away, or uninstall with --force, which keeps them in a backup".to_owned();
         return Err(Error::Unavailable { reason, hint: Some(hint) }.into());
     }
-    if !own.is_empty()
-        && let Some(dir) = skills.open(name)?
-    {
-        let (backup, path) = locked.backup(name)?;
-        for (_, difference) in &own {
-            carry(&dir, &backup, &difference.os_path).with_context(|| format!("Keeping {}", difference.path))?;
-        }
-        uninstalled.backup = Some(path);
+    if !own.is_empty() {
+        let own: Vec<Difference> = own.into_iter().map(|(_, difference)| difference).collect();
+        uninstalled.backup = Some(keep(skills, &locked, name, &own)?);
     }
     if !locked.remove(name)? {
         let left = skills.path().join(OWN).join("work").join(name);
@@ -100,7 +101,7 @@ fn everything(dir: &cap_std::fs::Dir, name: &str) -> Result<Vec<(String, Differe
         let os_path = PathBuf::from(entry.with_context(|| format!("Reading {name}"))?.file_name());
         let path = os_path.display().to_string();
         let said = format!("what was installed is not known, so {path} may be yours");
-        all.push((said, Difference { path, change: super::drift::Change::Extra, os_path }));
+        all.push((said, Difference { path, change: Change::Extra, os_path }));
     }
     all.sort_by(|(_, one), (_, other)| one.path.cmp(&other.path));
     Ok(all)

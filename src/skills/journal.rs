@@ -6,7 +6,11 @@
 //! begun, by the inode number that the directory keeps when it is renamed, and clears `work/`.
 //!
 //! Where a file system cannot exchange (NFS), the one before goes out of the way first, and the same record brings the new
-//! one in.
+//! one in. Where it cannot even be moved (a directory of a lower layer of overlayfs, as in a container's image), it is
+//! removed in its place, after the record says so.
+//!
+//! What a repository brings along instead of our own directories leads nowhere: links are not followed, and a record
+//! moves nothing but what could be a skill.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -19,7 +23,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{fsync, syncfs};
 use serde::{Deserialize, Serialize};
 
-use super::{OWN, RECEIPTS, SkillsDir, read_bounded};
+use super::{OWN, RECEIPTS, SkillsDir, check_name, directory, read_bounded};
 use crate::error::{Error, Result};
 use crate::lock::{How, lock};
 use crate::process::Cancel;
@@ -42,8 +46,12 @@ const MAX_PENDING: u64 = 1 << 16;
 enum Pending {
     /// What has this inode number comes to the name, from `work/`.
     Publish(u64),
+    /// The same where what was there could not be moved, and is removed first.
+    Overwrite(u64),
     /// What has this inode number goes from the name.
     Remove(u64),
+    /// The same where it could not be moved, and is removed there.
+    Delete,
 }
 
 /// A directory of skills that nobody else changes.
@@ -79,8 +87,9 @@ impl SkillsDir {
     /// # Errors
     /// Of the kind `Interrupted` when the user asks to stop.
     pub fn reading(&self, cancel: &Cancel) -> Result<Option<Flock<File>>> {
-        let Ok(own) = self.dir().open_dir(OWN) else { return Ok(None) };
-        if own.read_dir(PENDING).is_ok_and(|mut pending| pending.next().is_some()) {
+        let Ok(own) = directory(self.dir(), OWN) else { return Ok(None) };
+        let pending = directory(&own, PENDING).and_then(|pending| pending.entries());
+        if pending.is_ok_and(|mut pending| pending.next().is_some()) {
             // In a directory that is read-only to us, what is there is what can be told.
             let _ = self.lock(cancel);
         }
@@ -117,24 +126,27 @@ impl Locked<'_> {
         Err(self.skills.io(BACKUP)(io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// Puts what `work/` has under a name in its place, with a receipt.
-    ///
-    /// Returns whether what was there before could be removed.
+    /// Puts what `work/` has under a name in its place, with a receipt. What was there before is then in `work/`, until
+    /// [`Self::discard`].
     ///
     /// # Errors
     /// If it cannot be written; the directory is then as it was.
-    pub fn publish(&self, name: &str, receipt: &Receipt) -> Result<bool> {
+    pub fn publish(&self, name: &str, receipt: &Receipt) -> Result<()> {
         self.publish_as(name, receipt).map_err(self.skills.io(name))
     }
 
-    fn publish_as(&self, name: &str, receipt: &Receipt) -> io::Result<bool> {
+    fn publish_as(&self, name: &str, receipt: &Receipt) -> io::Result<()> {
         let inode = self.work.symlink_metadata(name)?.ino();
         self.work.create(receipt_file(name))?.write_all(receipt.to_json().as_bytes())?;
         self.announce(name, Pending::Publish(inode))?;
         syncfs(opened(&self.work, ".")?)?;
-        let replaced = self.put(name)?;
-        self.finish(name)?;
-        Ok(!replaced || remove(&self.work, name).is_ok())
+        self.put(name, inode)?;
+        self.finish(name)
+    }
+
+    /// Removes what was replaced. Returns whether it could be; else some of it is left in `work/`.
+    pub fn discard(&self, name: &str) -> bool {
+        remove(&self.work, name).is_ok()
     }
 
     /// Takes a skill and its receipt away. Returns whether all of it could be removed; else some is left in `work/`.
@@ -154,7 +166,14 @@ impl Locked<'_> {
         if let Some(inode) = found {
             self.announce(name, Pending::Remove(inode))?;
             syncfs(opened(&self.work, ".")?)?;
-            renameat(skills.as_fd(), name, self.work.as_fd(), name)?;
+            match renameat(skills.as_fd(), name, self.work.as_fd(), name) {
+                Err(Errno::EXDEV) => {
+                    self.announce(name, Pending::Delete)?;
+                    self.sync()?;
+                    remove(skills, name)?;
+                }
+                moved => moved?,
+            }
         }
         self.forget(name)?;
         self.sync()?;
@@ -169,8 +188,8 @@ impl Locked<'_> {
         self.work.rename(&temporary, &self.own, format!("{PENDING}/{file}"))
     }
 
-    /// Renames `work/<name>` to its place. Returns whether something was there, which is `work/<name>` then.
-    fn put(&self, name: &str) -> io::Result<bool> {
+    /// Renames `work/<name>`, which has the inode number `new`, to its place. What was there is `work/<name>` then.
+    fn put(&self, name: &str, new: u64) -> io::Result<()> {
         let (skills, work) = (self.skills.dir().as_fd(), self.work.as_fd());
         let there = match self.skills.dir().symlink_metadata(name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
@@ -179,10 +198,21 @@ impl Locked<'_> {
         let flags = if there { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
         match renameat2(work, name, skills, name, flags) {
             // Not every file system knows the flags.
-            Err(Errno::EINVAL | Errno::ENOSYS) => self.put_in_steps(name, there)?,
-            renamed => renamed?,
+            Err(Errno::EINVAL | Errno::ENOSYS) => match self.put_in_steps(name, there) {
+                Err(e) if e.raw_os_error() == Some(Errno::EXDEV as i32) => self.put_over(name, new),
+                put => put,
+            },
+            Err(Errno::EXDEV) => self.put_over(name, new),
+            renamed => Ok(renamed?),
         }
-        Ok(there)
+    }
+
+    /// The same where what is there cannot be moved: it is removed, and whoever comes after a crash goes on with that.
+    fn put_over(&self, name: &str, new: u64) -> io::Result<()> {
+        self.announce(name, Pending::Overwrite(new))?;
+        self.sync()?;
+        remove(self.skills.dir(), name)?;
+        Ok(renameat(self.work.as_fd(), name, self.skills.dir().as_fd(), name)?)
     }
 
     /// The same in two renames, or three, where nothing can be exchanged.
@@ -225,7 +255,7 @@ impl Locked<'_> {
 
     /// Brings the renames to disk.
     fn sync(&self) -> io::Result<()> {
-        for (dir, path) in [(self.skills.dir(), "."), (&self.own, RECEIPTS)] {
+        for (dir, path) in [(self.skills.dir(), "."), (&self.own, RECEIPTS), (&self.own, PENDING)] {
             fsync(opened(dir, path)?)?;
         }
         Ok(())
@@ -238,11 +268,18 @@ impl Locked<'_> {
             let bytes = read_bounded(&self.own, &format!("{PENDING}/{file}"), MAX_PENDING)?;
             // Written by rename, so that what cannot be read is not ours.
             let pending = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            if let (Some(name), Some(pending)) = (file.strip_suffix(".json"), pending) {
+            if let (Some(name), Some(pending)) = (file.strip_suffix(".json"), pending)
+                && check_name(name).is_ok()
+            {
                 self.resume(name, pending)?;
             }
             self.strike(&file)?;
         }
+        self.clear()
+    }
+
+    /// Removes everything from `work/`.
+    fn clear(&self) -> io::Result<()> {
         for entry in self.work.entries()? {
             if let Ok(name) = entry?.file_name().into_string() {
                 // In the way of nothing but itself: the next one tries again.
@@ -271,7 +308,20 @@ impl Locked<'_> {
                     renameat(self.work.as_fd(), old(name).as_str(), skills.as_fd(), name)?;
                 }
             }
+            Pending::Overwrite(new) => {
+                if here != Some(new) && inode(&self.work, name) == Some(new) {
+                    remove(skills, name)?;
+                    renameat(self.work.as_fd(), name, skills.as_fd(), name)?;
+                }
+                if self.work.symlink_metadata(receipt_file(name)).is_ok() {
+                    self.finish(name)?;
+                }
+            }
             Pending::Remove(gone) if here != Some(gone) => self.forget(name)?,
+            Pending::Delete => {
+                remove(skills, name)?;
+                self.forget(name)?;
+            }
             Pending::Publish(_) | Pending::Remove(_) => {}
         }
         Ok(())
@@ -293,10 +343,22 @@ fn old(name: &str) -> String {
     format!("{name}.old")
 }
 
+/// Makes a directory, or opens it where it is there and no link.
 fn ensure(dir: &Dir, name: &str) -> io::Result<Dir> {
     match dir.create_dir(name) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-        _ => dir.open_dir(name),
+        _ => directory(dir, name),
+    }
+}
+
+impl Drop for Locked<'_> {
+    /// Leaves nothing behind where nothing is about to happen.
+    fn drop(&mut self) {
+        let pending = directory(&self.own, PENDING).and_then(|pending| pending.entries());
+        if pending.is_ok_and(|mut pending| pending.next().is_none()) {
+            // What stays is cleared by the next one.
+            let _ = self.clear();
+        }
     }
 }
 
@@ -363,7 +425,8 @@ mod tests {
         let locked = skills.lock(&Cancel::default()).unwrap();
         for version in ["1", "2", "3"] {
             stage(&locked, version);
-            assert!(locked.publish("hr", &receipt(version)).unwrap());
+            locked.publish("hr", &receipt(version)).unwrap();
+            assert!(locked.discard("hr"));
             assert_eq!(state(temp.path()), (version.into(), version.into()));
             tidy(temp.path());
         }
@@ -391,7 +454,10 @@ mod tests {
     fn whoever_comes_after_a_crash_finishes_or_undoes() {
         type Do = fn(&Locked<'_>, u64);
         let announce: Do = |locked, new| locked.announce("hr", Pending::Publish(new)).unwrap();
-        let exchange: Do = |locked, _| assert!(locked.put("hr").unwrap());
+        let exchange: Do = |locked, new| locked.put("hr", new).unwrap();
+        let over: Do = |locked, new| locked.announce("hr", Pending::Overwrite(new)).unwrap();
+        let partly: Do = |locked, _| locked.skills.dir().remove_file("hr/SKILL.md").unwrap();
+        let delete: Do = |locked, _| locked.announce("hr", Pending::Delete).unwrap();
         let aside: Do = |locked, _| {
             renameat(locked.skills.dir().as_fd(), "hr", locked.work.as_fd(), "hr.old").unwrap();
         };
@@ -407,13 +473,18 @@ mod tests {
             locked.work.remove_dir_all("hr").unwrap();
             renameat(locked.skills.dir().as_fd(), "hr", locked.work.as_fd(), "hr").unwrap();
         };
-        let cases: [(&str, &[Do], &str); 8] = [
+        let cases: [(&str, &[Do], &str); 13] = [
             ("made", &[], "1"),
             ("announced", &[announce], "1"),
             ("exchanged", &[announce, exchange], "2"),
             ("recorded", &[announce, exchange, record], "2"),
             ("in steps, the old one out", &[announce, aside], "2"),
             ("in steps, the new one in", &[announce, aside, into], "2"),
+            ("to be written over", &[announce, over], "2"),
+            ("partly written over", &[announce, over, partly], "2"),
+            ("written over", &[announce, over, partly, aside, into], "2"),
+            ("to be deleted", &[old, delete], ""),
+            ("partly deleted", &[old, delete, partly], ""),
             ("to be removed", &[old], "1"),
             ("removed", &[old, away], ""),
         ];
@@ -423,6 +494,7 @@ mod tests {
             let locked = skills.lock(&Cancel::default()).unwrap();
             stage(&locked, "1");
             locked.publish("hr", &receipt("1")).unwrap();
+            locked.discard("hr");
             stage(&locked, "2");
             locked.work().write("hr.json", receipt("2").to_json()).unwrap();
             let new = locked.work().symlink_metadata("hr").unwrap().ino();
@@ -445,5 +517,57 @@ mod tests {
         drop(skills.lock(&Cancel::default()).unwrap());
         assert_eq!(state(temp.path()), (String::new(), String::new()));
         tidy(temp.path());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod hostile {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    fn lock_in(path: &Path) -> Result<()> {
+        let dir = Dir::open_ambient_dir(path, cap_std::ambient_authority()).unwrap();
+        let skills = SkillsDir::new(dir, path);
+        let _ = skills.reading(&Cancel::default());
+        skills.lock(&Cancel::default()).map(drop)
+    }
+
+    /// What a repository may bring along in the place of our own files.
+    #[test]
+    fn what_a_repository_brings_along_moves_and_removes_nothing() {
+        type Do = fn(&Path);
+        let cases: [(&str, Do); 3] = [
+            ("our directory is a link", |skills| {
+                fs::create_dir(skills.join("pending")).unwrap();
+                fs::write(skills.join("pending/x.json"), r#"{"publish":1}"#).unwrap();
+                symlink("hr", skills.join("work")).unwrap();
+                symlink(".", skills.join(OWN)).unwrap();
+            }),
+            ("work is a link", |skills| {
+                fs::create_dir_all(skills.join(OWN).join("pending")).unwrap();
+                fs::write(skills.join(OWN).join("pending/x.json"), r#"{"publish":1}"#).unwrap();
+                symlink("../hr", skills.join(OWN).join("work")).unwrap();
+            }),
+            ("a name that is none", |skills| {
+                for dir in ["pending", "work/.git.old"] {
+                    fs::create_dir_all(skills.join(OWN).join(dir)).unwrap();
+                }
+                fs::write(skills.join(OWN).join("work/.git.old/config"), "evil").unwrap();
+                fs::write(skills.join(OWN).join("pending/.git.json"), r#"{"publish":1}"#).unwrap();
+            }),
+        ];
+        for (what, make) in cases {
+            let temp = tempfile::tempdir().unwrap();
+            fs::create_dir(temp.path().join("hr")).unwrap();
+            fs::write(temp.path().join("hr/mine.txt"), "mine").unwrap();
+            make(temp.path());
+            let _ = lock_in(temp.path());
+            assert_eq!(fs::read_to_string(temp.path().join("hr/mine.txt")).unwrap(), "mine", "{what}");
+            assert!(!temp.path().join(".git").exists(), "{what}");
+        }
     }
 }

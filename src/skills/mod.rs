@@ -17,7 +17,8 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
@@ -66,12 +67,33 @@ impl SkillsDir {
     /// # Errors
     /// If it cannot be opened.
     pub fn open(&self, name: &str) -> Result<Option<Dir>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(self.dir.as_fd(), name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Dir::from_std_file(File::from(fd)))),
-            Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => Ok(None),
-            Err(e) => Err(self.io(name)(e.into())),
+        match directory(&self.dir, name) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(e) if is_no_directory(&e) => Ok(None),
+            Err(e) => Err(self.io(name)(e)),
         }
+    }
+
+    /// Opens a directory of ours, in the one for all of them; `None` where there is none, or a link in its place, which
+    /// somebody else has made.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    fn own(&self, name: &str) -> Result<Option<Dir>> {
+        match directory(&self.dir, OWN).and_then(|own| directory(&own, name)) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(e) if is_no_directory(&e) => Ok(None),
+            Err(e) => Err(self.io(OWN)(e)),
+        }
+    }
+
+    /// Returns whether this is the same directory as another, by whatever paths.
+    ///
+    /// # Errors
+    /// If one of them cannot be looked at.
+    pub fn is(&self, other: &Self) -> io::Result<bool> {
+        let identity = |skills: &Self| skills.dir.dir_metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        Ok(identity(self)? == identity(other)?)
     }
 
     /// Opens a skill, also through a link that leads anywhere: to look into it, never to change it.
@@ -126,8 +148,26 @@ impl SkillsDir {
     /// # Errors
     /// If it cannot be read.
     pub fn receipt_bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let file = format!("{OWN}/{RECEIPTS}/{name}.json");
-        read_bounded(&self.dir, &file, MAX_RECEIPT).map_err(self.io(&file))
+        let Some(receipts) = self.own(RECEIPTS)? else { return Ok(None) };
+        self.receipt_in(&receipts, name)
+    }
+
+    fn receipt_in(&self, receipts: &Dir, name: &str) -> Result<Option<Vec<u8>>> {
+        let read = read_bounded(receipts, &format!("{name}.json"), MAX_RECEIPT);
+        read.map_err(|e| self.io(&format!("{OWN}/{RECEIPTS}/{name}.json"))(e))
+    }
+
+    /// Reads all receipts, sorted by name, each with its bytes or why it cannot be read.
+    ///
+    /// # Errors
+    /// If the directory of receipts is there and cannot be read.
+    pub fn all_receipts(&self) -> Result<Vec<(String, Result<Vec<u8>>)>> {
+        let Some(receipts) = self.own(RECEIPTS)? else { return Ok(Vec::new()) };
+        let read = |name: String| match self.receipt_in(&receipts, &name) {
+            Ok(bytes) => bytes.map(|bytes| (name, Ok(bytes))),
+            Err(e) => Some((name, Err(e))),
+        };
+        Ok(self.receipts()?.into_iter().filter_map(read).collect())
     }
 
     /// Returns the names that have a receipt, sorted.
@@ -136,10 +176,7 @@ impl SkillsDir {
     /// If the directory of receipts is there and cannot be read.
     pub fn receipts(&self) -> Result<Vec<String>> {
         let path = format!("{OWN}/{RECEIPTS}");
-        let dir = match self.dir.open_dir(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            dir => dir.map_err(self.io(&path))?,
-        };
+        let Some(dir) = self.own(RECEIPTS)? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
         for entry in dir.entries().map_err(self.io(&path))? {
             let name = entry.map_err(self.io(&path))?.file_name();
@@ -165,6 +202,17 @@ impl SkillsDir {
         let path = if what == "." { self.path.clone() } else { self.path.join(what) };
         move |e| Error::io(path.display().to_string())(e)
     }
+}
+
+/// Opens a directory in another one, not through a link.
+fn directory(dir: &Dir, name: &str) -> io::Result<Dir> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(Dir::from_std_file(File::from(openat(dir.as_fd(), name, flags, Mode::empty())?)))
+}
+
+fn is_no_directory(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP))
 }
 
 /// Checks that a skill can be installed under a name: one component, not hidden, as images and cards have them, and one
