@@ -153,6 +153,7 @@ pub fn run(command: &Command) -> Result<Sample> {
     let mut child = Command::new(std::env::current_exe()?);
     child.arg(CHILD).arg(command.get_program()).args(command.get_args()).env_clear().stdin(Stdio::null());
     child.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    child.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
     let output = child.output()?;
     let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy();
     let last_words = || String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
