@@ -160,9 +160,14 @@ impl Agent {
     pub fn find(name: &str) -> Result<&'static Self> {
         let lower = name.to_ascii_lowercase();
         let known = |agent: &&Self| agent.name == lower || agent.aliases.contains(&lower.as_str());
-        AGENTS.iter().find(known).ok_or_else(|| Error::Unavailable {
-            reason: format!("unknown target {name:?} (supported: {})", nearest(&lower).join(", ")),
-            hint: Some("skillctl agents shows them all, with their directories".into()),
+        AGENTS.iter().find(known).ok_or_else(|| {
+            let names = nearest(&lower);
+            let meant =
+                names.first().filter(|first| **first != AGENTS[0].name).map(|first| format!("is {first} meant? "));
+            Error::Unavailable {
+                reason: format!("unknown target {name:?} (supported: {})", names.join(", ")),
+                hint: Some(meant.unwrap_or_default() + "skillctl agents shows them all, with their directories"),
+            }
         })
     }
 

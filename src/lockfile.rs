@@ -22,8 +22,14 @@ pub const LOCK: &str = "skills.lock.json";
 /// Where every skill of a project is, relative to the project's root; some agents look elsewhere, too.
 pub const BASE: &str = ".agents/skills";
 
+/// Least Jaro-Winkler similarity of two names of which one is meant for the other.
+const ALIKE: f64 = 0.85;
+
 /// Largest of either file, in bytes: 10,000 skills have some megabytes.
 pub const MAX_FILE: u64 = 16 << 20;
+
+/// The fields of a skill in `skills.json`.
+const FIELDS: [&str; 4] = ["name", "source", "version", "additionalBasePaths"];
 
 /// The form of lock files that we read and write.
 const LOCK_VERSION: u32 = 1;
@@ -32,7 +38,6 @@ const LOCK_VERSION: u32 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The skills, sorted by name when we write them.
-    #[serde(default)]
     pub skills: Vec<Wanted>,
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -111,9 +116,15 @@ impl Intent {
     /// # Errors
     /// In one line, what is wrong with it.
     pub fn parse(bytes: &[u8], object: &str) -> Result<Self> {
-        let intent: Self = serde_json::from_slice(bytes).map_err(|e| invalid(object, e))?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| invalid(object, e))?;
+        if !value.is_object() {
+            return Err(invalid(object, "it is no JSON object with a list of skills"));
+        }
+        check_fields(&value, &["skills"]).map_err(|e| invalid(object, e))?;
+        let intent: Self = serde_json::from_value(value.clone()).map_err(|e| invalid(object, e))?;
         let mut names = BTreeSet::new();
-        for skill in &intent.skills {
+        for (skill, fields) in intent.skills.iter().zip(value["skills"].as_array().into_iter().flatten()) {
+            check_fields(fields, &FIELDS).map_err(|e| invalid(object, format!("{}: {e}", skill.name)))?;
             skill.check().map_err(|e| invalid(object, e))?;
             if !names.insert(&skill.name) {
                 return Err(invalid(object, format!("{} is in it twice", skill.name)));
@@ -287,6 +298,18 @@ fn check_path(path: &str) -> Result<()> {
     }
 }
 
+/// Checks that no field is a misspelt one of those that are known: what it says would be passed over.
+fn check_fields(value: &Value, known: &[&str]) -> std::result::Result<(), String> {
+    for field in value.as_object().into_iter().flat_map(Map::keys).filter(|field| !known.contains(&field.as_str())) {
+        let folded = field.to_ascii_lowercase();
+        let meant = known.iter().find(|known| strsim::jaro_winkler(&folded, &known.to_ascii_lowercase()) > ALIKE);
+        if let Some(meant) = meant {
+            return Err(format!("{field:?} is no field: is {meant:?} meant?"));
+        }
+    }
+    Ok(())
+}
+
 fn invalid(object: &str, reason: impl ToString) -> Error {
     Error::Unavailable { reason: format!("{object}: {}", reason.to_string()), hint: None }
 }
@@ -379,6 +402,14 @@ mod tests {
             (skill("hr", good, ".git/hooks"), "\".git/hooks\" is no directory"),
             (twice, "hr is in it twice"),
             ("{\"skills\": 1}".into(), "invalid type"),
+            ("{}".into(), "missing field `skills`"),
+            ("[]".into(), "it is no JSON object"),
+            ("{\"skils\": []}".into(), "\"skils\" is no field: is \"skills\" meant?"),
+            (json!({"skills": [{"name": "hr", "source": good, "verison": "1"}]}).to_string(), "is \"version\" meant?"),
+            (
+                json!({"skills": [{"name": "hr", "source": good, "additionalBasePath": []}]}).to_string(),
+                "hr: \"additionalBasePath\" is no field: is \"additionalBasePaths\" meant?",
+            ),
         ];
         for (text, why) in cases {
             let error = Intent::parse(text.as_bytes(), INTENT).unwrap_err().to_string();

@@ -299,7 +299,7 @@ fn targets_that_are_one_directory_are_written_once() {
         (&["-t", "cluade"], "unknown target \"cluade\" (supported: claude, adal, "),
         (&["-t", "eve"], "eve has no skills of a user"),
         (&["-t", "goose", "--scope", "system"], "goose has no directory for all users that is known"),
-        (&["-t", ""], "unknown target \"\""),
+        (&["-t", ""], "specify --target <agent> or -o <directory>"),
     ];
     for (args, why) in refusals {
         let ran = world.run([&["install", "acme/hr:1.0.0"], args].concat()).fails(2);

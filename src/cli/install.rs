@@ -201,7 +201,8 @@ pub fn listed(changes: &Changes) -> String {
         lines.push((path.clone(), format!("  {mark} {path}{note}\n")));
     };
     changes.added.iter().for_each(|path| put('A', path, ""));
-    changes.modified.iter().for_each(|path| put('M', path, ""));
+    let conflicts = |path: &&String| changes.conflicts.iter().any(|conflict| conflict.path == **path);
+    changes.modified.iter().filter(|path| !conflicts(path)).for_each(|path| put('M', path, ""));
     changes.removed.iter().for_each(|path| put('D', path, ""));
     changes.kept.iter().for_each(|path| put('!', path, "  yours, kept"));
     for conflict in &changes.conflicts {

@@ -51,7 +51,7 @@ impl Installed<'_> {
     /// Lists those of which there is a newer version.
     pub fn upgradable(self, shell: &Shell) -> Result<ExitCode> {
         let rows: Vec<Row> = scan_all(shell, &self.targets.places_or_all(shell)?)?;
-        let found = candidates(shell, self.registry, &rows)?;
+        let (found, failed) = candidates(shell, self.registry, &rows)?;
         let upgradable = rows.into_iter().zip(found).filter_map(|(row, found)| found.map(|found| (row, found)));
         let rows: Vec<Upgradable> = upgradable
             .map(|(row, found)| Upgradable {
@@ -70,7 +70,8 @@ impl Installed<'_> {
                 .to_vec()
         };
         let heading = ["NAME", "VERSION", "LATEST", "SOURCE", "TARGET"];
-        print(shell, "All installed skills are up to date.\n", &heading, rows.iter().map(cells))
+        let none = if failed == 0 { "All installed skills are up to date.\n" } else { "No newer version was found.\n" };
+        print(shell, none, &heading, rows.iter().map(cells))
     }
 
     /// Says how they differ from what was installed; the exit status says whether any does.
@@ -122,12 +123,14 @@ pub fn scan_all(shell: &Shell, places: &[Place]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Returns the newer version of each skill, where there is one. What cannot be told is said on stderr.
-pub fn candidates(shell: &Shell, registry: &RegistryArgs, rows: &[Row]) -> Result<Vec<Option<Candidate>>> {
+/// Returns the newer version of each skill, where there is one, and the number of those of which that could not be told,
+/// which is said on stderr.
+pub fn candidates(shell: &Shell, registry: &RegistryArgs, rows: &[Row]) -> Result<(Vec<Option<Candidate>>, usize)> {
     let client = registry.registry(shell)?;
     let layout = shell.existing_store()?;
     let sources = Sources { registry: &client, layout: layout.as_ref() };
     let found = newest(sources, rows);
+    let mut failed = 0;
     let checked = found.into_iter().zip(rows).map(|(found, row)| match found {
         Ok(candidate) => candidate,
         // Nothing to be said of what comes from no registry.
@@ -138,10 +141,12 @@ pub fn candidates(shell: &Shell, registry: &RegistryArgs, rows: &[Row]) -> Resul
                 harmless_line(&row.name),
                 harmless_line(&e.to_string())
             ));
+            failed += 1;
             None
         }
     });
-    Ok(checked.collect())
+    let checked = checked.collect();
+    Ok((checked, failed))
 }
 
 /// Returns what an upgrade is called: versions are compared by SemVer, and shown as they were written.

@@ -180,6 +180,7 @@ impl AddArgs {
         let (mut names, mut renew) = (Vec::new(), Vec::new());
         for text in &self.references {
             let wanted = work.wanted(&layout, text, &paths).with_context(|| format!("Adding {text}"))?;
+            let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {text}"))?;
             names.push(wanted.name.clone());
             renew.push(wanted.name.clone());
             intent.put(wanted);
@@ -190,6 +191,7 @@ impl AddArgs {
                 Ok((reference, digest)) => {
                     let version = reference.tag().unwrap_or(&digest);
                     let wanted = Wanted::new(&imported.name, &reference, Some(version), paths.clone());
+                    let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {reference}"))?;
                     lock.skills.retain(|own| own.name != wanted.name);
                     // Its content is what the digest says; what others call its digest is another thing.
                     lock.skills.push(Locked { content_digest: None, ..Locked::new(&wanted, &reference, &digest, "") });
@@ -206,6 +208,20 @@ impl AddArgs {
         let adds = Part { only: Some(&names), renew: &renew, keep: false };
         work.install(&intent, &lock, adds)?;
         Ok(status)
+    }
+
+    /// Adds to what is wanted already: its directories stay, and its repository unless that is forced.
+    fn merged(&self, intent: &Intent, mut wanted: Wanted) -> Result<Wanted> {
+        let Some(own) = intent.skills.iter().find(|own| own.name == wanted.name) else { return Ok(wanted) };
+        if own.source != wanted.source && !self.force {
+            let reason = format!("{} is in {INTENT} already, from {}", own.name, own.source);
+            let hint = Some("replace it by that of another repository with --force".to_owned());
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
+        let mut paths = own.additional_base_paths.clone();
+        paths.extend(wanted.additional_base_paths.into_iter().filter(|path| !own.additional_base_paths.contains(path)));
+        wanted.additional_base_paths = paths;
+        Ok(wanted)
     }
 
     fn imported(&self) -> Result<Vec<Imported>> {
@@ -393,7 +409,9 @@ impl<'a> Work<'a> {
         let left = check(&self.project, intent, &written, &unpack, &cancel)?;
         for problem in left.iter().filter(|_| part.only.is_none()) {
             // Files of the user's, which stay.
-            self.shell.note(line(problem).trim_end());
+            let found: Vec<String> = problem.differences.iter().map(ToString::to_string).collect();
+            let found = if found.is_empty() { problem.reason.clone() } else { found.join(", ") };
+            self.shell.note(harmless_line(&format!("note: {} ({}): {found}", problem.name, problem.path)));
         }
         self.finish(&rows)
     }

@@ -105,12 +105,13 @@ impl TargetArgs {
             let label = path.display().to_string();
             return Ok(vec![Place { label, path: absolute(shell, &path), project: None }]);
         }
-        if self.target.is_empty() {
+        let mut named = self.target.iter().filter(|target| !target.is_empty()).peekable();
+        if named.peek().is_none() {
             let hint = "skillctl agents shows the agents, and which of them are here".to_owned();
             return Err(refused("specify --target <agent> or -o <directory>", Some(hint)));
         }
         let mut places = Vec::new();
-        for target in &self.target {
+        for target in named {
             if target.eq_ignore_ascii_case(ALL) {
                 let found: Vec<&Agent> = AGENTS.iter().filter(|agent| is_here(shell, agent)).collect();
                 if found.is_empty() {

@@ -78,11 +78,15 @@ struct Step {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let (steps, current) = self.steps(shell)?;
-        if self.check {
+        let (steps, current, unknown) = self.steps(shell)?;
+        if self.check && unknown == 0 {
             return self.tell(shell, &steps, &current);
         }
-        let mut status = ExitCode::SUCCESS;
+        let mut status = if unknown == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+        if self.check {
+            self.tell(shell, &steps, &current)?;
+            return Ok(status);
+        }
         let mut done = Vec::new();
         for step in &steps {
             match self.upgrade(shell, step) {
@@ -100,6 +104,7 @@ impl Args {
         }
         match self.format {
             Format::Json => shell.print_json(&done)?,
+            Format::Text if steps.is_empty() && unknown > 0 => shell.print("No newer version was found.\n")?,
             Format::Text if steps.is_empty() => shell.print(self.nothing(&current))?,
             Format::Text if self.all && !self.dry_run && !done.is_empty() => {
                 shell.print(format!("\nUpgraded {} skill(s).\n", done.len()))?;
@@ -109,8 +114,8 @@ impl Args {
         Ok(status)
     }
 
-    /// Returns what there is to do, and the names of what was looked at.
-    fn steps(&self, shell: &Shell) -> Result<(Vec<Step>, Vec<String>)> {
+    /// Returns what there is to do, the names of what was looked at, and the number of those of which it could not be told.
+    fn steps(&self, shell: &Shell) -> Result<(Vec<Step>, Vec<String>, usize)> {
         let refused = |reason: &str| Error::Unavailable { reason: reason.to_owned(), hint: None };
         match (&self.name, self.all) {
             (Some(_), true) => return Err(refused("cannot specify skill name with --all").into()),
@@ -138,17 +143,17 @@ impl Args {
         let names = rows.iter().map(|row| row.name.clone()).collect();
         if let Some(version) = &self.to {
             let step = |row: Row| Ok(Step { reference: exactly(&row, version)?, version: version.clone(), row });
-            return Ok((rows.into_iter().map(step).collect::<Result<_, Error>>()?, names));
+            return Ok((rows.into_iter().map(step).collect::<Result<_, Error>>()?, names, 0));
         }
-        let found = match self.all {
+        let (found, unknown) = match self.all {
             true => candidates(shell, &self.registry, &rows)?,
-            false => self.newest(shell, &rows)?,
+            false => (self.newest(shell, &rows)?, 0),
         };
         let step = |(row, candidate): (Row, Option<Candidate>)| {
             let Candidate { version, reference } = candidate?;
             Some(Step { row, reference, version: version.to_string() })
         };
-        Ok((rows.into_iter().zip(found).filter_map(step).collect(), names))
+        Ok((rows.into_iter().zip(found).filter_map(step).collect(), names, unknown))
     }
 
     /// Asks for one skill by name: what cannot be told about it is an error.

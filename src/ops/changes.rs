@@ -48,9 +48,11 @@ pub fn changes(
         return Ok(Changes { added, conflicts, ..Changes::default() });
     };
     let new = differences(after, &dir, options)?;
+    let mut gone = Vec::new();
     let (before, own) = match there.listing()? {
         Some(listing) => {
             let found = differences(&listing, &dir, options)?;
+            gone.extend(found.iter().filter(|d| d.change == Change::Missing).map(|d| d.path.clone()));
             (listing, found.into_iter().filter(|difference| there.is_of_user(difference)).collect())
         }
         // Nothing vouches for what is there but the image itself, where somebody has unpacked it there.
@@ -60,6 +62,11 @@ pub fn changes(
         }
     };
     let mut changes = compare(&before, after);
+    // What somebody has deleted comes back.
+    changes.modified.retain(|path| !gone.contains(path));
+    changes
+        .added
+        .extend(gone.into_iter().filter(|path| matches!(after.get(path), Some(Node::File(_) | Node::Symlink(_)))));
     for difference in own {
         settle(&difference, &new, there.listing()?.is_some(), &mut changes);
     }

@@ -134,9 +134,13 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
 /// As [`install`], but not for what the user has changed.
 pub fn preview(source: &Source<'_>, skills: Option<&SkillsDir>, options: &Options<'_>) -> Result<Installed> {
     check_name(source.name)?;
-    let (listing, _) = extract::layer(source.layout, source.manifest)?.list(source.layout, &options.unpack)?;
-    check_skill(source, &listing)?;
+    let list = || -> Result<Listing> {
+        let (listing, _) = extract::layer(source.layout, source.manifest)?.list(source.layout, &options.unpack)?;
+        check_skill(source, &listing)?;
+        Ok(listing)
+    };
     let Some(skills) = skills else {
+        let listing = list()?;
         let mut installed = nothing_yet(source);
         installed.content_digest = listing.digest();
         installed.changes.added = files(&listing);
@@ -145,17 +149,38 @@ pub fn preview(source: &Source<'_>, skills: Option<&SkillsDir>, options: &Option
     };
     let _reading = skills.reading(options.cancel)?;
     let (there, mut installed) = look(source, skills, options)?;
-    installed.content_digest = listing.digest();
-    if !is_same(&there, &installed, skills, &options.unpack)? {
-        let mut after = listing.clone();
-        // The card will be another in any case; what exactly is in it does not matter here.
-        if there.receipt().is_none_or(|there| there.card.is_some()) {
-            after.insert(card::FILE, Node::File(FileNode { size: 0, executable: false, sha256: [0; 32] }))?;
-        }
-        installed.changes = changes(&there, (&after, &listing), skills, source.name, &options.unpack)?;
-        installed.written = true;
+    if is_same(&there, &installed, skills, &options.unpack)? {
+        installed.content_digest = there.receipt().map(|there| there.image.content_digest.clone()).unwrap_or_default();
+        return Ok(installed);
     }
+    let listing = list()?;
+    installed.content_digest = listing.digest();
+    let mut after = listing.clone();
+    // The card will be another in any case; what exactly is in it does not matter here.
+    if there.receipt().is_none_or(|there| there.card.is_some()) {
+        after.insert(card::FILE, Node::File(FileNode { size: 0, executable: false, sha256: [0; 32] }))?;
+    }
+    installed.changes = changes(&there, (&after, &listing), skills, source.name, &options.unpack)?;
+    installed.written = true;
     Ok(installed)
+}
+
+/// Checks that [`install`] would replace nothing of the user's.
+///
+/// # Errors
+/// As [`install`].
+pub fn check(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Result<()> {
+    if options.force {
+        return Ok(());
+    }
+    let preview = preview(source, Some(skills), options)?;
+    match preview.changes.conflicts.is_empty() {
+        true => Ok(()),
+        false => {
+            let there = present(skills, source.name, Some(source.layout), &options.unpack)?;
+            Err(conflict(source.name, &there, &preview.changes.conflicts).into())
+        }
+    }
 }
 
 /// Looks at what is there, and whether it may be replaced at all.
@@ -408,7 +433,7 @@ fn conflict(name: &str, there: &Present, conflicts: &[Difference]) -> Error {
     let named = named.join(", ");
     let (reason, hint) = match there {
         Present::Foreign(Kind::Directory) => (
-            format!("{name} exists already, and skillctl did not install it: {named}{more}"),
+            format!("{name} exists already, and skillctl did not install it"),
             "move it away, or replace it with --force, which keeps its files in a backup",
         ),
         Present::Foreign(kind) => (

@@ -164,6 +164,12 @@ pub fn install(
 ) -> Result<(Locked, Vec<(Installed, PathBuf)>)> {
     let mut all = Vec::new();
     let source = Source { layout, manifest: &found.entry.descriptor, info: &found.info, reference, name: &wanted.name };
+    // What is in the way in one directory keeps the others as they are.
+    for base in wanted.bases() {
+        if let Some(skills) = project.skills(base)? {
+            install::check(&source, &skills, options)?;
+        }
+    }
     for base in wanted.bases() {
         let skills = project.ensure(base)?;
         all.push((install::install(&source, &skills, options)?, skills.path().join(&wanted.name)));

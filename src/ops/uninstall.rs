@@ -80,7 +80,7 @@ pub fn uninstall(
     if let (Some((first, _)), false) = (own.first(), force) {
         let more = if own.len() > 1 { format!(", and {} more", own.len() - 1) } else { String::new() };
         let reason = format!("{name} has files of yours: {first}{more}");
-        let hint = "move them away, or uninstall with --force, which keeps them in a backup".to_owned();
+        let hint = "move them away, or give --force, which keeps them in a backup".to_owned();
         return Err(Error::Unavailable { reason, hint: Some(hint) }.into());
     }
     if !own.is_empty() {

@@ -134,6 +134,8 @@ fn only_what_is_published_is_an_upgrade(world: &World) {
     gate.on("GET", "/tags/list", 100, Fault::Status(500));
     let failed = other.skillctl(["list", "-i", "-u", "-o", dir.to_str().expect("UTF-8"), "--retry", "0"]);
     assert!(failed.code == 0 && failed.stderr.contains("Warning: cannot check hr: "), "{failed}");
+    let all = other.skillctl(["upgrade", "--all", "-o", dir.to_str().expect("UTF-8"), "--retry", "0"]);
+    assert_eq!((all.code, all.stdout.as_str()), (2, "No newer version was found.\n"), "{all}");
     let failed = other.skillctl(["upgrade", "hr", "-o", dir.to_str().expect("UTF-8"), "--retry", "0"]);
     assert_eq!(failed.code, 2, "{failed}");
 }
