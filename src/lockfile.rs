@@ -133,6 +133,11 @@ impl Intent {
         Ok(intent)
     }
 
+    /// Returns what is wanted under a name.
+    pub fn get(&self, name: &str) -> Option<&Wanted> {
+        self.skills.iter().find(|skill| skill.name == name)
+    }
+
     /// Puts a skill in the place of the one of that name, or adds it.
     pub fn put(&mut self, skill: Wanted) {
         match self.skills.iter_mut().find(|own| own.name == skill.name) {

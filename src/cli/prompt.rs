@@ -28,6 +28,8 @@ pub fn line(limit: u64, cancel: &Cancel) -> Result<String> {
             Err(e) => return Err(e).context(context),
         }
     }
+    // The end of input may have come with the request to stop, which says more.
+    cancel.check()?;
     let mut line = String::new();
     stdin.lock().take(limit).read_line(&mut line).context(context)?;
     Ok(line)

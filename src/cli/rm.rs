@@ -87,6 +87,8 @@ fn name(entry: &Entry) -> String {
 
 /// Asks, in the words of the Go tool; end of input is no.
 fn confirmed(shell: &Shell, entries: &[Entry]) -> Result<bool> {
+    // Before the question: whoever reads it may press Ctrl-C at once.
+    let cancel = shell.cancel();
     let names: Vec<String> = entries.iter().map(|entry| harmless_line(&name(entry))).collect();
     match &names[..] {
         [one] => shell.print(format!("Remove {one}? [y/N] "))?,
@@ -96,7 +98,7 @@ fn confirmed(shell: &Shell, entries: &[Entry]) -> Result<bool> {
         }
     }
     io::stdout().flush()?;
-    let answer = prompt::line(MAX_ANSWER, &shell.cancel())?;
+    let answer = prompt::line(MAX_ANSWER, &cancel)?;
     if answer.is_empty() {
         return Ok(false);
     }

@@ -152,7 +152,7 @@ impl SyncArgs {
             let up_to_date = |wanted: &Wanted, own: &Locked| wanted.is(own) && wanted.paths().eq(own.paths());
             let own = |wanted: &Wanted| lock.get(&wanted.name).is_some_and(|own| up_to_date(wanted, own));
             let missing = intent.skills.iter().find(|wanted| !own(wanted));
-            let more = lock.skills.iter().find(|own| !intent.skills.iter().any(|wanted| wanted.name == own.name));
+            let more = lock.skills.iter().find(|own| intent.get(&own.name).is_none());
             if let Some(name) = missing.map(|wanted| &wanted.name).or(more.map(|own| &own.name)) {
                 let reason = format!("{LOCK} is not up to date: {name} is not as in {INTENT}");
                 let hint = Some("skillctl sync brings it up to date".to_owned());
@@ -212,7 +212,7 @@ impl AddArgs {
 
     /// Adds to what is wanted already: its directories stay, and its repository unless that is forced.
     fn merged(&self, intent: &Intent, mut wanted: Wanted) -> Result<Wanted> {
-        let Some(own) = intent.skills.iter().find(|own| own.name == wanted.name) else { return Ok(wanted) };
+        let Some(own) = intent.get(&wanted.name) else { return Ok(wanted) };
         if own.source != wanted.source && !self.force {
             let reason = format!("{} is in {INTENT} already, from {}", own.name, own.source);
             let hint = Some("replace it by that of another repository with --force".to_owned());
@@ -244,9 +244,8 @@ impl RemoveArgs {
         let mut intent = work.intent()?;
         let lock = work.project.locked()?;
         for name in &self.names {
-            if !intent.skills.iter().any(|wanted| wanted.name == *name) && lock.get(name).is_none() {
-                let reason = format!("{name} is not in {}", work.project.path().join(INTENT).display());
-                return Err(Error::Unavailable { reason, hint: None }.into());
+            if intent.get(name).is_none() && lock.get(name).is_none() {
+                return Err(work.not_wanted(name).into());
             }
         }
         intent.skills.retain(|wanted| !self.names.contains(&wanted.name));
@@ -269,9 +268,8 @@ impl UpdateArgs {
         let _alone = work.project.lock(&shell.cancel())?;
         let (intent, lock) = (work.intent()?, work.project.locked()?);
         for name in &self.names {
-            if !intent.skills.iter().any(|wanted| wanted.name == *name) {
-                let reason = format!("{name} is not in {}", work.project.path().join(INTENT).display());
-                return Err(Error::Unavailable { reason, hint: None }.into());
+            if intent.get(name).is_none() {
+                return Err(work.not_wanted(name).into());
             }
         }
         let names: Vec<String> = match self.names.is_empty() {
@@ -294,6 +292,11 @@ impl<'a> Work<'a> {
             let reason = format!("there is no {INTENT} in {} or above", self.project.path().display());
             Error::Unavailable { reason, hint: Some("skillctl add REFERENCE makes one".into()) }.into()
         })
+    }
+
+    fn not_wanted(&self, name: &str) -> Error {
+        let reason = format!("{name} is not in {}", self.project.path().join(INTENT).display());
+        Error::Unavailable { reason, hint: None }
     }
 
     /// Returns what a reference asks for.

@@ -49,7 +49,9 @@ pub fn changes(
     };
     let new = differences(after, &dir, options)?;
     let mut gone = Vec::new();
-    let (before, own) = match there.listing()? {
+    let listing = there.listing()?;
+    let known = listing.is_some();
+    let (before, own) = match listing {
         Some(listing) => {
             let found = differences(&listing, &dir, options)?;
             gone.extend(found.iter().filter(|d| d.change == Change::Missing).map(|d| d.path.clone()));
@@ -68,7 +70,7 @@ pub fn changes(
         .added
         .extend(gone.into_iter().filter(|path| matches!(after.get(path), Some(Node::File(_) | Node::Symlink(_)))));
     for difference in own {
-        settle(&difference, &new, there.listing()?.is_some(), &mut changes);
+        settle(&difference, &new, known, &mut changes);
     }
     Ok(changes)
 }

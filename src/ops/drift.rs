@@ -1,7 +1,7 @@
 //! What became of a directory since a layer was unpacked into it.
 //!
-//! What it unpacks to is known before, from the verified layer or from a receipt: that is a [`Listing`]. The directory is then walked beside it, by names in
-//! directories that are open. No link is followed, and nothing is opened but what the layer has too: directories, and
+//! What it unpacks to is known before, from the verified layer or from a receipt: that is a [`Listing`]. The directory is
+//! then walked beside it, by names in directories that are open. No link is followed, and nothing is opened but what the layer has too: directories, and
 //! regular files that have the right size. So the work is bounded by the layer, whatever is in the directory.
 
 use std::collections::BTreeSet;

@@ -194,7 +194,7 @@ pub fn remove<'a>(
         let (base, name) = path.rsplit_once('/').unwrap_or((".", path));
         let Some(skills) = project.skills(base)? else { continue };
         // One directory may have several paths, of which another is wanted.
-        if let Some(wanted) = intent.skills.iter().find(|wanted| wanted.name == name)
+        if let Some(wanted) = intent.get(name)
             && is_one_of(project, &skills, wanted)?
         {
             continue;
@@ -242,7 +242,7 @@ pub fn check(
         }
     }
     for locked in &lock.skills {
-        let Some(wanted) = intent.skills.iter().find(|wanted| wanted.name == locked.name) else {
+        let Some(wanted) = intent.get(&locked.name) else {
             problems.push(problem(&locked.name, "", format!("it is in {LOCK} and not in {INTENT}")));
             continue;
         };
@@ -257,7 +257,7 @@ pub fn check(
         let (base, name) = path.rsplit_once('/').unwrap_or((".", path));
         if let Some(skills) = project.skills(base)?
             && skills.metadata(name)?.is_some()
-            && let Some(wanted) = intent.skills.iter().find(|wanted| wanted.name == name)
+            && let Some(wanted) = intent.get(name)
             && !is_one_of(project, &skills, wanted)?
         {
             problems.push(problem(name, path, format!("{INTENT} does not want it there")));
