@@ -110,13 +110,20 @@ pub(super) struct Archive {
     seen: HashMap<String, Seen>,
     /// Paths in lower case, where those that differ by case only are refused.
     folded: Option<HashMap<String, String>>,
+    /// Whether it is one of several layers, in which whiteouts delete files of those below.
+    whiteouts: bool,
     tally: Tally,
 }
 
 impl Archive {
     pub(super) fn new(limits: &Limits, fold_case: bool) -> Self {
         let folded = fold_case.then(HashMap::new);
-        Self { seen: HashMap::new(), folded, tally: Tally::new(*limits) }
+        Self { seen: HashMap::new(), folded, whiteouts: false, tally: Tally::new(*limits) }
+    }
+
+    /// The same for one of several layers: whiteouts are entries then, and are not refused.
+    pub(super) fn with_whiteouts(self) -> Self {
+        Self { whiteouts: true, ..self }
     }
 
     /// Passes every entry to `visit`, a directory before what is in it.
@@ -176,7 +183,7 @@ impl Archive {
 
     /// Returns the entry if it is harmless; `None` for the root itself.
     fn check(&mut self, raw: Raw) -> Result<Option<Entry>> {
-        let name = clean(&raw.path)?;
+        let name = clean(&raw.path, self.whiteouts)?;
         let refuse = |reason: &str| Err(refused(&raw.path, reason));
         let kind = match raw.kind {
             EntryType::Directory => Kind::Directory,
@@ -185,7 +192,7 @@ impl Archive {
             }
             EntryType::Regular => Kind::File,
             EntryType::Symlink => Kind::Symlink(show(&raw.target)),
-            EntryType::Link => Kind::Link(clean(&raw.target).map(|target| target.path).map_err(|_| {
+            EntryType::Link => Kind::Link(clean(&raw.target, false).map(|target| target.path).map_err(|_| {
                 let both = format!("{} -> {}", show(&raw.path), show(&raw.target));
                 refused(both.as_bytes(), "is a hard link to what cannot be in a skill")
             })?),

@@ -13,6 +13,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 use libdeflater::{CompressionLvl, Compressor};
 use sha2::{Digest as _, Sha256};
 
+use super::stream::Encoding;
+
 /// Input bytes of one gzip member. The 32 KiB window that each member starts without costs under 1 % at this size.
 pub(super) const BLOCK: usize = 1 << 20;
 
@@ -35,7 +37,7 @@ const SPARE_BLOCKS: usize = 3;
 const SAMPLES: usize = 8;
 const SAMPLE: usize = 8 << 10;
 
-/// What came out of a [`GzipWriter`].
+/// What came out of a [`LayerWriter`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sums {
     /// SHA-256 of the compressed bytes, in hex.
@@ -66,6 +68,8 @@ impl Block {
 /// Compressors of one thread, made when first needed: each takes about a megabyte.
 #[derive(Default)]
 struct Squeezer {
+    /// Whether the bytes stay as they are.
+    plain: bool,
     dense: Option<Compressor>,
     fast: Option<Compressor>,
     store: Option<Compressor>,
@@ -77,8 +81,18 @@ fn at_level(slot: &mut Option<Compressor>, level: i32) -> &mut Compressor {
 }
 
 impl Squeezer {
+    fn new(encoding: Encoding) -> Self {
+        Self { plain: encoding == Encoding::Tar, ..Self::default() }
+    }
+
     fn squeeze(&mut self, block: &mut Block) {
         let plain = &block.plain[..block.len];
+        if self.plain {
+            block.packed.clear();
+            block.packed.extend_from_slice(plain);
+            block.packed_len = block.len;
+            return;
+        }
         let compressor = if self.is_incompressible(plain) {
             at_level(&mut self.store, 0)
         } else if block.index < DENSE_BLOCKS {
@@ -153,27 +167,33 @@ enum Lane<'scope, W> {
 
 type Drained<W> = io::Result<Sink<W>>;
 
-/// Compresses what is written to it; [`GzipWriter::finish`] returns the sums.
-pub(super) struct GzipWriter<'scope, 'env, W> {
+/// Compresses what is written to it, unless its encoding is a plain archive; [`LayerWriter::finish`] returns the sums.
+pub(super) struct LayerWriter<'scope, 'env, W> {
     scope: &'scope Scope<'scope, 'env>,
     threads: usize,
+    encoding: Encoding,
     block: Block,
     plain: Sha256,
     plain_size: u64,
     lane: Lane<'scope, W>,
 }
 
-impl<'scope, W: Write + Send + 'scope> GzipWriter<'scope, '_, W> {
+impl<'scope, W: Write + Send + 'scope> LayerWriter<'scope, '_, W> {
     /// Returns a writer that uses at most `threads` workers of `scope`.
-    pub(super) fn new<'env>(scope: &'scope Scope<'scope, 'env>, out: W, threads: usize) -> GzipWriter<'scope, 'env, W> {
+    pub(super) fn new<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        out: W,
+        (threads, encoding): (usize, Encoding),
+    ) -> LayerWriter<'scope, 'env, W> {
         let sink = Sink { out, hash: Sha256::new(), size: 0 };
-        GzipWriter {
+        LayerWriter {
             scope,
             threads: threads.min(MAX_THREADS),
+            encoding,
             block: Block::new(),
             plain: Sha256::new(),
             plain_size: 0,
-            lane: Lane::Inline { sink, squeezer: Box::default() },
+            lane: Lane::Inline { sink, squeezer: Box::new(Squeezer::new(encoding)) },
         }
     }
 
@@ -188,7 +208,7 @@ impl<'scope, W: Write + Send + 'scope> GzipWriter<'scope, '_, W> {
         Ok(&mut self.block.plain[self.block.len..])
     }
 
-    /// Counts `len` bytes that were put into [`GzipWriter::space`].
+    /// Counts `len` bytes that were put into [`LayerWriter::space`].
     pub(super) fn advance(&mut self, len: usize) {
         debug_assert!(self.block.len + len <= BLOCK);
         self.block.len += len;
@@ -290,7 +310,8 @@ impl<'scope, W: Write + Send + 'scope> GzipWriter<'scope, '_, W> {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..self.threads {
             let (queue, done) = (Arc::clone(&queue), done.clone());
-            self.scope.spawn(move || work(&queue, &done));
+            let squeezer = Squeezer::new(self.encoding);
+            self.scope.spawn(move || work(squeezer, &queue, &done));
         }
         let writer = self.scope.spawn(move || drain(sink, &results, &back));
         self.lane = Lane::Threads { jobs, free, made: 1, writer };
@@ -306,8 +327,7 @@ fn join<W>(writer: ScopedJoinHandle<'_, Drained<W>>) -> Drained<W> {
 }
 
 /// Compresses blocks until there are no more, or nobody wants them.
-fn work(queue: &Mutex<Receiver<Block>>, done: &Sender<Block>) {
-    let mut squeezer = Squeezer::default();
+fn work(mut squeezer: Squeezer, queue: &Mutex<Receiver<Block>>, done: &Sender<Block>) {
     loop {
         let Ok(Ok(mut block)) = queue.lock().map(|queue| queue.recv()) else {
             return;

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 pub const IGNORE_FILE: &str = ".skillignore";
 
 /// Most bytes of a `.skillignore`; larger ones are not written by hand.
-const IGNORE_FILE_MAX: u64 = 1 << 20;
+pub(super) const IGNORE_FILE_MAX: u64 = 1 << 20;
 
 /// Files without which the result is no skill.
 const REQUIRED: [&str; 2] = ["SKILL.md", "skill.yaml"];
@@ -120,7 +120,11 @@ pub(super) struct Rules {
 impl Rules {
     /// Reads `.skillignore` of `dir`, if there is one, and parses the patterns of `include`.
     pub(super) fn load(dir: &Dir, include: &[String]) -> Result<Self> {
-        let text = read_ignore_file(dir)?;
+        Self::parse(&read_ignore_file(dir)?, include)
+    }
+
+    /// Parses the text of a `.skillignore` and the patterns of `include`.
+    pub(super) fn parse(text: &str, include: &[String]) -> Result<Self> {
         let mut ignore = GitignoreBuilder::new("");
         for (number, line) in text.lines().enumerate() {
             ignore.add_line(None, line).map_err(|error| bad_pattern(&format!("line {}: ", number + 1), &error))?;

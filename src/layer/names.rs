@@ -12,8 +12,11 @@ pub(super) struct Name {
     pub(super) directory: bool,
 }
 
-/// Returns the path that `raw` stands for, or why it is refused.
-pub(super) fn clean(raw: &[u8]) -> Result<Name> {
+/// How the name of a file begins that stands for one that is deleted, in the layers of a container image.
+pub(super) const WHITEOUT: &str = ".wh.";
+
+/// Returns the path that `raw` stands for, or why it is refused; whiteouts are refused unless they mean something.
+pub(super) fn clean(raw: &[u8], whiteouts: bool) -> Result<Name> {
     let refuse = |reason: &str| Err(refused(raw, reason));
     if raw.is_empty() {
         return Err(refused(b"(unnamed)", "has no name"));
@@ -40,7 +43,7 @@ pub(super) fn clean(raw: &[u8]) -> Result<Name> {
         match part {
             ".." => return refuse("leaves the skill"),
             "" | "." => return refuse("has an empty part in its name"),
-            part if part.starts_with(".wh.") => {
+            part if part.starts_with(WHITEOUT) && !whiteouts => {
                 return refuse("is a whiteout, which deletes another file");
             }
             _ => {}
@@ -86,7 +89,7 @@ mod tests {
             (b"\xff", Err("\\xff has a name that is not UTF-8")),
         ];
         for (raw, want) in cases {
-            let got = clean(raw).map(|name| (name.path, name.directory)).map_err(|error| error.to_string());
+            let got = clean(raw, false).map(|name| (name.path, name.directory)).map_err(|error| error.to_string());
             let want = want.map(|(path, directory)| (path.to_owned(), directory)).map_err(ToOwned::to_owned);
             assert_eq!(got, want, "{}", show(raw));
         }

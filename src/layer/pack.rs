@@ -1,7 +1,7 @@
 //! From a directory to a layer: tar entries that say nothing about the host, compressed.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read, Write};
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +10,10 @@ use std::thread;
 use cap_std::fs::Dir;
 
 use super::bounds::Tally;
-use super::compress::{BLOCK, GzipWriter, Sums};
+use super::compress::{BLOCK, LayerWriter, Sums};
 use super::exclude::Rules;
 use super::header::{END, Meta, encode, padding};
+use super::stream::Encoding;
 use super::walk::{Visit, Walk, refused};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -28,6 +29,8 @@ pub struct PackOptions<'a> {
     pub include: Vec<String>,
     /// Files that are not in the directory, by their name at the skill's root.
     pub extra: Vec<(String, Vec<u8>)>,
+    /// Whether the layer is compressed.
+    pub encoding: Encoding,
     /// Bounds on what is read.
     pub limits: Limits,
     /// Called with the number of content bytes read so far, on the caller's thread.
@@ -79,24 +82,36 @@ pub fn pack<W: Write + Send>(dir: &Dir, out: W, options: &PackOptions<'_>) -> Re
     if let Some((name, _)) = options.extra.iter().find(|(name, _)| !is_plain_name(name)) {
         return Err(refused(name, "is generated, and has to be at the skill's root", None));
     }
-    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
     let rules = Rules::load(dir, &options.include)?;
-    thread::scope(|scope| {
-        let packer = Packer { out: GzipWriter::new(scope, out, threads), options, header: Vec::new(), read: 0 };
+    packed(out, options, |visitor| {
         let mut walk = Walk {
             root: dir,
             rules,
             extra: &options.extra,
             tally: Tally::new(options.limits),
             cancelled: options.cancelled,
-            visitor: packer,
+            visitor,
             left_out: 0,
             open: Vec::new(),
         };
-        walk.visitor.directory(".")?;
         walk.run()?;
-        let Walk { visitor, tally, left_out, .. } = walk;
-        visitor.finish(&tally, left_out)
+        Ok((walk.tally, walk.left_out))
+    })
+}
+
+/// Writes a layer of what `walk` shows, which returns what it counted and the number of things that it left out.
+pub(super) fn packed<W: Write + Send>(
+    out: W,
+    options: &PackOptions<'_>,
+    walk: impl FnOnce(&mut dyn Visit) -> Result<(Tally, u64)>,
+) -> Result<Packed> {
+    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let out = LayerWriter::new(scope, out, (threads, options.encoding));
+        let mut packer = Packer { out, options, header: Vec::new(), read: 0 };
+        packer.directory(".")?;
+        let (tally, left_out) = walk(&mut packer)?;
+        packer.finish(&tally, left_out)
     })
 }
 
@@ -106,7 +121,7 @@ fn is_plain_name(name: &str) -> bool {
 
 /// Turns what the walk finds into a tar archive.
 struct Packer<'a, 'scope, 'env, W> {
-    out: GzipWriter<'scope, 'env, W>,
+    out: LayerWriter<'scope, 'env, W>,
     options: &'a PackOptions<'a>,
     header: Vec<u8>,
     read: u64,
@@ -120,7 +135,7 @@ impl<'scope, W: Write + Send + 'scope> Packer<'_, 'scope, '_, W> {
     }
 
     /// Copies exactly as many bytes as the header says.
-    fn content(&mut self, path: &str, mut file: &File, size: u64) -> Result<()> {
+    fn content(&mut self, path: &str, from: &mut dyn Read, size: u64) -> Result<()> {
         let mut left = size;
         while left > 0 {
             if self.options.cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
@@ -128,7 +143,7 @@ impl<'scope, W: Write + Send + 'scope> Packer<'_, 'scope, '_, W> {
             }
             let space = self.out.space().map_err(writing)?;
             let want = usize::try_from(left).map_or(space.len(), |left| left.min(space.len()));
-            let got = match file.read(&mut space[..want]) {
+            let got = match from.read(&mut space[..want]) {
                 Ok(0) => return Err(changed(path)),
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -174,12 +189,18 @@ impl<'scope, W: Write + Send + 'scope> Visit for Packer<'_, 'scope, '_, W> {
             read_ahead(file);
         }
         self.header(path, false, metadata.mode() & 0o111 != 0, size)?;
-        self.content(path, file, size)?;
+        self.content(path, &mut { file }, size)?;
         let after = file.metadata().map_err(Error::io(path))?;
         let stamp = |of: &Metadata| (of.len(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec());
         if stamp(&after) != stamp(metadata) {
             return Err(changed(path));
         }
+        self.pad(size)
+    }
+
+    fn stored(&mut self, path: &str, (content, size): (&mut dyn Read, u64), executable: bool) -> Result<()> {
+        self.header(path, false, executable, size)?;
+        self.content(path, content, size)?;
         self.pad(size)
     }
 

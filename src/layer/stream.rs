@@ -30,9 +30,10 @@ const TRAILER: u64 = 1 << 20;
 const OVERHEAD: u64 = 8 << 10;
 
 /// How a layer is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
     /// A tar archive in one or more gzip members.
+    #[default]
     Gzip,
     /// A plain tar archive.
     Tar,

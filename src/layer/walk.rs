@@ -4,7 +4,7 @@
 //! that happens to the tree meanwhile leads out of it. Links are resolved by the kernel, beneath the skill.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use super::exclude::{Rules, Verdict, in_version_control, is_private_key};
 use crate::error::{Error, Result};
 
 /// Bytes at the beginning of a file in which a private key would show.
-const KEY_START: usize = 4096;
+pub(super) const KEY_START: usize = 4096;
 
 /// Flags with which anything can be opened without waiting for it and without following it.
 const OPEN: OFlag =
@@ -30,12 +30,14 @@ pub(super) trait Visit {
     fn directory(&mut self, path: &str) -> Result<()>;
     /// Takes the regular file at `path`.
     fn file(&mut self, path: &str, file: &File, metadata: &Metadata) -> Result<()>;
+    /// Takes a file of `size` bytes that was read from an archive before.
+    fn stored(&mut self, path: &str, content: (&mut dyn Read, u64), executable: bool) -> Result<()>;
     /// Takes a file that exists only in memory.
     fn generated(&mut self, path: &str, content: &[u8]) -> Result<()>;
 }
 
 /// One walk over a skill.
-pub(super) struct Walk<'a, V> {
+pub(super) struct Walk<'a> {
     /// The skill.
     pub(super) root: &'a Dir,
     /// What is left out.
@@ -47,7 +49,7 @@ pub(super) struct Walk<'a, V> {
     /// Ends the walk when it becomes true.
     pub(super) cancelled: Option<&'a AtomicBool>,
     /// Where the entries go.
-    pub(super) visitor: V,
+    pub(super) visitor: &'a mut dyn Visit,
     /// Entries left out so far.
     pub(super) left_out: u64,
     /// Device and inode of the directories that are open, the root first.
@@ -66,7 +68,7 @@ enum Listed {
     Generated(usize),
 }
 
-impl<V: Visit> Walk<'_, V> {
+impl Walk<'_> {
     /// Walks everything below the root.
     pub(super) fn run(&mut self) -> Result<()> {
         let root = openat(self.root.as_fd(), ".", OPEN | OFlag::O_DIRECTORY, Mode::empty()).map_err(io_at("."))?;
@@ -253,7 +255,7 @@ impl<V: Visit> Walk<'_, V> {
 }
 
 /// Refuses names that others could not open, or would understand as something else.
-fn check_name(path: &str) -> Result<()> {
+pub(super) fn check_name(path: &str) -> Result<()> {
     let name = path.rsplit('/').next().unwrap_or(path);
     if name.starts_with(".wh.") {
         let reason = "has a name that deletes another file when the image is mounted";
@@ -262,15 +264,15 @@ fn check_name(path: &str) -> Result<()> {
     check_path(path)
 }
 
-const SPECIAL_HINT: &str = "remove it, or list it in .skillignore";
-const COPY_HINT: &str = "copy the file into the skill, or list it in .skillignore";
+pub(super) const SPECIAL_HINT: &str = "remove it, or list it in .skillignore";
+pub(super) const COPY_HINT: &str = "copy the file into the skill, or list it in .skillignore";
 
 /// Returns an error about `entry`.
 pub(super) fn refused(entry: &str, reason: &str, hint: Option<&str>) -> Error {
     Error::RefusedEntry { entry: shown(entry).into(), reason: reason.into(), hint: hint.map(Into::into) }
 }
 
-fn credential(entry: &str, path: &str, what: &str) -> Error {
+pub(super) fn credential(entry: &str, path: &str, what: &str) -> Error {
     let hint = format!("list it in .skillignore, or pass --include {path}");
     refused(entry, &format!("is {what}"), Some(&hint))
 }
@@ -315,7 +317,7 @@ fn lstat_kind(parent: &nix::dir::Dir, name: &str) -> nix::Result<nix::dir::Type>
     })
 }
 
-fn join(directory: &str, name: &str) -> String {
+pub(super) fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
