@@ -317,6 +317,8 @@ pub struct Info {
     pub config: Option<Descriptor>,
     /// The images of an index, one per platform; empty for an image.
     pub instances: Vec<Descriptor>,
+    /// What kind of artifact it is, where it says so.
+    pub artifact_type: Option<String>,
 }
 
 impl Info {
@@ -335,13 +337,17 @@ impl Info {
                 let index: ImageIndex =
                     serde_json::from_value(value).map_err(|e| damaged(format!("it is no image index: {e}")))?;
                 let annotations = keyed(index.annotations());
-                Ok(Self { annotations, layers: Vec::new(), config: None, instances: index.manifests().clone() })
+                let artifact_type = index.artifact_type().as_ref().map(ToString::to_string);
+                let instances = index.manifests().clone();
+                Ok(Self { annotations, layers: Vec::new(), config: None, instances, artifact_type })
             }
             (false, _) => {
                 let manifest: ImageManifest =
                     serde_json::from_value(value).map_err(|e| damaged(format!("it is no image manifest: {e}")))?;
                 let (annotations, layers) = (keyed(manifest.annotations()), manifest.layers().clone());
-                Ok(Self { annotations, layers, config: Some(manifest.config().clone()), instances: Vec::new() })
+                let artifact_type = manifest.artifact_type().as_ref().map(ToString::to_string);
+                let config = Some(manifest.config().clone());
+                Ok(Self { annotations, layers, config, instances: Vec::new(), artifact_type })
             }
         }
     }

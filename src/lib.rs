@@ -1,14 +1,15 @@
 //! Skills for AI agents as OCI images: build, keep, load and mount them.
 //!
 //! The binary `skillctl` is a thin shell around this library. Dependencies go one way:
-//! `cli -> ops -> store -> core`.
+//! `cli -> ops -> source -> store -> core`.
 //!
 //! * Core, pure: [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
-//!   [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
+//!   [`format`] (how others package skills), [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
 //!   [`receipt`] (what is installed)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
+//! * [`source`]: what a skill can be made from beside a directory
 //! * [`generate`]: from images to what runs them, as text
 //! * [`ops`]: one file per verb, data in, data out
 //! * The shell: [`cli`], [`env`], [`output`]
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod env;
 pub mod error;
 pub mod finding;
+pub mod format;
 pub mod frontmatter;
 pub mod generate;
 pub mod image;
@@ -34,6 +36,7 @@ pub mod process;
 pub mod receipt;
 pub mod reference;
 pub mod skills;
+pub mod source;
 pub mod store;
 pub mod strict;
 pub mod text;

@@ -1,4 +1,4 @@
-//! Holds the direction of dependencies: `cli -> ops -> store -> core`.
+//! Holds the direction of dependencies: `cli -> ops -> source -> store -> core`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,22 @@ fn forbidden(file: &Path) -> &'static [&'static str] {
         () if text.contains("src/cli") => &[],
         // Only the shell opens absolute paths: everything below it is given directories.
         () if text.contains("src/ops") => &["crate::cli", "crate::env", "crate::output", "ambient_authority"],
-        () if text.contains("src/store") => {
+        () if text.contains("src/source") => {
             &["crate::cli", "crate::env", "crate::output", "crate::ops", "ambient_authority"]
         }
+        () if text.contains("src/store") => {
+            &["crate::cli", "crate::env", "crate::output", "crate::ops", "crate::source", "ambient_authority"]
+        }
         () if text.ends_with("src/main.rs") || text.ends_with("src/lib.rs") => &[],
-        () => &["crate::cli", "crate::ops", "crate::store", "crate::env", "crate::output", "ambient_authority"],
+        () => &[
+            "crate::cli",
+            "crate::ops",
+            "crate::source",
+            "crate::store",
+            "crate::env",
+            "crate::output",
+            "ambient_authority",
+        ],
     }
 }
 

@@ -8,6 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use serde_json::Value;
 use skillctl::layer::UnpackOptions;
+use skillctl::ops::contents::Contents;
 use skillctl::ops::extract::{Extracted, Source, before, extract};
 use skillctl::reference::Reference;
 use skillctl::store;
@@ -47,8 +48,10 @@ fn write(world: &World, name: &str, moved_from: Option<&str>) -> anyhow::Result<
     let entry = store::lookup(&layout, name)?;
     let reference: Reference = name.parse()?;
     let before = before(&layout, &reference, moved_from)?;
-    let source = Source { layout: &layout, manifest: &entry.descriptor, before: &before };
-    extract(&source, &open(&world.path("skills")), "hr", &UnpackOptions::default())
+    let options = UnpackOptions::default();
+    let contents = Contents::of(&layout, &entry.descriptor, &options)?;
+    let source = Source { layout: &layout, contents: &contents, before: &before };
+    extract(&source, &open(&world.path("skills")), "hr", &options)
 }
 
 fn names(path: &Path) -> Vec<String> {

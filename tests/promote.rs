@@ -224,7 +224,7 @@ fn what_is_in_every_image_of_an_index_must_be_a_skill() {
         (("README.md", "no skill"), arm, 1),
         // Nobody runs what buildkit adds; what somebody may run is no such thing, whatever it is called.
         (("README.md", "no skill"), statement, 0),
-        (("README.md", "no skill"), (statement.0, "linux/arm64"), 1),
+        (("README.md", "no skill"), (statement.0, "linux/arm64"), 2),
     ] {
         let world = World::new();
         world.skill("hr", "1.0.0");
@@ -237,7 +237,7 @@ fn what_is_in_every_image_of_an_index_must_be_a_skill() {
         let before = index(&world);
         let ran = promote(&world, name, "testing", &[]);
         assert_eq!(ran.status, Some(status), "{second:?} {platform}: {ran}");
-        assert_eq!(index(&world) == before, status == 1, "{ran}");
+        assert_eq!(index(&world) == before, status != 0, "{ran}");
         assert_eq!(ran.stdout.contains("(in linux/arm64)"), status == 1, "{ran}");
         assert_eq!(fs::read_dir(world.store().join(".tmp")).unwrap().count(), 0);
     }

@@ -10,9 +10,11 @@ use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
+use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
 use crate::ops::changes::Changes;
+use crate::ops::contents::Contents;
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::pull;
 use crate::output::{backup, harmless_line, shown};
@@ -42,6 +44,9 @@ pub struct Args {
     /// Images of the store or of registries
     #[arg(required = true, value_name = "REFERENCE")]
     references: Vec<String>,
+    /// Of an artifact with several skills those of this name; repeatable
+    #[arg(long, value_name = "NAME")]
+    skill: Vec<String>,
     #[command(flatten)]
     targets: TargetArgs,
     /// Make one copy, and relative links to it for the other agents
@@ -86,16 +91,28 @@ impl Args {
     fn install(&self, shell: &Shell, places: &[Place], text: &str, rows: &mut Vec<serde_json::Value>) -> Result<()> {
         let layout = shell.store()?;
         let (found, reference) = fetch(shell, &layout, text, (self.pull, self.max_size), &self.registry)?;
-        let name = install::directory(&found.info, &reference);
-        let source = Source {
-            layout: &layout,
-            manifest: &found.entry.descriptor,
-            info: &found.info,
-            reference: &reference,
-            name,
-        };
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);
+        let manifest = &found.entry.descriptor;
+        let contents = Contents::of(&layout, manifest, &unpack)?;
+        let names = contents.names(&found.info, &reference);
+        for name in chosen(&names, &self.skill)? {
+            let (info, reference) = (&found.info, &reference);
+            let source = Source { layout: &layout, contents: &contents, manifest, info, reference, name };
+            self.install_one(shell, places, (text, &source), unpack, rows)?;
+        }
+        Ok(())
+    }
+
+    fn install_one(
+        &self,
+        shell: &Shell,
+        places: &[Place],
+        (text, source): (&str, &Source<'_>),
+        unpack: UnpackOptions<'_>,
+        rows: &mut Vec<serde_json::Value>,
+    ) -> Result<()> {
+        let (name, cancel) = (source.name, shell.cancel());
         let options =
             Options { force: self.force, back: None, content: None, any_source: false, unpack, cancel: &cancel };
         // What was typed, as the Go tool says it, unless it is not what the place will say.
@@ -113,8 +130,8 @@ impl Args {
             Ok(())
         };
         let install = |place: &Place| match self.dry_run {
-            true => install::preview(&source, place.open()?.as_ref(), &options),
-            false => install::install(&source, &place.ensure()?, &options),
+            true => install::preview(source, place.open()?.as_ref(), &options),
+            false => install::install(source, &place.ensure()?, &options),
         };
         if !self.link {
             for place in places {
@@ -133,7 +150,7 @@ impl Args {
             }
             let skills = place.ensure()?;
             let target = relative(&resolved(&place.path), &real).join(name).display().to_string();
-            let (written, kept) = install::link(&source, &skills, &target, &installed.content_digest, &options)?;
+            let (written, kept) = install::link(source, &skills, &target, &installed.content_digest, &options)?;
             let linked = Installed { written, backup: kept, changes: Changes::default(), ..installed.clone() };
             say(&linked, place, Some(&target))?;
         }
@@ -172,6 +189,18 @@ pub fn fetch(
     drop(board);
     shell.warnings(&pulled.warnings);
     Ok((store::read(layout, pulled.entry)?, reference))
+}
+
+/// Returns the skills that are asked for: all of them, unless some are named.
+///
+/// # Errors
+/// If one that is named is not there.
+pub fn chosen<'a>(names: &[&'a str], wanted: &[String]) -> Result<Vec<&'a str>> {
+    if let Some(missing) = wanted.iter().find(|wanted| !names.contains(&wanted.as_str())) {
+        let reason = format!("it has no skill {missing}: there is {}", names.join(", "));
+        return Err(Error::Unavailable { reason, hint: None }.into());
+    }
+    Ok(names.iter().copied().filter(|name| wanted.is_empty() || wanted.iter().any(|own| own == name)).collect())
 }
 
 /// Returns how layers are read for an installation.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
+use super::install::chosen;
 use super::load::LoadArgs;
 use super::progress::Board;
 use super::registry::RegistryArgs;
@@ -15,6 +16,7 @@ use super::shell::{Format, Shell, open_dir};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
+use crate::ops::contents::Contents;
 use crate::ops::extract::{self, Source, extract};
 use crate::ops::pull::{self, Pulled};
 use crate::output::{harmless_line, shown};
@@ -77,6 +79,9 @@ pub struct Args {
     /// When the registry is asked, as in podman
     #[arg(long, alias = "policy", value_enum, value_name = "WHEN", default_value = "always")]
     pull: When,
+    /// Of an artifact with several skills write those of this name; repeatable
+    #[arg(long, value_name = "NAME", requires = "output")]
+    skill: Vec<String>,
     /// Replace whatever has the skill's name in the output directory
     #[arg(long, short)]
     force: bool,
@@ -96,7 +101,7 @@ pub struct Args {
 struct Done {
     pulled: Pulled,
     loaded: bool,
-    path: Option<PathBuf>,
+    paths: Vec<PathBuf>,
 }
 
 impl Args {
@@ -170,16 +175,16 @@ impl Args {
     fn finish(&self, shell: &Shell, layout: &Layout, text: &str, mut pulled: Pulled) -> Result<Done> {
         let known = pulled.warnings.len();
         shell.warnings(&pulled.warnings);
-        let path = match &self.output {
-            Some(output) => Some(self.write(shell, layout, (text, &mut pulled), output)?),
-            None => None,
+        let paths = match &self.output {
+            Some(output) => self.write(shell, layout, (text, &mut pulled), output)?,
+            None => Vec::new(),
         };
         shell.warnings(&pulled.warnings[known..]);
         if self.format == Format::Text {
-            shell.print(self.text(text, &pulled, path.as_deref()))?;
+            shell.print(self.text(text, &pulled, &paths))?;
         }
         let loaded = self.load.after(shell, layout, &pulled.entry)?;
-        Ok(Done { pulled, loaded, path })
+        Ok(Done { pulled, loaded, paths })
     }
 
     fn write(
@@ -188,9 +193,8 @@ impl Args {
         layout: &Layout,
         (text, pulled): (&str, &mut Pulled),
         output: &Path,
-    ) -> Result<PathBuf> {
+    ) -> Result<Vec<PathBuf>> {
         let context = || format!("Writing to {}", output.display());
-        let name = self.directory(layout, pulled)?;
         std::fs::create_dir_all(output).with_context(context)?;
         let dest = open_dir(output).with_context(context)?;
         let cancel = shell.cancel();
@@ -201,29 +205,32 @@ impl Args {
             cancelled: Some(cancel.flag()),
             ..UnpackOptions::default()
         };
-        let before = extract::before(layout, &pulled.reference.parse()?, pulled.moved_from.as_deref())?;
-        let source = Source { layout, manifest: &pulled.entry.descriptor, before: &before };
-        let extracted = extract(&source, &dest, &name, &options).with_context(context)?;
-        if !extracted.is_skill {
-            pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
-        }
-        if let Some(leftover) = extracted.unpacked.leftover {
-            pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
-        }
-        Ok(output.join(name))
-    }
-
-    /// Returns the name of the skill's directory: the card's, else the reference's last part.
-    fn directory(&self, layout: &Layout, pulled: &Pulled) -> Result<String> {
-        let info = crate::store::read(layout, pulled.entry.clone())?.info;
         let reference: Reference = pulled.reference.parse()?;
-        Ok(info.skill_name().unwrap_or(reference.basename()).to_owned())
+        let before = extract::before(layout, &reference, pulled.moved_from.as_deref())?;
+        let contents = Contents::of(layout, &pulled.entry.descriptor, &options).with_context(context)?;
+        let info = crate::store::read(layout, pulled.entry.clone())?.info;
+        let source = Source { layout, contents: &contents, before: &before };
+        let mut paths = Vec::new();
+        for name in chosen(&contents.names(&info, &reference), &self.skill)? {
+            let extracted = extract(&source, &dest, name, &options).with_context(context)?;
+            if !extracted.is_skill {
+                pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
+            }
+            if let Some(leftover) = extracted.unpacked.leftover {
+                pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
+            }
+            paths.push(output.join(name));
+        }
+        Ok(paths)
     }
 
-    fn text(&self, text: &str, pulled: &Pulled, path: Option<&Path>) -> String {
-        let unpacked = match (&self.output, path) {
-            (Some(output), Some(path)) => format!("Unpacked to {}\nDirectory: {}\n", shown(output), shown(path)),
-            _ => String::new(),
+    fn text(&self, text: &str, pulled: &Pulled, paths: &[PathBuf]) -> String {
+        let unpacked = match &self.output {
+            Some(output) => {
+                let directories = paths.iter().map(|path| format!("Directory: {}\n", shown(path)));
+                format!("Unpacked to {}\n", shown(output)) + &directories.collect::<String>()
+            }
+            None => String::new(),
         };
         format!("Pulled {}\nDigest: {}\n{unpacked}", harmless_line(text), pulled.digest)
     }
@@ -241,6 +248,7 @@ fn check_output(output: &Path) -> Result<()> {
 fn value(done: &Done) -> Result<serde_json::Value> {
     let mut value = serde_json::to_value(&done.pulled)?;
     value["loaded"] = json!(done.loaded);
-    value["path"] = json!(done.path);
+    value["path"] = json!(done.paths.first());
+    value["paths"] = json!(done.paths);
     Ok(value)
 }

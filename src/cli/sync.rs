@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::lockfile::import::{self, Imported};
 use crate::lockfile::{BASE, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
-use crate::ops::install::{Installed, Options, directory};
+use crate::ops::contents::Contents;
+use crate::ops::install::{Installed, Options};
 use crate::ops::installed::Row;
 use crate::ops::sync::{self, Problem, Project, check, superfluous};
 use crate::ops::upgrade::{Sources, newest};
@@ -179,11 +180,12 @@ impl AddArgs {
         let layout = shell.store()?;
         let (mut names, mut renew) = (Vec::new(), Vec::new());
         for text in &self.references {
-            let wanted = work.wanted(&layout, text, &paths).with_context(|| format!("Adding {text}"))?;
-            let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {text}"))?;
-            names.push(wanted.name.clone());
-            renew.push(wanted.name.clone());
-            intent.put(wanted);
+            for wanted in work.wanted(&layout, text, &paths).with_context(|| format!("Adding {text}"))? {
+                let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {text}"))?;
+                names.push(wanted.name.clone());
+                renew.push(wanted.name.clone());
+                intent.put(wanted);
+            }
         }
         let mut status = ExitCode::SUCCESS;
         for imported in self.imported()? {
@@ -299,8 +301,8 @@ impl<'a> Work<'a> {
         Error::Unavailable { reason, hint: None }
     }
 
-    /// Returns what a reference asks for.
-    fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Wanted> {
+    /// Returns the skills that a reference asks for.
+    fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<Wanted>> {
         let given = text.strip_prefix("docker://").unwrap_or(text);
         let typed = given.parse::<Reference>().ok();
         let free = typed.as_ref().is_some_and(|typed| typed.tag().is_none() && typed.digest().is_none());
@@ -314,7 +316,11 @@ impl<'a> Work<'a> {
             None => self.fetch(layout, text)?,
         };
         let version = if free { None } else { reference.digest().or(reference.tag()) };
-        Ok(Wanted::new(directory(&found.info, &reference), &reference, version, paths.to_vec()))
+        let cancel = self.shell.cancel();
+        let unpack = unpack_options(Limits::default().size, &cancel);
+        let contents = Contents::of(layout, &found.entry.descriptor, &unpack)?;
+        let names = contents.names(&found.info, &reference);
+        Ok(names.into_iter().map(|name| Wanted::new(name, &reference, version, paths.to_vec())).collect())
     }
 
     /// Returns the newest published version of a repository.

@@ -16,6 +16,7 @@ use super::shell::{FAILED, Format, NO, Shell};
 use super::targets::{Place, TargetArgs, resolved};
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::ops::contents::Contents;
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::installed::Row;
 use crate::ops::present::is_link_to;
@@ -191,15 +192,12 @@ impl Args {
         let (found, reference) = fetch(shell, &layout, &text, (When::Always, Limits::default().size), &self.registry)?;
         let skills = holder(shell, &self.targets, &step.row)?;
         let name = &step.row.name;
-        let source = Source {
-            layout: &layout,
-            manifest: &found.entry.descriptor,
-            info: &found.info,
-            reference: &reference,
-            name,
-        };
         let cancel = shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
+        let manifest = &found.entry.descriptor;
+        let contents = Contents::of(&layout, manifest, &unpack)?;
+        let source =
+            Source { layout: &layout, contents: &contents, manifest, info: &found.info, reference: &reference, name };
         let options =
             Options { force: self.force, back: None, content: None, any_source: true, unpack, cancel: &cancel };
         let installed = match self.dry_run {

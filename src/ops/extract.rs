@@ -13,13 +13,13 @@ use anyhow::{Context as _, Result};
 use cap_std::fs::Dir;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::Descriptor;
 
+use super::contents::{Contents, Layer};
 use super::drift::{Difference, Kind, differences};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
-use crate::image::Info;
-use crate::layer::{Encoding, Expected, Listing, UnpackOptions, Unpacked, unpack};
+use crate::layer::{UnpackOptions, Unpacked, unpack};
 use crate::reference::Reference;
 use crate::store::layout::Layout;
 
@@ -27,17 +27,13 @@ use crate::store::layout::Layout;
 /// the right one is among the first unless the directory is old.
 const CANDIDATES: usize = 50;
 
-/// What in-toto statements are stored as, and the platform that buildkit gives to a manifest of them when it adds one to
-/// an index: no runtime selects or unpacks it, and neither do we.
-const ATTESTATION: (&str, &str) = ("application/vnd.in-toto+json", "unknown/unknown");
-
 /// An image that is written out.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     /// The store that it is in.
     pub layout: &'a Layout,
-    /// Its manifest, or an index with an image for this host.
-    pub manifest: &'a Descriptor,
+    /// What is in it.
+    pub contents: &'a Contents,
     /// Images that may have been written to the same place before: see [`before`].
     pub before: &'a [Descriptor],
 }
@@ -53,40 +49,6 @@ pub struct Extracted {
     pub is_skill: bool,
 }
 
-/// The one layer of an image.
-#[derive(Debug, Clone)]
-pub struct Layer {
-    /// Where it is.
-    pub descriptor: Descriptor,
-    /// What it has to be.
-    pub expected: Expected,
-    /// The platforms whose images have it, `linux/amd64`; none where there is no index.
-    pub platforms: Vec<String>,
-}
-
-impl Layer {
-    /// Opens its blob. Whoever reads it checks it against [`Self::expected`].
-    ///
-    /// # Errors
-    /// If it is not there, or has another size.
-    pub fn open(&self, layout: &Layout) -> Result<File, Error> {
-        Ok(layout.open_blob(&self.descriptor)?.into_inner())
-    }
-
-    /// Returns what it unpacks to.
-    ///
-    /// # Errors
-    /// If it is damaged or refused.
-    pub fn list(&self, layout: &Layout, options: &UnpackOptions<'_>) -> Result<(Listing, Unpacked), Error> {
-        Listing::read(self.open(layout)?, &self.expected, options)
-    }
-
-    fn is_for(&self, platform: &str) -> bool {
-        let variant = |own: &str| own.strip_prefix(platform).is_some_and(|rest| rest.starts_with('/'));
-        self.platforms.iter().any(|own| own == platform || variant(own))
-    }
-}
-
 /// Unpacks the skill of an image as the directory `name` of `dest`; it appears whole, or not at all.
 ///
 /// A directory of that name is replaced where it is empty or exactly what this image or one of `source.before` unpacks
@@ -96,7 +58,7 @@ impl Layer {
 /// If the image is damaged or has not exactly one layer, an entry is refused or a limit exceeded, or something else has
 /// that name.
 pub fn extract(source: &Source<'_>, dest: &Dir, name: &str, options: &UnpackOptions<'_>) -> Result<Extracted> {
-    let layer = layer(source.layout, source.manifest)?;
+    let layer = source.contents.layer(source.layout, name, options)?;
     let mut options = *options;
     let mut same = None;
     if !options.replace {
@@ -123,103 +85,6 @@ pub fn before(layout: &Layout, reference: &Reference, moved_from: Option<&str>) 
     let entries = layout.entries()?.into_iter().rev();
     let own = entries.filter(|entry| entry.is_of(reference)).map(|entry| entry.descriptor);
     Ok(moved_from.and_then(|digest| layout.describe(digest)).into_iter().chain(own).collect())
-}
-
-/// Returns the different layers of an image, or of all images of an index.
-///
-/// # Errors
-/// If a manifest or config is damaged, an image has not exactly one layer, or an index lists something else than images.
-pub fn layers(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Layer>> {
-    let info = Info::parse(&layout.read_json(manifest)?, manifest.digest().as_ref())?;
-    if info.instances.is_empty() {
-        return Ok(vec![only_layer(layout, &info)?]);
-    }
-    let mut layers: Vec<Layer> = Vec::new();
-    for instance in &info.instances {
-        let digest = instance.digest();
-        let image = Info::parse(&layout.read_json(instance)?, digest.as_ref())?;
-        if image.config.is_none() {
-            return Err(refused(format!("the index lists {digest}, which is no image")).into());
-        }
-        let platform = platform(instance);
-        if is_attestation(&image, platform.as_deref()) {
-            continue;
-        }
-        let layer = only_layer(layout, &image).with_context(|| format!("Reading {digest}"))?;
-        let at = layers.iter().position(|other| other.expected == layer.expected).unwrap_or(layers.len());
-        if at == layers.len() {
-            layers.push(layer);
-        }
-        layers[at].platforms.extend(platform);
-    }
-    if layers.is_empty() {
-        return Err(refused("the index lists no image".into()).into());
-    }
-    Ok(layers)
-}
-
-fn is_attestation(image: &Info, platform: Option<&str>) -> bool {
-    let (media_type, nowhere) = ATTESTATION;
-    platform == Some(nowhere) && image.layers.iter().all(|layer| layer.media_type().as_ref() == media_type)
-}
-
-/// Returns the layer that is unpacked on this host: an image's, or that of an index whose images have no other, or that
-/// of the image for this host.
-///
-/// # Errors
-/// As [`layers`], and if there is none for this host.
-pub fn layer(layout: &Layout, manifest: &Descriptor) -> Result<Layer> {
-    for_host(layers(layout, manifest)?, &host()).map_err(Into::into)
-}
-
-fn for_host(mut layers: Vec<Layer>, host: &str) -> Result<Layer, Error> {
-    let at = if layers.len() == 1 { Some(0) } else { layers.iter().position(|layer| layer.is_for(host)) };
-    at.map(|at| layers.swap_remove(at)).ok_or_else(|| {
-        let all: Vec<&str> = layers.iter().flat_map(|layer| &layer.platforms).map(String::as_str).collect();
-        let what = if all.is_empty() { "it names no platform".into() } else { format!("there is {}", all.join(", ")) };
-        refused(format!("the index has no image for {host}: {what}"))
-    })
-}
-
-/// Returns the platform of the containers of this host, in Go's terms.
-fn host() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "powerpc64" => "ppc64",
-        "loongarch64" => "loong64",
-        same => same,
-    };
-    format!("linux/{architecture}")
-}
-
-fn platform(instance: &Descriptor) -> Option<String> {
-    let platform = instance.platform().as_ref()?;
-    let variant = platform.variant().as_ref().map(|variant| format!("/{variant}")).unwrap_or_default();
-    Some(format!("{}/{}{variant}", platform.os(), platform.architecture()))
-}
-
-fn only_layer(layout: &Layout, info: &Info) -> Result<Layer> {
-    let [layer] = &info.layers[..] else {
-        return Err(refused(format!("the image has {} layers, and a skill has one", info.layers.len())).into());
-    };
-    let expected = Expected {
-        digest: layer.digest().to_string(),
-        size: layer.size(),
-        diff_id: diff_id(layout, info)?,
-        encoding: if layer.media_type().as_ref().ends_with("tar") { Encoding::Tar } else { Encoding::Gzip },
-    };
-    Ok(Layer { descriptor: layer.clone(), expected, platforms: Vec::new() })
-}
-
-/// Returns what the config says of the archive's digest, where it is an image's.
-fn diff_id(layout: &Layout, info: &Info) -> Result<Option<String>> {
-    let Some(config) = &info.config else { return Ok(None) };
-    let bytes = layout.read_json(config).context("Reading the config")?;
-    let config: Option<ImageConfiguration> = serde_json::from_slice(&bytes).ok();
-    Ok(config.and_then(|config| config.rootfs().diff_ids().first().cloned()))
 }
 
 /// What is where a skill is to be.
@@ -253,20 +118,24 @@ fn in_the_way(
     if dir.entries().with_context(context)?.next().is_none() {
         return Ok(Way::Replaceable);
     }
-    compare(source, own, &dir, options).with_context(context)?.map_err(|why| occupied(name, why).into())
+    compare(source, (own, name), &dir, options).with_context(context)?.map_err(|why| occupied(name, why).into())
 }
 
 /// Compares a directory with the image and with those before it; else says how it differs from the one most like it.
 fn compare(
     source: &Source<'_>,
-    own: &Layer,
+    (own, name): (&Layer, &str),
     dir: &Dir,
     options: &UnpackOptions<'_>,
 ) -> Result<Result<Way, String>, Error> {
     let mut seen = HashSet::new();
     let mut closest: Option<Vec<Difference>> = None;
     // What cannot be read of an earlier image vouches for nothing, and does not keep the others from doing so.
-    let earlier = source.before.iter().filter_map(|manifest| layer(source.layout, manifest).ok());
+    let layout = source.layout;
+    let layer = |manifest: &Descriptor| -> Option<Layer> {
+        Contents::of(layout, manifest, options).ok()?.layer(layout, name, options).ok()
+    };
+    let earlier = source.before.iter().filter_map(layer);
     for layer in std::iter::once(own.clone()).chain(earlier) {
         if seen.len() == CANDIDATES || !seen.insert(layer.expected.digest.clone()) {
             continue;
@@ -315,50 +184,4 @@ fn with_hint(error: Error) -> Error {
 
 fn refused(reason: String) -> Error {
     Error::Unavailable { reason, hint: None }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn layer(fill: &str, platforms: &[&str]) -> Layer {
-        let digest = format!("sha256:{}", fill.repeat(64));
-        let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
-        let descriptor = json!({"mediaType": media_type, "digest": digest, "size": 1});
-        Layer {
-            descriptor: serde_json::from_value(descriptor).unwrap(),
-            expected: Expected { digest, size: 1, diff_id: None, encoding: Encoding::Gzip },
-            platforms: platforms.iter().map(ToString::to_string).collect(),
-        }
-    }
-
-    #[test]
-    fn the_layer_for_this_host_is_taken_where_they_differ() {
-        let amd = || layer("a", &["linux/amd64"]);
-        let arm = || layer("b", &["linux/s390x", "linux/arm64/v8"]);
-        let cases = [
-            (vec![layer("a", &[])], "linux/amd64", Ok("a")),
-            (vec![arm()], "linux/amd64", Ok("b")),
-            (vec![amd(), arm()], "linux/arm64", Ok("b")),
-            (vec![arm(), amd()], "linux/amd64", Ok("a")),
-            (
-                vec![amd(), arm()],
-                "linux/arm",
-                Err("the index has no image for linux/arm: there is linux/amd64, linux/s390x, linux/arm64/v8"),
-            ),
-            (
-                vec![layer("a", &[]), layer("b", &[])],
-                "linux/arm",
-                Err("the index has no image for linux/arm: it names no platform"),
-            ),
-        ];
-        for (layers, host, want) in cases {
-            let got = for_host(layers, host).map(|layer| layer.expected.digest).map_err(|e| e.to_string());
-            let want = want.map(|fill| format!("sha256:{}", fill.repeat(64))).map_err(ToOwned::to_owned);
-            assert_eq!(got, want);
-        }
-    }
 }

@@ -9,7 +9,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::extract;
+use super::contents::Contents;
 use super::validate::validate;
 use crate::finding::Finding;
 use crate::layer::{UnpackOptions, unpack};
@@ -37,14 +37,15 @@ pub fn check(layout: &Layout, manifest: &Manifest, to: State, options: &UnpackOp
     let scratch = PrivateLayout::empty(layout.dir(), layout.path()).context(context)?;
     let name = manifest.info.skill_name().unwrap_or("skill");
     // Whoever runs the skill elsewhere gets the layer of another platform, which nobody here has seen.
-    let layers = extract::layers(layout, &descriptor).context(context)?;
+    let all = Contents::all(layout, &descriptor, options).context(context)?;
     let options = UnpackOptions { replace: true, ..*options };
     let mut findings = Vec::new();
-    for layer in &layers {
+    for contents in &all {
+        let layer = contents.layer(layout, name, &options).context(context)?;
         unpack(layer.open(layout)?, &layer.expected, scratch.dir(), name, &options).context(context)?;
         let checked = validate(&scratch.dir().open_dir(name)?, name, false).context(context)?;
-        findings.extend(checked.findings.into_iter().map(|finding| match &layer.platforms[..] {
-            platforms if layers.len() > 1 && !platforms.is_empty() => {
+        findings.extend(checked.findings.into_iter().map(|finding| match &contents.platforms[..] {
+            platforms if all.len() > 1 && !platforms.is_empty() => {
                 Finding { message: format!("{} (in {})", finding.message, platforms.join(", ")), ..finding }
             }
             _ => finding,

@@ -11,8 +11,8 @@ use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use super::changes::{Changes, changes, files};
+use super::contents::Contents;
 use super::drift::{Change, Difference, Kind, differences};
-use super::extract;
 use super::present::{Present, present};
 use super::provenance::{self, version_of_tag};
 use crate::card;
@@ -34,6 +34,8 @@ const NAMED: usize = 5;
 pub struct Source<'a> {
     /// The store.
     pub layout: &'a Layout,
+    /// What is in the image.
+    pub contents: &'a Contents,
     /// The image's manifest, or an index with an image for this host.
     pub manifest: &'a Descriptor,
     /// What the manifest says.
@@ -97,11 +99,6 @@ pub struct Installed {
     pub content_digest: String,
 }
 
-/// Returns the name of a skill's directory: the card's, else the reference's last part.
-pub fn directory<'a>(info: &'a Info, reference: &'a Reference) -> &'a str {
-    info.skill_name().unwrap_or(reference.basename())
-}
-
 /// Installs an image.
 ///
 /// # Errors
@@ -135,7 +132,8 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
 pub fn preview(source: &Source<'_>, skills: Option<&SkillsDir>, options: &Options<'_>) -> Result<Installed> {
     check_name(source.name)?;
     let list = || -> Result<Listing> {
-        let (listing, _) = extract::layer(source.layout, source.manifest)?.list(source.layout, &options.unpack)?;
+        let layer = source.contents.layer(source.layout, source.name, &options.unpack)?;
+        let (listing, _) = layer.list(source.layout, &options.unpack)?;
         check_skill(source, &listing)?;
         Ok(listing)
     };
@@ -252,7 +250,7 @@ struct Staged {
 }
 
 fn stage(source: &Source<'_>, locked: &Locked<'_>, options: &Options<'_>) -> Result<Staged> {
-    let layer = extract::layer(source.layout, source.manifest)?;
+    let layer = source.contents.layer(source.layout, source.name, &options.unpack)?;
     // What a crash has left there is in nobody's way, and all is brought to disk at once, later.
     let unpack = UnpackOptions { replace: true, durable: false, ..options.unpack };
     let file = layer.open(source.layout)?;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 
+use super::contents::Contents;
 use super::drift::{Difference, Kind};
-use super::extract;
 use crate::card::{self, Card};
 use crate::error::Error;
 use crate::layer::{FileNode, Listing, Node, UnpackOptions};
@@ -105,7 +105,7 @@ fn go_present(mut skill: GoSkill, layout: Option<&Layout>, options: &UnpackOptio
 
 fn go_listing(layout: &Layout, digest: &str, options: &UnpackOptions<'_>) -> Result<Listing> {
     let manifest = layout.describe(digest).ok_or_else(|| Error::ImageNotFound(digest.to_owned()))?;
-    let (listing, _) = extract::layer(layout, &manifest)?.list(layout, options)?;
+    let (listing, _) = Contents::of(layout, &manifest, options)?.layer(layout, "", options)?.list(layout, options)?;
     let mut stripped = Listing::default();
     for (path, node) in listing.entries() {
         match node {

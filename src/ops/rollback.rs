@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::contents::Contents;
 use super::install::{self, Back, Installed, Options, Source};
 use super::present::{Present, present};
 use super::uninstall::not_installed;
@@ -48,7 +49,9 @@ pub fn rollback(layout: &Layout, skills: &SkillsDir, name: &str, how: &How<'_>) 
         return Err(Error::Unavailable { reason, hint: Some(format!("skillctl pull {by_digest}")) }.into());
     };
     let info = Info::parse(&layout.read_json(&manifest)?, &image.digest)?;
-    let source = Source { layout, manifest: &manifest, info: &info, reference: &image.reference.parse()?, name };
+    let contents = Contents::of(layout, &manifest, &how.unpack)?;
+    let reference = image.reference.parse()?;
+    let source = Source { layout, contents: &contents, manifest: &manifest, info: &info, reference: &reference, name };
     let from = there.receipt().map(|receipt| receipt.image.digest.as_str()).unwrap_or_default();
     let options = Options {
         force: how.force,

@@ -11,6 +11,7 @@ use nix::fcntl::Flock;
 use nix::unistd::fsync;
 use serde::Serialize;
 
+use super::contents::Contents;
 use super::drift::{Difference, differences};
 use super::install::{self, Installed, Options, Source};
 use super::uninstall::{self, Uninstalled};
@@ -163,7 +164,9 @@ pub fn install(
     options: &Options<'_>,
 ) -> Result<(Locked, Vec<(Installed, PathBuf)>)> {
     let mut all = Vec::new();
-    let source = Source { layout, manifest: &found.entry.descriptor, info: &found.info, reference, name: &wanted.name };
+    let manifest = &found.entry.descriptor;
+    let contents = Contents::of(layout, manifest, &options.unpack)?;
+    let source = Source { layout, contents: &contents, manifest, info: &found.info, reference, name: &wanted.name };
     // What is in the way in one directory keeps the others as they are.
     for base in wanted.bases() {
         if let Some(skills) = project.skills(base)? {

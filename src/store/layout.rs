@@ -358,6 +358,18 @@ impl Layout {
         DateTime::from_timestamp(stat.st_mtime, u32::try_from(stat.st_mtime_nsec).ok()?)
     }
 
+    /// Returns an empty file without a name, on the store's file system, that goes when it is closed.
+    ///
+    /// # Errors
+    /// If none can be made.
+    pub fn scratch(&self) -> Result<std::fs::File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let (name, file) = self.create_scratch(|name| self.dir().open_with(name, &options))?;
+        self.dir().remove_file(&name).map_err(Error::io(self.name_of(&name)))?;
+        Ok(file.into_std())
+    }
+
     fn scratch_file(&self) -> Result<BlobWriter<'_>> {
         let (name, file) = self.create_scratch(|name| {
             self.dir().open_with(name, OpenOptions::new().write(true).create_new(true).mode(0o600))
