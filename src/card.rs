@@ -162,6 +162,8 @@ pub struct Origin<'a> {
     pub dir_name: &'a str,
     /// Namespace when the skill names none, such as the owner of a Git repository; else [`LOCAL_NAMESPACE`].
     pub namespace: Option<&'a str>,
+    /// Version when the skill names none; else [`DEFAULT_VERSION`].
+    pub version: Option<&'a str>,
     /// Author when the skill names none.
     pub author: Option<&'a str>,
     /// Where it comes from.
@@ -234,7 +236,7 @@ impl Card {
         };
         card.complete(front, origin);
         card.metadata.version = match front.metadata("version").map(|text| text.value.trim()) {
-            None | Some("") => DEFAULT_VERSION.into(),
+            None | Some("") => origin.version.unwrap_or(DEFAULT_VERSION).into(),
             Some(version) => three_parts(version),
         };
         let author = front.metadata("author").map(|text| text.value.trim()).or(origin.author).unwrap_or_default();

@@ -6,7 +6,7 @@
 use oci_spec::image::Descriptor;
 
 use crate::error::Error;
-use crate::image::{Info, STATUS, oci};
+use crate::image::{self, Info, STATUS, oci};
 
 /// What oras gives to a config that nobody named, before and after version 1.3.
 const NO_CONFIG: [&str; 2] = ["application/vnd.oci.empty.v1+json", "application/vnd.unknown.config.v1+json"];
@@ -15,11 +15,41 @@ const IMAGE_CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 /// The annotation with the path of what a layer holds, for oras and what is like it.
 const TITLE: &str = oci::TITLE;
+/// What oras calls a file that nobody gave a type, although it is no archive.
+const ANY_FILE: &str = "application/vnd.oci.image.layer.v1.tar";
+/// How the names of archives end.
+const ARCHIVES: [&str; 3] = [".tar", ".tar.gz", ".tgz"];
 /// Set by oras where a layer is an archive of the directory that its title names.
 const UNPACK: &str = "io.deis.oras.content.unpack";
 /// Collections of skills: a list of references, in the Go tool's form and in that of an index.
 const COLLECTIONS: [&str; 2] =
     ["application/vnd.skillimage.collection.v1+yaml", "application/vnd.agentskills.collection.v1"];
+
+/// Annotations in which tools keep the name of a skill; ours comes first, here and below.
+pub const NAME: &[&str] = &[image::NAME, SKILL_NAME, "dev.toolhive.skills.name", "org.agent.skill.name"];
+/// Annotations with its version.
+pub const VERSION: &[&str] = &[oci::VERSION, "dev.toolhive.skills.version", "org.agent.skill.version"];
+/// Annotations with its description.
+pub const DESCRIPTION: &[&str] = &[oci::DESCRIPTION, "dev.toolhive.skills.description", "org.agent.skill.description"];
+/// Annotations with its license.
+pub const LICENSE: &[&str] = &[oci::LICENSES, "org.agent.skill.license"];
+/// Annotations with its authors.
+pub const AUTHORS: &[&str] = &[oci::AUTHORS, "org.agent.skill.author"];
+/// Annotations that say what it works with.
+pub const COMPATIBILITY: &[&str] = &[image::COMPATIBILITY, SKILL_COMPATIBILITY, "org.agent.skill.compatibility"];
+/// Annotations that a converted image keeps: where the source is.
+pub const PREDEFINED: &[&str] = &[oci::SOURCE, oci::REVISION, oci::URL, oci::DOCUMENTATION];
+
+/// The type of an artifact by the Agent Skills OCI Artifacts Specification.
+pub const SKILL_ARTIFACT: &str = "application/vnd.agentskills.skill.v1";
+/// The type of its config.
+pub const SKILL_CONFIG: &str = "application/vnd.agentskills.skill.config.v1+json";
+/// The type of its layer, in which the skill is a directory of its name.
+pub const SKILL_CONTENT: &str = "application/vnd.agentskills.skill.content.v1.tar+gzip";
+/// The annotation with the skill's name.
+pub const SKILL_NAME: &str = "io.agentskills.skill.name";
+/// The annotation with what it works with.
+pub const SKILL_COMPATIBILITY: &str = "io.agentskills.skill.compatibility";
 
 /// One form, and the media types by which it is known.
 struct Known {
@@ -35,9 +65,9 @@ struct Known {
 const KNOWN: &[Known] = &[
     Known {
         name: "Agent Skills artifact",
-        artifact: &["application/vnd.agentskills.skill.v1"],
-        config: &["application/vnd.agentskills.skill.config.v1+json"],
-        layer: &["application/vnd.agentskills.skill.content.v1.tar+gzip"],
+        artifact: &[SKILL_ARTIFACT],
+        config: &[SKILL_CONFIG],
+        layer: &[SKILL_CONTENT],
         several: false,
     },
     Known {
@@ -102,6 +132,9 @@ const KNOWN: &[Known] = &[
     },
 ];
 
+/// What our own images, and those of the Go tool, are called.
+pub const OWN: &str = "skill image";
+
 /// Layers that say something of a skill and are not part of it.
 const BESIDE: [&str; 1] = ["application/vnd.docsclaw.skill.card.v1+yaml"];
 
@@ -157,7 +190,7 @@ impl Format {
         let skill = types.len() == 1 && !info.get(STATUS).is_empty();
         let form = |name, shape, several| Ok(Self { name, shape, several });
         match known {
-            _ if skill && is_image => form("skill image", Shape::Own, false),
+            _ if skill && is_image => form(OWN, Shape::Own, false),
             Some(known) if skill && known.name == "oc-mirror skill" => form(known.name, Shape::Own, false),
             Some(known) => form(known.name, if is_image { Shape::Image } else { Shape::Parts }, known.several),
             None if is_image => form("container image", Shape::Image, true),
@@ -188,7 +221,11 @@ impl Format {
         let unpacks = layer.annotations().as_ref().is_some_and(|all| all.get(UNPACK).is_some_and(|on| on == "true"));
         match title(layer) {
             _ if BESIDE.contains(&media_type) => Ok(Part::Beside),
-            _ if unpacks || is_archive(media_type) => Ok(Part::Archive),
+            _ if unpacks => Ok(Part::Archive),
+            Some(path) if media_type == ANY_FILE && !ARCHIVES.iter().any(|end| path.ends_with(end)) => {
+                Ok(Part::File(path.to_owned()))
+            }
+            _ if is_archive(media_type) => Ok(Part::Archive),
             Some(path) => Ok(Part::File(path.to_owned())),
             None => {
                 let reason = format!("{object} has a layer of the unknown type {media_type}");
@@ -400,6 +437,8 @@ mod tests {
             (TAR, json!({TITLE: "hr", UNPACK: "true"}), Part::Archive),
             ("application/octet-stream", json!({TITLE: "hr", UNPACK: "true"}), Part::Archive),
             ("text/markdown", json!({TITLE: "a/SKILL.md"}), Part::File("a/SKILL.md".into())),
+            (ANY_FILE, json!({TITLE: "scripts/run.sh"}), Part::File("scripts/run.sh".into())),
+            (ANY_FILE, json!({TITLE: "hr.tar"}), Part::Archive),
             ("application/vnd.docsclaw.skill.card.v1+yaml", json!({TITLE: "card.yaml"}), Part::Beside),
             ("application/vnd.oci.image.layer.v1.tar", json!(null), Part::Archive),
         ];

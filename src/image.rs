@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::card::{Author, Card};
 use crate::error::{Error, Result};
+use crate::format;
 use crate::lifecycle::State;
 use crate::strict;
 
@@ -56,6 +57,12 @@ pub mod oci {
     pub const REVISION: &str = "org.opencontainers.image.revision";
     /// Home page.
     pub const URL: &str = "org.opencontainers.image.url";
+    /// What the names of annotations begin with that say what an image was made from.
+    pub const BASE: &str = "org.opencontainers.image.base.";
+    /// The reference of the image that it was made from.
+    pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
+    /// The digest of the image that it was made from.
+    pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
     /// Documentation.
     pub const DOCUMENTATION: &str = "org.opencontainers.image.documentation";
 }
@@ -201,6 +208,49 @@ pub fn config(labels: &BTreeMap<String, String>, diff_id: &str, platform: &Platf
     config.to_string().into_bytes()
 }
 
+/// Returns the bytes of the config of an artifact by the Agent Skills OCI Artifacts Specification (0.1).
+pub fn artifact_config(card: &Card) -> Vec<u8> {
+    let metadata = &card.metadata;
+    let mut config = json!({"schemaVersion": "1", "name": metadata.name, "version": metadata.version});
+    let mut put = |key: &str, value: Value| config[key] = value;
+    let texts = [
+        ("description", &metadata.description),
+        ("license", &metadata.license),
+        ("compatibility", &metadata.compatibility),
+    ];
+    for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        put(key, text.as_str().into());
+    }
+    if !metadata.allowed_tools.is_empty() {
+        put("allowedTools", metadata.allowed_tools.split_whitespace().collect::<Vec<_>>().into());
+    }
+    config.to_string().into_bytes()
+}
+
+/// Returns the bytes of the manifest of such an artifact.
+pub fn artifact(config: &Blob, layer: &Blob, annotations: &BTreeMap<String, String>) -> Vec<u8> {
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageManifest.to_string(),
+        "artifactType": format::SKILL_ARTIFACT,
+        "config": {"mediaType": format::SKILL_CONFIG, "digest": config.digest, "size": config.size},
+        "layers": [{"mediaType": format::SKILL_CONTENT, "digest": layer.digest, "size": layer.size}],
+        "annotations": annotations,
+    });
+    manifest.to_string().into_bytes()
+}
+
+/// Returns the annotations of such an artifact: ours, and those of the specification.
+pub fn artifact_annotations(card: &Card, mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let metadata = &card.metadata;
+    annotations.insert(oci::TITLE.to_owned(), metadata.name.clone());
+    annotations.insert(format::SKILL_NAME.to_owned(), metadata.name.clone());
+    if !metadata.compatibility.is_empty() {
+        annotations.insert(format::SKILL_COMPATIBILITY.to_owned(), metadata.compatibility.clone());
+    }
+    annotations
+}
+
 /// Returns the bytes of the manifest of one layer.
 pub fn manifest(profile: Profile, config: &Blob, layer: &Blob, annotations: &BTreeMap<String, String>) -> Vec<u8> {
     let manifest = json!({
@@ -301,7 +351,10 @@ fn first_bytes(text: &str, bytes: usize) -> &str {
 /// Returns the labels of the config: the annotations that no promotion and no clock changes.
 pub fn labels(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let constant = |key: &str| {
-        matches!(key, NAME | NAMESPACE) || (key.starts_with("org.opencontainers.image.") && key != oci::CREATED)
+        let predefined = key.starts_with("org.opencontainers.image.");
+        // Where the same content came from does not make it another image.
+        let varies = key == oci::CREATED || key.starts_with(oci::BASE);
+        matches!(key, NAME | NAMESPACE) || (predefined && !varies)
     };
     annotations.iter().filter(|(key, _)| constant(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
@@ -369,6 +422,11 @@ impl Info {
     /// Returns an annotation, empty where there is none.
     pub fn get(&self, key: &str) -> &str {
         self.annotations.get(key).map_or("", String::as_str)
+    }
+
+    /// Returns the first of several annotations that is there and not empty.
+    pub fn first(&self, keys: &[&str]) -> &str {
+        keys.iter().map(|key| self.get(key)).find(|text| !text.is_empty()).unwrap_or_default()
     }
 
     /// Returns the name of the skill where it can be a directory's: what a valid card has, and nothing that is a path.

@@ -185,7 +185,7 @@ fn a_card_is_derived_from_front_matter() {
         [metadata.namespace, metadata.name, metadata.version, author].join(" ")
     };
     let local = Origin { dir_name: "dir", ..Origin::default() };
-    let git = Origin { dir_name: "dir", namespace: Some("org"), author: Some("org"), provenance: None };
+    let git = Origin { dir_name: "dir", namespace: Some("org"), author: Some("org"), ..Origin::default() };
     let cases = [
         ("name: a", &local, "local a 0.1.0 "),
         ("name: a", &git, "org a 0.1.0 org"),

@@ -4,17 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use chrono::{DateTime, Utc};
-use serde_json::json;
+use clap::ValueEnum;
 
-use super::load::LoadArgs;
-use super::shell::{Format, NO, Shell, open_dir};
+use super::make::{ImageArgs, exit};
+use super::shell::{Format, Shell, open_dir};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
-use crate::image::{Platform, Profile};
-use crate::limits::Limits;
-use crate::ops::build::{self, Built, Options};
-use crate::output::{harmless_line, size};
+use crate::ops::build::{self, Form, Input};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +21,8 @@ Examples:
     skillctl build --tag acme/hr:1.0.0-rc1 .
   Into the store only; print the digest:
     skillctl build --load=never --format json . | jq -r .digest
+  For tools that read artifacts and no images:
+    skillctl build --format artifact --tag acme/hr:1.0.0 .
   With a file that would stop the build:
     skillctl build --include /.env.ci .";
 
@@ -41,142 +39,61 @@ pub struct Args {
     /// Tag or whole reference [default: <namespace>/<name>:<version>-draft]
     #[arg(long, short, value_name = "TAG|REFERENCE")]
     tag: Option<String>,
-    /// Media types; redhat is for oc-mirror and cannot be loaded
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "standard|redhat")]
-    media_type: String,
-    /// Platforms, or all [default: linux/amd64]
-    ///
-    /// podman mounts an image of one platform on every host, so this is for consumers that select by platform. Several make
-    /// an index of images over one layer. all is amd64, arm64, ppc64le, s390x and riscv64.
-    #[arg(long, value_name = "OS/ARCH[,...]", value_parser = platforms)]
-    platform: Option<Platforms>,
-    /// Also where the tag is published with other content
-    #[arg(long, short)]
-    force: bool,
-    /// Date of the image, RFC 3339 or seconds [default: $SOURCE_DATE_EPOCH or 1970]
-    #[arg(long, value_name = "TIME")]
-    timestamp: Option<String>,
-    /// Take warnings as errors
-    #[arg(long)]
-    strict: bool,
     /// Pack what would be refused or left out; gitignore syntax, repeatable
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What to build (image, artifact), and how to print the result (text, json)
+    #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "image,text")]
+    format: Vec<Made>,
     #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
-    load: LoadArgs,
+    image: ImageArgs,
 }
 
-/// A list of platforms, as one value of a flag.
-#[derive(Debug, Clone)]
-struct Platforms(Vec<Platform>);
-
-fn platforms(text: &str) -> Result<Platforms, String> {
-    Platform::list(text).map(Platforms)
-}
-
-/// Flags that raise the limits.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Limits")]
-pub struct LimitArgs {
-    /// Most bytes in all files together
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size)]
-    max_size: u64,
-    /// Most files and directories
-    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().entries)]
-    max_files: u64,
-    /// Deepest directory
-    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().depth)]
-    max_depth: usize,
-}
-
-impl LimitArgs {
-    fn limits(&self) -> Limits {
-        Limits { size: self.max_size, entries: self.max_files, depth: self.max_depth, ..Limits::default() }
-    }
+/// What is built, and how that is printed: both have always been called the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Made {
+    /// An image, which runtimes mount
+    Image,
+    /// An artifact by the Agent Skills OCI Artifacts Specification
+    Artifact,
+    /// For people
+    Text,
+    /// For programs, exact and stable
+    Json,
 }
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let shown = self.directory.display().to_string();
-        let profile = Profile::parse(&self.media_type).map_err(anyhow::Error::msg)?;
+        let (form, format) = self.formats()?;
         let (dir, name) = open_skill(&self.directory).with_context(|| format!("Packing {shown}"))?;
-        let epoch = shell
-            .env
-            .source_date_epoch
-            .as_deref()
-            .map(|e| seconds(e).context("Reading SOURCE_DATE_EPOCH"))
-            .transpose()?;
-        let created = self.timestamp.as_deref().map(timestamp).transpose()?.or(epoch).unwrap_or_default();
         let progress = shell.progress(&format!("Packing {shown}"));
-        let report = |bytes| progress.set(bytes);
-        let cancel = shell.cancel();
-        let options = Options {
-            tag: self.tag.clone(),
-            profile,
-            platforms: self.platform.clone().map(|list| list.0).unwrap_or_default(),
-            force: self.force,
-            mtime: epoch.map_or(0, |e| u64::try_from(e.timestamp()).unwrap_or(0)),
-            created,
-            strict: self.strict,
-            include: self.include.clone(),
-            limits: self.limits.limits(),
-            progress: Some(&report),
-            cancelled: Some(cancel.flag()),
-        };
+        let (report, cancel) = (|bytes| progress.set(bytes), shell.cancel());
+        let mut options = self.image.options(shell, self.tag.as_deref(), &report, cancel.flag())?;
+        options.form = form;
+        options.include.clone_from(&self.include);
         if !dir.exists(SKILL_FILE) {
             // Before the store is made, which would be a trace of nothing.
             return Err(build::no_skill(&dir)).with_context(|| format!("Packing {shown}"));
         }
         let layout = shell.store()?;
-        let result = build::build(&layout, &dir, &name, &options).with_context(|| format!("Packing {shown}"))?;
+        let built = build::build(&layout, Input::Directory(&dir, &name), &options);
+        let built = built.with_context(|| format!("Packing {shown}"))?;
         drop(progress);
-        let built = match result {
-            Ok(built) => built,
-            Err(findings) => {
-                super::validate::report(shell, &self.directory, &findings, self.format)?;
-                shell.warn("error: nothing was built");
-                return Ok(ExitCode::from(NO));
+        let made = self.image.finish(shell, &layout, ("Built", &self.directory, format), built)?;
+        exit(shell, format, made.as_ref())
+    }
+
+    fn formats(&self) -> Result<(Form, Format)> {
+        let form = if self.format.contains(&Made::Artifact) { Form::Artifact } else { Form::Image };
+        let format = if self.format.contains(&Made::Json) { Format::Json } else { Format::Text };
+        match self.image.only_for_images().filter(|_| form == Form::Artifact) {
+            Some(flag) => {
+                let reason = format!("{flag} is for images, and --format artifact makes none");
+                Err(Error::Unavailable { reason, hint: None }.into())
             }
-        };
-        self.finish(shell, &layout, &built)
-    }
-
-    fn finish(&self, shell: &Shell, layout: &crate::store::layout::Layout, built: &Built) -> Result<ExitCode> {
-        if self.format == Format::Text {
-            super::validate::warn(shell, &self.directory, &built.findings);
-            shell.print(self.text(built))?;
+            None => Ok((form, format)),
         }
-        let loaded = self.load.after(shell, layout, &built.entry);
-        if self.format == Format::Json {
-            let mut value = serde_json::to_value(built)?;
-            value["loaded"] = json!(loaded.as_ref().is_ok_and(|loaded| *loaded));
-            shell.print_json(&value)?;
-        }
-        loaded.map(|_| ExitCode::SUCCESS)
-    }
-
-    fn text(&self, built: &Built) -> String {
-        let left_out = match built.left_out {
-            0 => String::new(),
-            n => format!(" ({n} left out)"),
-        };
-        let files = if built.files == 1 { "file" } else { "files" };
-        let local: String = built
-            .reference
-            .parse()
-            .map_or_else(|_| built.reference.clone(), |r: crate::reference::Reference| r.in_storage());
-        format!(
-            "Built {}\nDigest: {}\nReference: {local}   {} {files}, {}{left_out}\n",
-            harmless_line(&self.directory.display().to_string()),
-            built.digest,
-            built.files,
-            size(built.bytes),
-        )
     }
 }
 
@@ -190,17 +107,4 @@ pub fn open_skill(path: &Path) -> Result<(cap_std::fs::Dir, String)> {
     let real = std::fs::canonicalize(path)?;
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Ok((dir, name))
-}
-
-fn seconds(text: &str) -> Result<DateTime<Utc>> {
-    let date = text.trim().parse().ok().and_then(|seconds: i64| DateTime::from_timestamp(seconds, 0));
-    let reason = || format!("{text:?} is neither a number of seconds since 1970 nor a date like 2026-01-02T03:04:05Z");
-    Ok(date.ok_or_else(|| Error::Unavailable { reason: reason(), hint: None })?)
-}
-
-fn timestamp(text: &str) -> Result<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text)
-        .map(|date| date.to_utc())
-        .or_else(|_| seconds(text))
-        .context("Reading --timestamp")
 }

@@ -10,6 +10,7 @@ use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::TargetArgs;
 use crate::error::Error;
+use crate::format::OWN as OWN_FORMAT;
 use crate::image::TAGS;
 use crate::ops::inspect::{Inspected, inspect_proxied, inspect_registry, inspect_storage, inspect_store};
 use crate::ops::list::{Loaded, Row, list};
@@ -256,6 +257,9 @@ fn text(image: &Inspected) -> String {
     match &image.platforms[..] {
         [] => text += &format!("  Image ID:   {}\n", image.image_id),
         platforms => text += &format!("  Platforms:  {}\n", field(&platforms.join(", "))),
+    }
+    if !matches!(&*image.format, "" | OWN_FORMAT) {
+        text += &format!("  Format:     {}\n", image.format);
     }
     text += &format!("  Found in:   {}\n", image.location);
     text

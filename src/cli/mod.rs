@@ -4,6 +4,7 @@
 
 mod agents;
 mod build;
+mod convert;
 mod copy;
 mod doc;
 mod doctor;
@@ -17,6 +18,7 @@ mod installed;
 mod late;
 mod load;
 mod login;
+mod make;
 mod progress;
 mod promote;
 mod prompt;
@@ -136,6 +138,8 @@ enum Command {
     History(Late<history::Args>),
     /// Copy an image from any transport to any transport
     Copy(Late<copy::Args>),
+    /// Make an image that can be mounted of a skill in any form
+    Convert(Late<convert::Args>),
     /// Log in to a registry
     Login(Late<login::LoginArgs>),
     /// Log out of a registry
@@ -202,6 +206,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Promote(args) => args.0.run(&shell),
         Command::History(args) => args.0.run(&shell),
         Command::Copy(args) => args.0.run(&shell),
+        Command::Convert(args) => args.0.run(&shell),
         Command::Login(args) => args.0.run(&shell),
         Command::Logout(args) => args.0.run(&shell),
         Command::Install(args) => args.0.run(&shell),

@@ -1,5 +1,6 @@
 //! From a directory to a layer: tar entries that say nothing about the host, compressed.
 
+use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::num::NonZero;
@@ -29,6 +30,8 @@ pub struct PackOptions<'a> {
     pub include: Vec<String>,
     /// Files that are not in the directory, by their name at the skill's root.
     pub extra: Vec<(String, Vec<u8>)>,
+    /// The directory of the layer that everything is in; empty for its root.
+    pub below: String,
     /// Whether the layer is compressed.
     pub encoding: Encoding,
     /// Bounds on what is read.
@@ -130,7 +133,12 @@ struct Packer<'a, 'scope, 'env, W> {
 impl<'scope, W: Write + Send + 'scope> Packer<'_, 'scope, '_, W> {
     fn header(&mut self, path: &str, directory: bool, executable: bool, size: u64) -> Result<()> {
         self.header.clear();
-        encode(path, Meta { directory, executable, size, mtime: self.options.mtime }, &mut self.header);
+        let path: Cow<'_, str> = match (self.options.below.as_str(), path) {
+            ("", path) => path.into(),
+            (below, ".") => below.into(),
+            (below, path) => format!("{below}/{path}").into(),
+        };
+        encode(&path, Meta { directory, executable, size, mtime: self.options.mtime }, &mut self.header);
         self.out.write(&self.header).map_err(writing)
     }
 

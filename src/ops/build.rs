@@ -1,8 +1,9 @@
-//! `build`: from a directory to an image in the store, in one pass over the input.
+//! `build`: from a directory, or a tree from elsewhere, to an image in the store, in one pass over the input.
 //!
 //! Nothing is visible before the last step: blobs that no entry names are garbage.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result};
@@ -12,24 +13,90 @@ use oci_spec::image::MediaType;
 use serde::Serialize;
 
 use super::immutable;
-use super::validate::validate;
-use crate::card::{Card, FILE as CARD_FILE};
+use super::validate::{validate, validate_tree};
+use crate::card::{Card, FILE as CARD_FILE, Origin};
+use crate::check::Checked;
 use crate::error::Error;
 use crate::finding::{Finding, Severity};
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::{self, Blob, Platform, Profile};
-use crate::layer::{PackOptions, Packed, pack};
+use crate::layer::{PackOptions, Packed, Selection, Subtree, pack, pack_tree};
 use crate::lifecycle::State;
 use crate::limits::Limits;
 use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout, REF_NAME};
+
+/// What an image is built from.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A directory, and its name.
+    Directory(&'a Dir, &'a str),
+    /// A tree from elsewhere.
+    Tree(&'a Elsewhere<'a>),
+}
+
+/// A skill from elsewhere than a directory.
+#[derive(Debug)]
+pub struct Elsewhere<'a> {
+    /// Its files.
+    pub tree: Subtree<'a>,
+    /// What of them is packed.
+    pub selection: Selection,
+    /// What is known of it beside them.
+    pub origin: Origin<'a>,
+    /// Further annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Input<'_> {
+    fn validate(&self, strict: bool) -> Result<Checked> {
+        match self {
+            Self::Directory(dir, name) => validate(dir, name, strict),
+            Self::Tree(elsewhere) => {
+                // What is in the layer does not depend on where it came from: that is in the annotations.
+                let origin = Origin { provenance: None, ..elsewhere.origin.clone() };
+                let mut checked = validate_tree(&elsewhere.tree, &origin, strict)?;
+                if let (Some(card), Some(provenance)) = (&mut checked.card, &elsewhere.origin.provenance) {
+                    card.provenance = Some(provenance.clone());
+                }
+                Ok(checked)
+            }
+        }
+    }
+
+    fn pack(&self, out: impl Write + Send, options: &PackOptions<'_>) -> Result<Packed, Error> {
+        match self {
+            Self::Directory(dir, _) => pack(dir, out, options),
+            Self::Tree(elsewhere) => pack_tree(&elsewhere.tree, out, elsewhere.selection, options),
+        }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Directory(..) => BTreeMap::new(),
+            Self::Tree(elsewhere) => elsewhere.annotations.clone(),
+        }
+    }
+}
+
+/// What is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// An image, which runtimes mount.
+    #[default]
+    Image,
+    /// An artifact by the Agent Skills OCI Artifacts Specification, which nothing mounts.
+    Artifact,
+}
 
 /// How an image is built.
 #[derive(Default)]
 pub struct Options<'a> {
     /// A tag, or a whole reference; by default `<namespace>/<name>:<version>-draft`.
     pub tag: Option<String>,
-    /// Media types.
+    /// Whether it is an image, or an artifact for tools that read only such.
+    pub form: Form,
+    /// Media types of an image.
     pub profile: Profile,
     /// Modification time of the layer's entries, in seconds since 1970.
     pub mtime: u64,
@@ -95,26 +162,36 @@ pub fn no_skill(dir: &Dir) -> anyhow::Error {
     Error::Unavailable { reason, hint: Some(hint.into()) }.into()
 }
 
-/// Builds the skill in `dir`, whose directory is called `dir_name`, into the store.
+/// Builds a skill into the store.
 ///
 /// The inner error is a skill that is not valid, with all that was found.
 ///
 /// # Errors
 /// If the directory has no `SKILL.md`, cannot be read or packed, or the store cannot be written.
-pub fn build(layout: &Layout, dir: &Dir, dir_name: &str, options: &Options<'_>) -> Result<Result<Built, Vec<Finding>>> {
-    let checked = validate(dir, dir_name, options.strict)?;
+pub fn build(layout: &Layout, input: Input<'_>, options: &Options<'_>) -> Result<Result<Built, Vec<Finding>>> {
+    let checked = input.validate(options.strict)?;
     let invalid = checked.findings.iter().any(|f| f.severity == Severity::Error);
     let Some(card) = checked.card.filter(|_| !invalid) else {
         return Ok(Err(checked.findings));
     };
     let reference = reference(&card, options.tag.as_deref())?;
-    let annotations = annotations(&card, checked.words, options.created);
-    let generated = checked.generated.map(|yaml| (CARD_FILE.to_owned(), yaml.into_bytes()));
+    let mut annotations = annotations(&card, checked.words, options.created);
+    annotations.extend(input.annotations());
+    if options.form == Form::Artifact {
+        annotations = image::artifact_annotations(&card, annotations);
+    }
+    // An artifact has the card in its config.
+    let generated =
+        checked.generated.filter(|_| options.form == Form::Image).map(|yaml| (CARD_FILE.to_owned(), yaml.into_bytes()));
 
     // Held until the index names what was written.
     let _writing = layout.writing()?;
-    let packed = pack_layer(layout, dir, generated, options)?;
-    let written = write_manifests(layout, &packed, &annotations, options)?;
+    let below = if options.form == Form::Artifact { card.metadata.name.clone() } else { String::new() };
+    let packed = pack_layer(layout, input, (generated, below), options)?;
+    let written = match options.form {
+        Form::Image => write_manifests(layout, &packed, &annotations, options)?,
+        Form::Artifact => write_artifact(layout, &packed, (&card, &annotations))?,
+    };
     let mut entry = image::index_entry(&written.media_type, &written.top, &annotations);
     immutable::set(layout, &reference, &entry, options.force)?;
     entry["annotations"][REF_NAME] = reference.to_string().into();
@@ -143,6 +220,22 @@ struct Written {
     image_id: String,
 }
 
+/// Writes config and manifest of an artifact.
+fn write_artifact(
+    layout: &Layout,
+    packed: &Packed,
+    (card, annotations): (&Card, &BTreeMap<String, String>),
+) -> Result<Written> {
+    let config = write(layout, &image::artifact_config(card))?;
+    let layer = Blob { digest: packed.digest.clone(), size: packed.size };
+    let top = write(layout, &image::artifact(&config, &layer, annotations))?;
+    Ok(Written { top, media_type: MediaType::ImageManifest, image_id: String::new() })
+}
+
+fn write(layout: &Layout, bytes: &[u8]) -> Result<Blob> {
+    Ok(Blob { digest: layout.write_blob(bytes)?, size: bytes.len() as u64 })
+}
+
 /// Writes config and manifest of each platform over the one layer, and an index where there are several.
 fn write_manifests(
     layout: &Layout,
@@ -150,13 +243,11 @@ fn write_manifests(
     annotations: &BTreeMap<String, String>,
     options: &Options<'_>,
 ) -> Result<Written> {
-    let write =
-        |bytes: Vec<u8>| -> Result<Blob> { Ok(Blob { digest: layout.write_blob(&bytes)?, size: bytes.len() as u64 }) };
     let layer = Blob { digest: packed.digest.clone(), size: packed.size };
     let labels = image::labels(annotations);
     let image = |platform: &Platform| -> Result<(Blob, Blob)> {
-        let config = write(image::config(&labels, &packed.diff_id, platform))?;
-        let manifest = write(image::manifest(options.profile, &config, &layer, annotations))?;
+        let config = write(layout, &image::config(&labels, &packed.diff_id, platform))?;
+        let manifest = write(layout, &image::manifest(options.profile, &config, &layer, annotations))?;
         Ok((config, manifest))
     };
     match &options.platforms[..] {
@@ -166,7 +257,7 @@ fn write_manifests(
         }
         several => {
             let instances: Result<Vec<_>> = several.iter().map(|p| Ok((p.clone(), image(p)?.1))).collect();
-            let top = write(image::index(&instances?, annotations))?;
+            let top = write(layout, &image::index(&instances?, annotations))?;
             Ok(Written { top, media_type: MediaType::ImageIndex, image_id: String::new() })
         }
     }
@@ -174,18 +265,18 @@ fn write_manifests(
 
 fn pack_layer(
     layout: &Layout,
-    dir: &Dir,
-    generated: Option<(String, Vec<u8>)>,
+    input: Input<'_>,
+    (generated, below): (Option<(String, Vec<u8>)>, String),
     options: &Options<'_>,
 ) -> Result<Packed> {
     let mut blob = layout.blob()?;
-    let packed = pack(
-        dir,
+    let packed = input.pack(
         &mut blob,
         &PackOptions {
             mtime: options.mtime,
             include: options.include.clone(),
             extra: generated.into_iter().collect(),
+            below,
             limits: options.limits,
             progress: options.progress,
             cancelled: options.cancelled,

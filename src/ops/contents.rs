@@ -28,7 +28,7 @@ pub struct Contents {
 #[derive(Debug)]
 enum What {
     /// A skill, in a layer of ours.
-    Own(Layer),
+    Own(Box<Layer>),
     /// Skills in another form.
     Foreign(Box<Foreign>),
 }
@@ -43,7 +43,7 @@ pub struct Layer {
 
 #[derive(Debug, Clone)]
 enum Bytes {
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
     Spooled(Spooled),
 }
 
@@ -78,15 +78,30 @@ impl Contents {
         for_host(Self::all(layout, manifest, options)?, &host()).map_err(Into::into)
     }
 
+    /// Returns the skills of an image as trees, also of one that is in our form.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn skills(layout: &Layout, manifest: &Descriptor, options: &UnpackOptions<'_>) -> Result<Box<Foreign>> {
+        let read = |image: &Info, digest: &str| What::tree(layout, image, digest, options);
+        match for_host(Self::each(layout, manifest, read)?, &host())?.what {
+            What::Foreign(foreign) => Ok(foreign),
+            What::Own(_) => Err(Error::damaged(manifest.digest(), "it is in two forms").into()),
+        }
+    }
+
     /// Returns what is in an image, or the different contents of all images of an index.
     ///
     /// # Errors
     /// If a manifest or config is damaged, an image is no skill of any known form, or an index lists something else than
     /// images.
     pub fn all(layout: &Layout, manifest: &Descriptor, options: &UnpackOptions<'_>) -> Result<Vec<Self>> {
-        let info = Info::parse(&layout.read_json(manifest)?, manifest.digest().as_ref())?;
-        let (what, digest) =
-            (|image: &Info, digest: &str| What::read(layout, image, digest, options), manifest.digest());
+        Self::each(layout, manifest, |image, digest| What::read(layout, image, digest, options))
+    }
+
+    fn each(layout: &Layout, manifest: &Descriptor, what: impl Fn(&Info, &str) -> Result<What>) -> Result<Vec<Self>> {
+        let digest = manifest.digest();
+        let info = Info::parse(&layout.read_json(manifest)?, digest.as_ref())?;
         if info.instances.is_empty() {
             let what = what(&info, digest.as_ref())?;
             return Ok(vec![Self { what, layers: digests(&info), platforms: Vec::new() }]);
@@ -150,7 +165,7 @@ impl Contents {
     /// If there is none of that name, or it is refused.
     pub fn layer(&self, layout: &Layout, name: &str, options: &UnpackOptions<'_>) -> Result<Layer, Error> {
         match &self.what {
-            What::Own(layer) => Ok(layer.clone()),
+            What::Own(layer) => Ok(Layer::clone(layer)),
             What::Foreign(foreign) => {
                 let spooled = foreign.spool(layout, name, options)?;
                 Ok(Layer { expected: spooled.expected.clone(), bytes: Bytes::Spooled(spooled) })
@@ -168,9 +183,14 @@ impl What {
     fn read(layout: &Layout, image: &Info, digest: &str, options: &UnpackOptions<'_>) -> Result<Self> {
         let format = Format::of(image, digest)?;
         Ok(match (format.shape, &image.layers[..]) {
-            (Shape::Own, [layer]) => Self::Own(own(layout, image, layer)?),
-            _ => Self::Foreign(Box::new(Foreign::read(layout, image, (format, digest), options)?)),
+            (Shape::Own, [layer]) => Self::Own(Box::new(own(layout, image, layer)?)),
+            _ => Self::tree(layout, image, digest, options)?,
         })
+    }
+
+    fn tree(layout: &Layout, image: &Info, digest: &str, options: &UnpackOptions<'_>) -> Result<Self> {
+        let format = Format::of(image, digest)?;
+        Ok(Self::Foreign(Box::new(Foreign::read(layout, image, (format, digest), options)?)))
     }
 }
 
@@ -181,7 +201,7 @@ fn own(layout: &Layout, image: &Info, layer: &Descriptor) -> Result<Layer> {
         diff_id: diff_id(layout, image)?,
         encoding: if layer.media_type().as_ref().ends_with("tar") { Encoding::Tar } else { Encoding::Gzip },
     };
-    Ok(Layer { bytes: Bytes::Blob(layer.clone()), expected })
+    Ok(Layer { bytes: Bytes::Blob(Box::new(layer.clone())), expected })
 }
 
 /// Returns what the config says of the archive's digest, where it is an image's.
@@ -245,10 +265,10 @@ mod tests {
         let digest = format!("sha256:{}", fill.repeat(64));
         let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
         let descriptor = json!({"mediaType": media_type, "digest": digest, "size": 1});
-        let bytes = Bytes::Blob(serde_json::from_value(descriptor).unwrap());
+        let bytes = Bytes::Blob(Box::new(serde_json::from_value(descriptor).unwrap()));
         let expected = Expected { digest: digest.clone(), size: 1, diff_id: None, encoding: Encoding::Gzip };
         Contents {
-            what: What::Own(Layer { bytes, expected }),
+            what: What::Own(Box::new(Layer { bytes, expected })),
             layers: vec![digest],
             platforms: platforms.iter().map(ToString::to_string).collect(),
         }

@@ -7,6 +7,7 @@ use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::format::{self, Format};
 use crate::image::{self, Info, oci};
 use crate::process::Tools;
 use crate::reference::{Reference, is_digest, split_tag};
@@ -53,6 +54,8 @@ pub struct Inspected {
     pub image_id: String,
     /// The platforms of an index; empty for an image.
     pub platforms: Vec<String>,
+    /// What form it is in: `skill image`, `Agent Skills artifact`, …; empty where it is none that is known.
+    pub format: String,
     /// Where it was found: `store`, `registry`, or the transport.
     pub location: String,
     /// All annotations of the manifest.
@@ -67,16 +70,18 @@ pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> I
         None if is_digest(reference) => reference,
         None => split_tag(reference).0,
     };
+    // Of an index the images say it.
+    let format = if info.instances.is_empty() { Format::of(info, reference).ok() } else { None };
     Inspected {
         skill: name.to_owned(),
-        display_name: text(oci::TITLE),
-        version: text(oci::VERSION),
+        display_name: info.first(&[oci::TITLE]).to_owned(),
+        version: info.first(format::VERSION).to_owned(),
         status: text(image::STATUS),
-        description: text(oci::DESCRIPTION),
-        authors: text(oci::AUTHORS),
-        license: text(oci::LICENSES),
+        description: info.first(format::DESCRIPTION).to_owned(),
+        authors: info.first(format::AUTHORS).to_owned(),
+        license: info.first(format::LICENSE).to_owned(),
         tags: serde_json::from_str(info.get(image::TAGS)).unwrap_or_default(),
-        compatibility: text(image::COMPATIBILITY),
+        compatibility: info.first(format::COMPATIBILITY).to_owned(),
         word_count: info.get(image::WORDCOUNT).parse().ok(),
         digest: digest.to_owned(),
         created: text(oci::CREATED),
@@ -84,6 +89,7 @@ pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> I
         layers: info.layers.len(),
         image_id: info.image_id(),
         platforms: info.platforms(),
+        format: format.map(|format| format.name.to_owned()).unwrap_or_default(),
         location: location.to_owned(),
         annotations: info.annotations.clone(),
     }
@@ -120,7 +126,10 @@ pub fn inspect_registry(registry: &Registry, reference: &Reference) -> Result<In
 /// Adds what the first image of an index says of the layer that all have in common.
 fn with_layers_of(first: Option<Info>, inspected: Inspected) -> Inspected {
     match first {
-        Some(first) => Inspected { size: first.size(), layers: first.layers.len(), ..inspected },
+        Some(first) => {
+            let format = Format::of(&first, &inspected.skill).map(|format| format.name.to_owned()).unwrap_or_default();
+            Inspected { size: first.size(), layers: first.layers.len(), format, ..inspected }
+        }
         None => inspected,
     }
 }

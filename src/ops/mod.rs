@@ -3,6 +3,7 @@
 pub mod build;
 pub mod changes;
 pub mod contents;
+pub mod convert;
 pub mod copy;
 pub mod doctor;
 pub mod drift;

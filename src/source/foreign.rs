@@ -11,14 +11,12 @@ use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use crate::card::is_name;
 use crate::error::{Error, Result};
-use crate::format::{Format, Part, Shape};
+use crate::format::{Format, NAME, Part, Shape};
 use crate::frontmatter::{self, FILE as SKILL_FILE, MAX_FRONT_MATTER};
-use crate::image::{Info, NAME};
+use crate::image::Info;
 use crate::layer::{Encoding, Expected, PackOptions, Selection, Subtree, Tree, UnpackOptions, pack_tree};
 use crate::store::layout::Layout;
 
-/// Annotations in which tools keep the name of a skill.
-const NAMES: [&str; 4] = [NAME, "io.agentskills.skill.name", "dev.toolhive.skills.name", "org.agent.skill.name"];
 /// Where NVIDIA's agent packages have their files: no name of a skill.
 const PAYLOAD: &str = "payload";
 /// Most skills that an error names.
@@ -227,7 +225,7 @@ fn diff_ids(layout: &Layout, info: &Info) -> Result<Vec<String>> {
 fn find(tree: &Tree, info: &Info) -> Vec<Skill> {
     let roots = tree.with_file(SKILL_FILE);
     // What the annotations say is said of the only one.
-    let annotated = || NAMES.iter().map(|key| info.get(key)).find(|name| is_name(name)).filter(|_| roots.len() == 1);
+    let annotated = || NAME.iter().map(|key| info.get(key)).find(|name| is_name(name)).filter(|_| roots.len() == 1);
     let name = |root: &str| {
         let own = tree.below(root).and_then(|skill| front_name(&skill));
         let directory = root.rsplit('/').next().filter(|name| is_name(name) && *name != PAYLOAD);

@@ -103,7 +103,7 @@ pub(super) fn check_loadable(load: &Load<'_>, digest: &str) -> Result<Parts> {
     if let Some(part) = parts.config.iter().chain(&parts.layers).find(refused) {
         return Err(Error::Unavailable {
             reason: format!("containers-storage takes no images of media type {}", part.media_type),
-            hint: Some("only standard media types can be loaded: build --media-type standard".into()),
+            hint: Some("skillctl convert makes an image of it that can be loaded".into()),
         });
     }
     Ok(parts)
