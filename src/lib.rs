@@ -9,6 +9,7 @@
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
+//! * [`source`]: Git repositories, archives and `.well-known` indexes, from which skills are made
 //! * [`generate`]: from images to what runs them, as text
 //! * [`ops`]: one file per verb, data in, data out
 //! * The shell: [`cli`], [`env`], [`output`]
@@ -34,6 +35,7 @@ pub mod process;
 pub mod receipt;
 pub mod reference;
 pub mod skills;
+pub mod source;
 pub mod store;
 pub mod strict;
 pub mod text;

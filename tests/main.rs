@@ -6,6 +6,7 @@ mod crash;
 mod direction;
 mod extract;
 mod foreign;
+mod git;
 mod go_store;
 mod install;
 mod long;
