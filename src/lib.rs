@@ -9,7 +9,7 @@
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
-//! * [`source`]: what a skill can be made from beside a directory
+//! * [`source`]: skills in the forms of other tools, Git repositories, archives and `.well-known` indexes
 //! * [`generate`]: from images to what runs them, as text
 //! * [`ops`]: one file per verb, data in, data out
 //! * The shell: [`cli`], [`env`], [`output`]

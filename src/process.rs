@@ -1,4 +1,4 @@
-//! Runs a child program (skopeo, podman) and keeps its last words.
+//! Runs a child program (skopeo, podman, git) and keeps its last words.
 //!
 //! No shell, standard input empty unless given, `LC_ALL=C`, output captured up to a bound. Each child leads its own process group, so
 //! that what it forked ends with it on a timeout or a cancellation: SIGTERM first, SIGKILL after [`GRACE`]. A terminal's
@@ -11,17 +11,19 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 
+mod stream;
 mod words;
 
 pub use words::last_words;
@@ -93,6 +95,8 @@ pub struct Tools {
     pub skopeo: PathBuf,
     /// Name or path of podman.
     pub podman: PathBuf,
+    /// Name or path of git.
+    pub git: PathBuf,
     /// The command that installs a package here, such as `dnf install`.
     pub installer: Option<String>,
     /// Ends every child.
@@ -101,7 +105,13 @@ pub struct Tools {
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { skopeo: "skopeo".into(), podman: "podman".into(), installer: None, cancel: Cancel::default() }
+        Self {
+            skopeo: "skopeo".into(),
+            podman: "podman".into(),
+            git: "git".into(),
+            installer: None,
+            cancel: Cancel::default(),
+        }
     }
 }
 
@@ -114,6 +124,11 @@ impl Tools {
     /// Returns a process that runs podman.
     pub fn podman(&self) -> Process {
         self.process(&self.podman, "podman")
+    }
+
+    /// Returns a process that runs git.
+    pub fn git(&self) -> Process {
+        self.process(&self.git, "git")
     }
 
     /// Returns the error for a tool that is not there.
@@ -157,6 +172,8 @@ pub enum End {
     Signal(i32),
     /// We ended it after this time.
     TimedOut(Duration),
+    /// We ended it because it had said nothing for this time.
+    Silent(Duration),
     /// We ended it because [`Cancel`] asked.
     Cancelled,
     /// We ended it because whoever watched it asked.
@@ -187,6 +204,7 @@ impl Output {
     pub fn reason(&self) -> String {
         let said = match self.end {
             End::TimedOut(after) => format!("not finished after {} s", after.as_secs()),
+            End::Silent(after) => format!("no headway for {} s", after.as_secs_f32()),
             End::Cancelled | End::Stopped => "interrupted".to_owned(),
             End::Exit(code) => last_words(&self.stderr).unwrap_or_else(|| format!("exit status {code}")),
             End::Signal(signal) => format!("ended by signal {signal}"),
@@ -207,10 +225,12 @@ pub struct Process {
     /// What messages call it, wherever it is.
     name: String,
     args: Vec<OsString>,
-    env: Vec<(String, OsString)>,
+    /// Variables, and their values unless they are taken away.
+    env: Vec<(String, Option<OsString>)>,
     stdin: Option<Vec<u8>>,
     stdin_file: Option<Arc<File>>,
     timeout: Option<Duration>,
+    silence: Option<Duration>,
     stdout_limit: usize,
     cancel: Option<Cancel>,
     hint: Option<String>,
@@ -230,6 +250,7 @@ impl Process {
             stdin: None,
             stdin_file: None,
             timeout: None,
+            silence: None,
             stdout_limit: STDOUT_LIMIT,
             cancel: None,
             hint: None,
@@ -253,7 +274,14 @@ impl Process {
     /// Sets a variable in the child's environment, which is otherwise ours.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((key.to_owned(), value.as_ref().to_owned()));
+        self.env.push((key.to_owned(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Takes a variable of ours away from the child.
+    #[must_use]
+    pub fn env_remove(mut self, key: &str) -> Self {
+        self.env.push((key.to_owned(), None));
         self
     }
 
@@ -275,6 +303,13 @@ impl Process {
     #[must_use]
     pub fn timeout(mut self, after: Duration) -> Self {
         self.timeout = Some(after);
+        self
+    }
+
+    /// Ends the child after it has written nothing to either output for this time.
+    #[must_use]
+    pub fn silence(mut self, after: Duration) -> Self {
+        self.silence = Some(after);
         self
     }
 
@@ -341,6 +376,20 @@ impl Process {
     }
 
     fn spawn(&self, watch: &mut dyn FnMut(u32) -> bool) -> Result<Option<Output>> {
+        let Some(mut child) = self.start()? else { return Ok(None) };
+        let (done, readers) = mpsc::channel();
+        let said = Said::default();
+        let stdout = capture(child.stdout.take(), Keep::Head(self.stdout_limit), (done.clone(), said.clone()));
+        let stderr = capture(child.stderr.take(), Keep::Tail(STDERR_TAIL), (done, said.clone()));
+        let mut headway = Headway::new(self.silence, said);
+        let end = self.wait(&mut child, &readers, (watch, &mut headway)).map_err(Error::io(self.name.as_str()))?;
+        let (stdout, truncated) = stdout.take();
+        let stderr = String::from_utf8_lossy(&stderr.take().0).into_owned();
+        Ok(Some(Output { end, stdout, truncated, stderr, program: self.name.clone() }))
+    }
+
+    /// Starts it, and feeds it; `None` when it is not installed.
+    fn start(&self) -> Result<Option<Child>> {
         let mut command = self.command();
         if let Some(file) = &self.stdin_file {
             command.stdin(file.try_clone().map_err(Error::io(self.name.as_str()))?);
@@ -351,24 +400,29 @@ impl Process {
             Err(e) => return Err(Error::io(self.program.display().to_string())(e)),
         };
         feed(child.stdin.take(), self.stdin.clone());
-        let (done, readers) = mpsc::channel();
-        let stdout = capture(child.stdout.take(), Keep::Head(self.stdout_limit), done.clone());
-        let stderr = capture(child.stderr.take(), Keep::Tail(STDERR_TAIL), done);
-        let end = self.wait(&mut child, &readers, watch).map_err(Error::io(self.name.as_str()))?;
-        let (stdout, truncated) = stdout.take();
-        let stderr = String::from_utf8_lossy(&stderr.take().0).into_owned();
-        Ok(Some(Output { end, stdout, truncated, stderr, program: self.name.clone() }))
+        Ok(Some(child))
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).env("LC_ALL", "C").envs(self.env.iter().map(|(k, v)| (k, v)));
+        command.args(&self.args).env("LC_ALL", "C");
+        for (key, value) in &self.env {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
         command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         command
     }
 
-    fn wait(&self, child: &mut Child, readers: &Receiver<()>, watch: &mut dyn FnMut(u32) -> bool) -> io::Result<End> {
+    fn wait(
+        &self,
+        child: &mut Child,
+        readers: &Receiver<()>,
+        (watch, headway): (&mut dyn FnMut(u32) -> bool, &mut Headway),
+    ) -> io::Result<End> {
         let deadline = self.timeout.and_then(|t| Some((Instant::now().checked_add(t)?, t)));
         let mut open = true;
         // Most children close their pipes by ending, so the end is near.
@@ -393,6 +447,9 @@ impl Process {
             if !watch(child.id()) {
                 return terminate(child).map(|()| End::Stopped);
             }
+            if let Some(after) = headway.none() {
+                return terminate(child).map(|()| End::Silent(after));
+            }
             if let Some((at, after)) = deadline
                 && Instant::now() >= at
             {
@@ -410,19 +467,50 @@ fn ended(status: ExitStatus) -> End {
 }
 
 /// Ends a child that is not reaped yet, with its group: the identifier cannot have been given to another.
+///
+/// What it started gets SIGTERM with it, and SIGKILL once it is gone: git's helpers and ssh must not outlive it.
 fn terminate(child: &mut Child) -> io::Result<()> {
     let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     // A group without members is one that ended by itself.
     let _ = killpg(group, Signal::SIGTERM);
     let until = Instant::now() + GRACE;
-    while Instant::now() < until {
-        if child.try_wait()?.is_some() {
-            return Ok(());
-        }
+    while Instant::now() < until && !has_ended(group)? {
         thread::sleep(TICK);
     }
     let _ = killpg(group, Signal::SIGKILL);
     child.wait().map(drop)
+}
+
+/// Returns whether a child has ended; it is left to be reaped, and so keeps its identifier.
+fn has_ended(child: Pid) -> io::Result<bool> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    Ok(waitid(Id::Pid(child), flags)? != WaitStatus::StillAlive)
+}
+
+/// Number of bytes that a child has written so far.
+type Said = Arc<AtomicU64>;
+
+/// Watches whether a child writes anything.
+struct Headway {
+    bound: Option<Duration>,
+    said: Said,
+    seen: u64,
+    since: Instant,
+}
+
+impl Headway {
+    fn new(bound: Option<Duration>, said: Said) -> Self {
+        Self { bound, said, seen: 0, since: Instant::now() }
+    }
+
+    /// Returns the bound where nothing was written for that long.
+    fn none(&mut self) -> Option<Duration> {
+        let said = self.said.load(Ordering::Relaxed);
+        if said != self.seen {
+            (self.seen, self.since) = (said, Instant::now());
+        }
+        self.bound.filter(|bound| self.since.elapsed() >= *bound)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -466,7 +554,7 @@ fn feed(pipe: Option<ChildStdin>, bytes: Option<Vec<u8>>) {
     }
 }
 
-fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, done: Sender<()>) -> Captured {
+fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, (done, said): (Sender<()>, Said)) -> Captured {
     let captured = Captured::default();
     let held = captured.clone();
     if let Some(mut pipe) = pipe {
@@ -476,6 +564,7 @@ fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, done: Sender<()
                 && n > 0
             {
                 held.add(&buffer[..n], keep);
+                said.fetch_add(n as u64, Ordering::Relaxed);
             }
             drop(done);
         });
@@ -559,6 +648,45 @@ mod tests {
         cancel.cancel();
         assert_eq!(thread.join().unwrap(), End::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn ends_what_says_nothing() {
+        let bound = Duration::from_millis(300);
+        let output = Process::new("sh").args(["-c", "echo a; exec sleep 60"]).silence(bound).output().unwrap();
+        assert_eq!((output.end, output.stdout.as_slice()), (End::Silent(bound), b"a\n".as_slice()));
+        assert_eq!(output.reason(), "sh: no headway for 0.3 s");
+        let talks = "for i in 1 2 3 4 5 6; do echo $i >&2; sleep 0.1; done";
+        assert!(Process::new("sh").args(["-c", talks]).silence(bound).output().unwrap().success());
+    }
+
+    #[test]
+    fn leaves_none_of_a_group_behind() {
+        // A helper that does not mind SIGTERM, as the child that started it is gone.
+        let script = "(trap '' TERM; echo ready; exec sleep 60) & exec sleep 60";
+        let mut group = 0;
+        let started = Instant::now();
+        let mut watch = |pid| {
+            group = pid;
+            started.elapsed() < Duration::from_millis(200)
+        };
+        let output = Process::new("sh").args(["-c", script]).watched(&mut watch).unwrap();
+        assert_eq!((output.end, output.stdout.as_slice()), (End::Stopped, b"ready\n".as_slice()));
+        let group = Pid::from_raw(i32::try_from(group).unwrap());
+        let gone = || {
+            (0..100).any(|_| {
+                thread::sleep(TICK);
+                killpg(group, None).is_err()
+            })
+        };
+        assert!(gone());
+    }
+
+    #[test]
+    fn takes_variables_away() {
+        let print = Process::new("sh").args(["-c", "echo ${HOME-none} ${X-none}"]);
+        let out = print.env("X", "y").env_remove("X").env_remove("HOME").run().unwrap();
+        assert_eq!(out, b"none none\n");
     }
 
     #[test]

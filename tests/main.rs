@@ -7,6 +7,7 @@ mod direction;
 mod extract;
 mod foreign;
 mod formats;
+mod git;
 mod go_store;
 mod install;
 mod long;

@@ -196,15 +196,16 @@ impl Shell {
 impl Shell {
     /// Returns the container tools and how they are installed here.
     pub fn tools(&self) -> Tools {
-        let (skopeo, podman) = (self.env.find_program("skopeo"), self.env.find_program("podman"));
+        let [skopeo, podman, git] = ["skopeo", "podman", "git"].map(|name| self.env.find_program(name));
         let installers = [("dnf", "dnf install"), ("apt-get", "apt-get install"), ("zypper", "zypper install")];
-        let installer = match skopeo.is_none() || podman.is_none() {
+        let installer = match skopeo.is_none() || podman.is_none() || git.is_none() {
             true => installers.iter().find(|(program, _)| self.env.find_program(program).is_some()),
             false => None,
         };
         Tools {
             skopeo: skopeo.unwrap_or_else(|| "skopeo".into()),
             podman: podman.unwrap_or_else(|| "podman".into()),
+            git: git.unwrap_or_else(|| "git".into()),
             installer: installer.map(|(_, command)| (*command).to_owned()),
             cancel: self.cancel(),
         }
