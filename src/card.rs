@@ -1,6 +1,6 @@
 //! The skill card: `skill.yaml` as the Go tool defines it, read, written, and derived where there is none.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{finding::Finding, frontmatter::FrontMatter, yaml::Node};
 
@@ -93,7 +93,8 @@ pub struct Author {
 }
 
 /// `provenance`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Provenance {
     /// Reference or URL.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -29,6 +29,9 @@ pub const WORDCOUNT: &str = "io.skillimage.wordcount";
 /// The tools that the skill may use without asking.
 pub const ALLOWED_TOOLS: &str = "io.skillimage.allowed-tools";
 
+/// The directory of the skill in the repository that it was built from; ours.
+pub const SOURCE_PATH: &str = "io.skillimage.source.path";
+
 /// Added to a manifest that takes the place of a tag on a registry, for the moment before it is deleted.
 pub const TOMBSTONE: &str = "io.skillimage.tombstone";
 

@@ -24,6 +24,7 @@ pub mod finding;
 pub mod format;
 pub mod frontmatter;
 pub mod generate;
+mod git_url;
 pub mod image;
 pub mod layer;
 pub mod lifecycle;

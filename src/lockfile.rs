@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::git_url::GitSource;
 use crate::reference::{Reference, is_digest};
 use crate::skills::check_name;
 
@@ -29,7 +30,7 @@ const ALIKE: f64 = 0.85;
 pub const MAX_FILE: u64 = 16 << 20;
 
 /// The fields of a skill in `skills.json`.
-const FIELDS: [&str; 4] = ["name", "source", "version", "additionalBasePaths"];
+const FIELDS: [&str; 5] = ["name", "source", "path", "version", "additionalBasePaths"];
 
 /// The form of lock files that we read and write.
 const LOCK_VERSION: u32 = 1;
@@ -49,9 +50,13 @@ pub struct Intent {
 pub struct Wanted {
     /// The name of its directory.
     pub name: String,
-    /// Its repository, with the registry and without a tag.
+    /// Its repository, with the registry and without a tag, or the URL of a Git repository.
     pub source: String,
-    /// A tag, or a digest; where it is not given, the newest published version.
+    /// Its directory in the Git repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A tag, or a digest; where it is not given, the newest published version. Of a Git repository a branch, tag or commit;
+    /// where it is not given, the default branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Directories beside [`BASE`] that get a copy, for agents that do not look there.
@@ -84,12 +89,30 @@ pub struct Locked {
     pub path: String,
     /// Its image.
     pub source: Source,
+    /// What the image was built from, where that is a Git repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<Git>,
     /// [`Listing::digest`](crate::layer::Listing::digest) of what the image unpacks to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_digest: Option<String>,
     /// Its other directories.
     #[serde(default, alias = "additionalInstalledPaths", skip_serializing_if = "Vec::is_empty")]
     pub additional_paths: Vec<String>,
+}
+
+/// A commit from which a skill was built.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Git {
+    /// The repository, without credentials.
+    pub url: String,
+    /// The branch, tag or commit that was asked for.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The commit's whole hash.
+    pub commit: String,
+    /// The skill's directory in it; empty for its root.
+    #[serde(default)]
+    pub path: String,
 }
 
 /// An image, by its parts and as one reference.
@@ -159,15 +182,43 @@ impl Wanted {
         Self {
             name: name.to_owned(),
             source: repository.repository().to_string(),
+            path: None,
             version: version.map(str::to_owned),
             additional_base_paths: paths,
             rest: Map::new(),
         }
     }
 
+    /// Returns a skill of a Git repository that is wanted.
+    pub fn of_git(name: &str, git: &Git, paths: Vec<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: git.url.clone(),
+            path: (!git.path.is_empty()).then(|| git.path.clone()),
+            version: git.reference.clone(),
+            additional_base_paths: paths,
+            rest: Map::new(),
+        }
+    }
+
+    /// Returns the Git repository that it comes from, at the revision that is wanted; `None` for an image.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] for an address that is refused.
+    pub fn git(&self) -> Result<Option<GitSource>> {
+        let Some(source) = GitSource::parse(&self.source).transpose()? else { return Ok(None) };
+        let source = source.with_path(self.path.as_deref().unwrap_or_default())?;
+        Ok(Some(match &self.version {
+            Some(version) => source.with_reference(version)?,
+            None => source,
+        }))
+    }
+
     fn check(&self) -> Result<()> {
         check_name(&self.name)?;
-        self.repository()?;
+        if self.git()?.is_none() {
+            self.repository()?;
+        }
         for path in &self.additional_base_paths {
             check_path(path)?;
         }
@@ -200,6 +251,11 @@ impl Wanted {
 
     /// Returns whether a locked skill is one that is wanted.
     pub fn is(&self, locked: &Locked) -> bool {
+        if let Some(git) = &locked.git {
+            let own = Self::of_git(&locked.name, git, Vec::new());
+            return (&own.name, &own.source, &own.path, &own.version)
+                == (&self.name, &self.source, &self.path, &self.version);
+        }
         let version = match &self.version {
             None => true,
             Some(version) if is_digest(version) => *version == locked.source.digest,
@@ -269,6 +325,7 @@ impl Locked {
                 digest: digest.to_owned(),
                 reference: format!("{with_tag}@{digest}"),
             },
+            git: None,
             content_digest: Some(content_digest.to_owned()),
             additional_paths: paths.collect(),
         }

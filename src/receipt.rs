@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::card::Provenance;
 use crate::error::{Error, Result};
 use crate::layer::{Children, FileNode, Listing, Node};
 
@@ -27,13 +28,22 @@ pub struct Image {
     pub skill_version: String,
     /// [`Listing::digest`] of what the image unpacks to.
     pub content_digest: String,
+    /// Where the image was built from, where that was done to install it: repository, commit and path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Provenance>,
 }
 
 impl Image {
     /// Returns an image of which nothing is known.
     pub fn unknown() -> Self {
         let nothing = String::new;
-        Self { reference: nothing(), digest: nothing(), skill_version: nothing(), content_digest: nothing() }
+        Self {
+            reference: nothing(),
+            digest: nothing(),
+            skill_version: nothing(),
+            content_digest: nothing(),
+            origin: None,
+        }
     }
 }
 
@@ -251,6 +261,7 @@ mod tests {
             digest: format!("sha256:{}", "0".repeat(64)),
             skill_version: "1.0.0".into(),
             content_digest: of_image.digest(),
+            ..Image::unknown()
         };
         Receipt { card, ..Receipt::new("hr", image, &installed) }
     }

@@ -13,6 +13,7 @@ mod install;
 mod long;
 mod promote;
 mod prune;
+mod sources;
 mod store;
 mod support;
 mod sync;

@@ -10,7 +10,12 @@ use super::make::{ImageArgs, exit};
 use super::shell::{Format, Shell, open_dir};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
+use crate::limits::Limits;
 use crate::ops::build::{self, Form, Input};
+use crate::ops::gather::{self, Gathered};
+use crate::output::harmless_line;
+use crate::source::{Filter, GitSource, git};
+use crate::store::layout::Layout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,19 +28,28 @@ Examples:
     skillctl build --load=never --format json . | jq -r .digest
   For tools that read artifacts and no images:
     skillctl build --format artifact --tag acme/hr:1.0.0 .
+  From Git, at a tag, the skills of one directory:
+    skillctl build https://github.com/acme/skills#v2:skills/hr
   With a file that would stop the build:
     skillctl build --include /.env.ci .";
 
 /// Build a skill directory into an image
 ///
+/// Of a Git repository every directory with SKILL.md is built, from a commit that the image then names.
 /// The image goes into the store as a draft and is loaded into containers-storage where that is possible, so that
 /// podman can mount it at once. The same content gives the same digests on any host.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// The skill's directory, with SKILL.md in it
-    #[arg(default_value = ".")]
-    directory: PathBuf,
+    /// The skill's directory, with SKILL.md in it, or a Git repository: URL[#REF[:DIRECTORY]]
+    #[arg(default_value = ".", value_name = "DIRECTORY|URL")]
+    source: PathBuf,
+    /// Branch, tag or commit of the repository, instead of what the URL says
+    #[arg(long = "ref", value_name = "REF")]
+    reference: Option<String>,
+    /// Of the repository's skills those whose name matches; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    filter: Vec<String>,
     /// Tag or whole reference [default: <namespace>/<name>:<version>-draft]
     #[arg(long, short, value_name = "TAG|REFERENCE")]
     tag: Option<String>,
@@ -64,9 +78,21 @@ enum Made {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let shown = self.directory.display().to_string();
-        let (form, format) = self.formats()?;
-        let (dir, name) = open_skill(&self.directory).with_context(|| format!("Packing {shown}"))?;
+        let formats = self.formats()?;
+        if let Some(source) = self.source.to_str().and_then(GitSource::parse) {
+            return self.repository(shell, &given(source?, self.reference.as_deref())?, formats);
+        }
+        if let Some(flag) = self.reference.as_ref().map(|_| "--ref").or((!self.filter.is_empty()).then_some("--filter"))
+        {
+            let reason = format!("{flag} is for Git repositories, and {} is none", self.source.display());
+            return Err(Error::Unavailable { reason, hint: None }.into());
+        }
+        self.directory(shell, formats)
+    }
+
+    fn directory(&self, shell: &Shell, (form, format): (Form, Format)) -> Result<ExitCode> {
+        let shown = self.source.display().to_string();
+        let (dir, name) = open_skill(&self.source).with_context(|| format!("Packing {shown}"))?;
         let progress = shell.progress(&format!("Packing {shown}"));
         let (report, cancel) = (|bytes| progress.set(bytes), shell.cancel());
         let mut options = self.image.options(shell, self.tag.as_deref(), &report, cancel.flag())?;
@@ -80,8 +106,54 @@ impl Args {
         let built = build::build(&layout, Input::Directory(&dir, &name), &options);
         let built = built.with_context(|| format!("Packing {shown}"))?;
         drop(progress);
-        let made = self.image.finish(shell, &layout, ("Built", &self.directory, format), built)?;
+        let made = self.image.finish(shell, &layout, ("Built", &self.source, format), built)?;
         exit(shell, format, made.as_ref())
+    }
+
+    /// Builds the skills of a Git repository.
+    fn repository(&self, shell: &Shell, source: &GitSource, (form, format): (Form, Format)) -> Result<ExitCode> {
+        let text = |line: String| if format == Format::Text { shell.print(line) } else { Ok(()) };
+        text(format!("{}\n", cloning(source)))?;
+        let layout = shell.store()?;
+        let gathered = fetch(shell, &layout, source, (&Filter::parse(&self.filter)?, self.image.limits()))?;
+        shell.warnings(&gathered.warnings);
+        let count = gathered.skills.len();
+        if count > 1 && self.tag.as_ref().is_some_and(|tag| tag.contains(['/', ':'])) {
+            let reason = format!("{} has {count} skills, and --tag names one image", gathered.from);
+            let hint = Some("choose one with --filter, or name the directory: URL#REF:DIRECTORY".to_owned());
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
+        let (mut made, mut failed) = (Vec::new(), 0);
+        for (at, one) in gathered.skills.iter().enumerate() {
+            text(format!("Building {} ({}/{count})...\n", harmless_line(&one.name), at + 1))?;
+            let cancel = shell.cancel();
+            let mut options = self.image.options(shell, self.tag.as_deref(), &|_| (), cancel.flag())?;
+            options.form = form;
+            options.include.clone_from(&self.include);
+            let place = Path::new(&one.path);
+            let built = gather::build_one(&layout, &gathered, one, &options);
+            let built = built.with_context(|| format!("Packing {}", one.name));
+            match built.and_then(|built| self.image.finish_one(shell, &layout, (place, format), built)) {
+                Ok(Some(value)) => made.push(value),
+                Ok(None) => failed += 1,
+                Err(e) if shell.cancel().is_cancelled() => return Err(e),
+                Err(e) => {
+                    shell.fail(&e);
+                    failed += 1;
+                }
+            }
+        }
+        text(format!("\nBuilt {} skill(s) from {}\n", made.len(), harmless_line(&gathered.from)))?;
+        if format == Format::Json {
+            shell.print_json(&made)?;
+        }
+        match failed {
+            0 => Ok(ExitCode::SUCCESS),
+            failed => {
+                let reason = format!("{failed} skill(s) failed to build");
+                Err(Error::Unavailable { reason, hint: None }.into())
+            }
+        }
     }
 
     fn formats(&self) -> Result<(Form, Format)> {
@@ -95,6 +167,33 @@ impl Args {
             None => Ok((form, format)),
         }
     }
+}
+
+/// Returns a repository at the revision of `--ref`, where that is given.
+pub fn given(source: GitSource, reference: Option<&str>) -> Result<GitSource> {
+    Ok(match reference {
+        Some(reference) => source.with_reference(reference)?,
+        None => source,
+    })
+}
+
+/// Says that a repository is fetched, as the Go tool does.
+pub fn cloning(source: &GitSource) -> String {
+    let reference = source.reference.as_ref().map(|reference| format!(" (ref: {reference})")).unwrap_or_default();
+    harmless_line(&format!("Cloning {}{reference}...", source.shown))
+}
+
+/// Fetches the skills of a repository.
+pub fn fetch(
+    shell: &Shell,
+    layout: &Layout,
+    source: &GitSource,
+    (filter, limits): (&Filter, Limits),
+) -> Result<Gathered> {
+    let progress = shell.progress(&format!("Fetching {}", source.shown));
+    let report = |bytes| progress.set(bytes);
+    let options = git::Options { progress: Some(&report), ..git::Options::default() };
+    gather::from_git((&shell.tools(), layout), source, filter, limits, &options)
 }
 
 /// Opens a skill directory and returns its name.

@@ -6,20 +6,25 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use super::build;
 use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
+use crate::card::Provenance;
 use crate::error::Error;
+use crate::git_url::without_credentials;
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
 use crate::ops::changes::Changes;
 use crate::ops::contents::Contents;
+use crate::ops::gather::{self, Gathered};
 use crate::ops::install::{self, Installed, Options, Source};
-use crate::ops::pull;
+use crate::ops::{self, pull};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::reference::Reference;
+use crate::source::{Filter, GitSource};
 use crate::store::layout::Layout;
 use crate::store::{self, Found};
 
@@ -28,6 +33,8 @@ Examples:
   For one agent, or for several:
     skillctl install registry.example/acme/hr:1.0.0 --target claude
     skillctl install registry.example/acme/hr:1.0.0 -t claude,codex
+  From Git, at a tag, the skills of one directory:
+    skillctl install -t claude https://github.com/acme/skills#v2:skills/hr
   For every agent that is here, one copy that the others link to:
     skillctl install --link -t all registry.example/acme/hr:1.0.0
   For whoever works on this project:
@@ -41,8 +48,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Images of the store or of registries
-    #[arg(required = true, value_name = "REFERENCE")]
+    /// Images of the store or of registries, or Git repositories: URL[#REF[:DIRECTORY]]
+    #[arg(required = true, value_name = "REFERENCE|URL")]
     references: Vec<String>,
     /// Of an artifact with several skills those of this name; repeatable
     #[arg(long, value_name = "NAME")]
@@ -78,7 +85,7 @@ impl Args {
         let mut rows = Vec::new();
         for text in &self.references {
             let installed = self.install(shell, &places, text, &mut rows);
-            if let Err(e) = installed.with_context(|| format!("Installing {text}")) {
+            if let Err(e) = installed.with_context(|| format!("Installing {}", without_credentials(text))) {
                 status = shell.fail(&e);
             }
         }
@@ -90,6 +97,9 @@ impl Args {
 
     fn install(&self, shell: &Shell, places: &[Place], text: &str, rows: &mut Vec<serde_json::Value>) -> Result<()> {
         let layout = shell.store()?;
+        if let Some(source) = GitSource::parse(text) {
+            return self.repository(shell, places, (text, &source?), rows);
+        }
         let (found, reference) = fetch(shell, &layout, text, (self.pull, self.max_size), &self.registry)?;
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);
@@ -98,8 +108,37 @@ impl Args {
         let names = contents.names(&found.info, &reference);
         for name in chosen(&names, &self.skill)? {
             let (info, reference) = (&found.info, &reference);
-            let source = Source { layout: &layout, contents: &contents, manifest, info, reference, name };
+            let source = Source { layout: &layout, contents: &contents, manifest, info, reference, name, origin: None };
             self.install_one(shell, places, (text, &source), unpack, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Builds the skills of a Git repository, and installs what came of them.
+    fn repository(
+        &self,
+        shell: &Shell,
+        places: &[Place],
+        (text, source): (&str, &GitSource),
+        rows: &mut Vec<serde_json::Value>,
+    ) -> Result<()> {
+        let layout = shell.store()?;
+        let cancel = shell.cancel();
+        let unpack = unpack_options(self.max_size, &cancel);
+        let filter = (&Filter::parse(&self.skill)?, unpack.limits);
+        let gathered = build::fetch(shell, &layout, source, filter)?;
+        shell.warnings(&gathered.warnings);
+        // All before any is installed: one that is not valid keeps the others out, too.
+        for (found, origin) in built(shell, &layout, &gathered, &unpack)? {
+            let manifest = &found.entry.descriptor;
+            let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
+            let contents = Contents::of(&layout, manifest, &unpack)?;
+            let (info, reference) = (&found.info, &reference);
+            for name in contents.names(info, reference) {
+                let (layout, contents) = (&layout, &contents);
+                let source = Source { layout, contents, manifest, info, reference, name, origin: Some(&origin) };
+                self.install_one(shell, places, (text, &source), unpack, rows)?;
+            }
         }
         Ok(())
     }
@@ -191,6 +230,34 @@ pub fn fetch(
     Ok((store::read(layout, pulled.entry)?, reference))
 }
 
+/// Builds skills into the store, and returns each with the commit that it is from.
+///
+/// # Errors
+/// If one is not valid, which is reported.
+pub fn built(
+    shell: &Shell,
+    layout: &Layout,
+    gathered: &Gathered,
+    unpack: &UnpackOptions<'_>,
+) -> Result<Vec<(Found, Provenance)>> {
+    let options = ops::build::Options { limits: unpack.limits, cancelled: unpack.cancelled, ..Default::default() };
+    let mut all = Vec::new();
+    for one in &gathered.skills {
+        let built = gather::build_one(layout, gathered, one, &options);
+        match built.with_context(|| format!("Packing {}", one.path))? {
+            Ok(built) => {
+                all.push((store::read(layout, built.entry)?, one.provenance.clone().unwrap_or_default()));
+            }
+            Err(findings) => {
+                super::validate::report(shell, Path::new(&one.path), &findings, Format::Text)?;
+                let reason = format!("{} in {} is no valid skill", one.path, gathered.from);
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// Returns the skills that are asked for: all of them, unless some are named.
 ///
 /// # Errors
@@ -213,7 +280,7 @@ pub fn unpack_options(max_size: u64, cancel: &Cancel) -> UnpackOptions<'_> {
 }
 
 fn said(text: &str, installed: &Installed, path: &Path, dry_run: bool) -> String {
-    let (text, path) = (harmless_line(text), shown(path));
+    let (text, path) = (harmless_line(&without_credentials(text)), shown(path));
     let line = match (dry_run, installed.written) {
         (_, false) => format!("Already installed: {text} in {path}\n"),
         (true, true) => format!("Would install {text} to {path}\n") + &listed(&installed.changes),

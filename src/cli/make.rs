@@ -110,6 +110,31 @@ impl ImageArgs {
         })
     }
 
+    /// As [`Self::finish`] for one of several, of which a line tells already what it is.
+    pub fn finish_one(
+        &self,
+        shell: &Shell,
+        layout: &Layout,
+        (place, format): (&Path, Format),
+        made: Result<Built, Vec<Finding>>,
+    ) -> Result<Option<serde_json::Value>> {
+        let built = match made {
+            Ok(built) => built,
+            Err(findings) => {
+                super::validate::report(shell, place, &findings, Format::Text)?;
+                return Ok(None);
+            }
+        };
+        if format == Format::Text {
+            super::validate::warn(shell, place, &built.findings);
+            shell.print(format!("  Digest: {}\n", built.digest))?;
+        }
+        let loaded = self.load.after(shell, layout, &built.entry)?;
+        let mut value = serde_json::to_value(&built)?;
+        value["loaded"] = json!(loaded);
+        Ok(Some(value))
+    }
+
     /// Says what was made of what, `Built hr`, and loads it. Returns it as JSON; `None` where it was not valid.
     pub fn finish(
         &self,

@@ -34,6 +34,7 @@ mod targets;
 mod uninstall;
 mod upgrade;
 mod validate;
+mod wanted;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -7,27 +7,22 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
 
-use super::install::{fetch, unpack_options};
-use super::pull::When;
+use super::install::unpack_options;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell, open_dir};
 use super::targets::project_root;
+use super::wanted::Lookup;
 use crate::agent::Agent;
 use crate::error::Error;
+use crate::git_url::without_credentials;
 use crate::limits::Limits;
-use crate::lockfile::import::{self, Imported};
+use crate::lockfile::import::{self, From, Imported};
 use crate::lockfile::{BASE, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
-use crate::ops::contents::Contents;
 use crate::ops::install::{Installed, Options};
-use crate::ops::installed::Row;
 use crate::ops::sync::{self, Problem, Project, check, superfluous};
-use crate::ops::upgrade::{Sources, newest};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
-use crate::reference::{Reference, is_digest};
 use crate::skills::read_bounded;
-use crate::store::Found;
-use crate::store::layout::Layout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -180,8 +175,13 @@ impl AddArgs {
         let layout = shell.store()?;
         let (mut names, mut renew) = (Vec::new(), Vec::new());
         for text in &self.references {
-            for wanted in work.wanted(&layout, text, &paths).with_context(|| format!("Adding {text}"))? {
-                let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {text}"))?;
+            for wanted in work
+                .lookup()
+                .wanted(&layout, text, &paths)
+                .with_context(|| format!("Adding {}", without_credentials(text)))?
+            {
+                let wanted =
+                    self.merged(&intent, wanted).with_context(|| format!("Adding {}", without_credentials(text)))?;
                 names.push(wanted.name.clone());
                 renew.push(wanted.name.clone());
                 intent.put(wanted);
@@ -189,8 +189,8 @@ impl AddArgs {
         }
         let mut status = ExitCode::SUCCESS;
         for imported in self.imported()? {
-            match imported.image {
-                Ok((reference, digest)) => {
+            match imported.from {
+                From::Image(reference, digest) => {
                     let version = reference.tag().unwrap_or(&digest);
                     let wanted = Wanted::new(&imported.name, &reference, Some(version), paths.clone());
                     let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {reference}"))?;
@@ -200,7 +200,16 @@ impl AddArgs {
                     names.push(imported.name);
                     intent.put(wanted);
                 }
-                Err(source) => {
+                From::Git(url) => {
+                    for wanted in
+                        work.lookup().wanted(&layout, &url, &paths).with_context(|| format!("Adding {url}"))?
+                    {
+                        let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {url}"))?;
+                        names.push(wanted.name.clone());
+                        intent.put(wanted);
+                    }
+                }
+                From::Other(source) => {
                     let reason = format!("Adding {}: it comes from {source}, which is no image", imported.name);
                     let hint = Some("build it there, and add the image: skillctl build DIR".to_owned());
                     status = shell.fail(&Error::Unavailable { reason, hint }.into());
@@ -296,80 +305,13 @@ impl<'a> Work<'a> {
         })
     }
 
+    fn lookup(&self) -> Lookup<'_> {
+        Lookup { shell: self.shell, registry: self.registry }
+    }
+
     fn not_wanted(&self, name: &str) -> Error {
         let reason = format!("{name} is not in {}", self.project.path().join(INTENT).display());
         Error::Unavailable { reason, hint: None }
-    }
-
-    /// Returns the skills that a reference asks for.
-    fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<Wanted>> {
-        let given = text.strip_prefix("docker://").unwrap_or(text);
-        let typed = given.parse::<Reference>().ok();
-        let free = typed.as_ref().is_some_and(|typed| typed.tag().is_none() && typed.digest().is_none());
-        let (found, reference) = match typed.filter(|_| free) {
-            // No tag: the newest published version, whatever `latest` is.
-            Some(repository) => {
-                let repository = if text == given { repository } else { repository.on_registry()? };
-                let newest = self.newest(&repository)?;
-                self.fetch(layout, &newest.to_string())?
-            }
-            None => self.fetch(layout, text)?,
-        };
-        let version = if free { None } else { reference.digest().or(reference.tag()) };
-        let cancel = self.shell.cancel();
-        let unpack = unpack_options(Limits::default().size, &cancel);
-        let contents = Contents::of(layout, &found.entry.descriptor, &unpack)?;
-        let names = contents.names(&found.info, &reference);
-        Ok(names.into_iter().map(|name| Wanted::new(name, &reference, version, paths.to_vec())).collect())
-    }
-
-    /// Returns the newest published version of a repository.
-    fn newest(&self, repository: &Reference) -> Result<Reference> {
-        let client = self.registry.registry(self.shell)?;
-        let layout = self.shell.existing_store()?;
-        let sources = Sources { registry: &client, layout: layout.as_ref() };
-        let row = Row {
-            name: repository.basename().to_owned(),
-            // Below every version.
-            version: "0.0.0-0".to_owned(),
-            source: repository.to_string(),
-            ..Row::default()
-        };
-        let found = newest(sources, &[row]).pop().transpose()?.flatten();
-        let found = found.ok_or_else(|| Error::Unavailable {
-            reason: format!("{repository} has no published version"),
-            hint: Some(format!("skillctl list --remote {repository} shows what is there; name a tag")),
-        })?;
-        Ok(found.reference)
-    }
-
-    fn fetch(&self, layout: &Layout, text: &str) -> Result<(Found, Reference)> {
-        fetch(self.shell, layout, text, (When::Newer, Limits::default().size), self.registry)
-    }
-
-    /// Returns the image of a wanted skill, and its reference: what is locked, or else what it stands for now.
-    fn image(&self, layout: &Layout, wanted: &Wanted, locked: Option<&Locked>) -> Result<(Found, Reference)> {
-        if let Some(locked) = locked {
-            let reference = locked.reference()?;
-            let exact = reference.with_digest(&locked.source.digest)?;
-            let limits = (When::Missing, Limits::default().size);
-            let image = match crate::store::open(layout, &locked.source.digest) {
-                Ok(found) => Ok((found, exact)),
-                Err(_) => fetch(self.shell, layout, &exact.to_string(), limits, self.registry),
-            };
-            let (found, _) = image.with_context(|| {
-                let name = &locked.name;
-                format!("{LOCK} has {} (skillctl update {name} looks for another)", locked.source.reference)
-            })?;
-            return Ok((found, reference));
-        }
-        let repository = wanted.repository()?;
-        let reference = match &wanted.version {
-            None => self.newest(&repository)?,
-            Some(digest) if is_digest(digest) => repository.with_digest(digest)?,
-            Some(tag) => repository.with_tag(tag)?,
-        };
-        self.fetch(layout, &reference.to_string())
     }
 
     /// Installs what is wanted, uninstalls what is not, and writes both files.
@@ -395,8 +337,8 @@ impl<'a> Work<'a> {
                 cancel: &cancel,
             };
             let work = || -> Result<_> {
-                let (found, reference) = self.image(&layout, wanted, known)?;
-                sync::install(&self.project, &layout, wanted, (&found, &reference), &options)
+                let resolved = self.lookup().image(&layout, wanted, known)?;
+                sync::install(&self.project, &layout, wanted, &resolved, &options)
             };
             let (locked, installed) = work().with_context(|| format!("Installing {}", wanted.name))?;
             for (one, path) in installed {

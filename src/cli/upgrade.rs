@@ -196,8 +196,15 @@ impl Args {
         let unpack = unpack_options(Limits::default().size, &cancel);
         let manifest = &found.entry.descriptor;
         let contents = Contents::of(&layout, manifest, &unpack)?;
-        let source =
-            Source { layout: &layout, contents: &contents, manifest, info: &found.info, reference: &reference, name };
+        let source = Source {
+            layout: &layout,
+            contents: &contents,
+            manifest,
+            info: &found.info,
+            reference: &reference,
+            name,
+            origin: None,
+        };
         let options =
             Options { force: self.force, back: None, content: None, any_source: true, unpack, cancel: &cancel };
         let installed = match self.dry_run {

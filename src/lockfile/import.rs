@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::git_url::GitSource;
 use crate::reference::{Reference, is_digest};
 use crate::yaml::{self, Node};
 
@@ -11,8 +12,19 @@ use crate::yaml::{self, Node};
 pub struct Imported {
     /// The name of its directory.
     pub name: String,
-    /// The image, by tag where it has one, and its digest; else where it comes from, which is no image.
-    pub image: std::result::Result<(Reference, String), String>,
+    /// Where it comes from.
+    pub from: From,
+}
+
+/// Where a skill comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// An image, by tag where it has one, and its digest.
+    Image(Reference, String),
+    /// A directory of a Git repository: `URL#REF:DIRECTORY`.
+    Git(String),
+    /// Something else, in words.
+    Other(String),
 }
 
 /// Reads a lock file of another tool.
@@ -50,11 +62,30 @@ fn from_npx(name: &str, skill: &Value) -> Imported {
     let kind = text("sourceType").unwrap_or("source");
     // Tools that write the same file for images have the digest of one.
     let digest = text("digest").filter(|digest| is_digest(digest));
-    let image = match (digest, text("source").and_then(|source| source.parse::<Reference>().ok())) {
-        (Some(digest), Some(reference)) if reference.registry().is_some() => Ok((reference, digest.to_owned())),
-        _ => Err(format!("{kind} {source}{at}{path}")),
+    let from = match (digest, text("source").and_then(|source| source.parse::<Reference>().ok())) {
+        (Some(digest), Some(reference)) if reference.registry().is_some() => From::Image(reference, digest.to_owned()),
+        _ => repository(kind, source, text("ref").or(text("pinnedRef")), text("skillPath"))
+            .unwrap_or_else(|| From::Other(format!("{kind} {source}{at}{path}"))),
     };
-    Imported { name: name.to_owned(), image }
+    Imported { name: name.to_owned(), from }
+}
+
+/// Returns the repository of a skill, where it comes from one.
+fn repository(kind: &str, source: &str, at: Option<&str>, path: Option<&str>) -> Option<From> {
+    let url = match kind {
+        "github" if !source.contains(':') => format!("https://github.com/{source}"),
+        "gitlab" if !source.contains(':') => format!("https://gitlab.com/{source}"),
+        "github" | "gitlab" | "git" => source.to_owned(),
+        _ => return None,
+    };
+    let git = GitSource::parse(&url)?.ok()?;
+    let git = match at {
+        Some(at) => git.with_reference(at).ok()?,
+        None => git,
+    };
+    let directory = path.unwrap_or_default();
+    let directory = directory.strip_suffix("SKILL.md").unwrap_or(directory).trim_end_matches('/');
+    Some(From::Git(git.with_path(directory).ok()?.to_string()))
 }
 
 fn toolhive(bytes: &[u8]) -> std::result::Result<Vec<Imported>, String> {
@@ -70,15 +101,15 @@ fn from_toolhive(skill: &Node) -> std::result::Result<Imported, String> {
     let name = text("name").ok_or("a skill has no name")?.to_owned();
     let source = text("resolvedReference").or(text("source")).unwrap_or("nowhere that it names");
     let digest = text("digest").filter(|digest| is_digest(digest));
-    let image = match (digest, source.parse::<Reference>()) {
+    let from = match (digest, source.parse::<Reference>()) {
         (Some(digest), Ok(reference)) if reference.registry().is_some() => {
             // What was resolved may have the digest, too.
             let tagged = reference.tag().map_or_else(|| Ok(reference.repository()), |tag| reference.with_tag(tag));
-            Ok((tagged.map_err(|e| e.to_string())?, digest.to_owned()))
+            From::Image(tagged.map_err(|e| e.to_string())?, digest.to_owned())
         }
-        _ => Err(source.to_owned()),
+        _ => From::Other(source.to_owned()),
     };
-    Ok(Imported { name, image })
+    Ok(Imported { name, from })
 }
 
 #[cfg(test)]
@@ -89,10 +120,11 @@ mod tests {
 
     fn imported(text: &str) -> Vec<(String, Result<String, String>)> {
         let read = read(text.as_bytes(), "lock").expect("a lock file");
-        let image = |image: Result<(Reference, String), String>| {
-            image.map(|(reference, digest)| format!("{reference} {digest}"))
+        let from = |from: From| match from {
+            From::Image(reference, digest) => Ok(format!("{reference} {digest}")),
+            From::Git(text) | From::Other(text) => Err(text),
         };
-        read.into_iter().map(|one| (one.name, image(one.image))).collect()
+        read.into_iter().map(|one| (one.name, from(one.from))).collect()
     }
 
     #[test]
@@ -102,14 +134,17 @@ mod tests {
         let git = |text: &str| Err(text.to_owned());
         assert_eq!(
             imported(v1),
-            [("a".into(), git("git https://git.example/x.git")), ("b".into(), git("github acme/skills at v2"))]
+            [
+                ("a".into(), git("https://git.example/x.git")),
+                ("b".into(), git("https://github.com/acme/skills.git#v2"))
+            ]
         );
         let v3 = format!(
             r#"{{"version": 3, "skills": {{"hr": {{"source": "acme/skills", "sourceType": "github",
             "sourceUrl": "https://github.example/acme/skills", "skillPath": "skills/hr/SKILL.md", "skillFolderHash": "0c"}},
             "oci": {{"source": "registry.example/acme/oci:1.0.0", "sourceType": "oci", "digest": "{DIGEST}"}}}}}}"#
         );
-        let from = "github https://github.example/acme/skills, skills/hr/SKILL.md";
+        let from = "https://github.example/acme/skills#:skills/hr";
         let image = Ok(format!("registry.example/acme/oci:1.0.0 {DIGEST}"));
         assert_eq!(imported(&v3), [("hr".into(), git(from)), ("oci".into(), image)]);
         let toolhive = format!(

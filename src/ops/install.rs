@@ -15,7 +15,7 @@ use super::contents::Contents;
 use super::drift::{Change, Difference, Kind, differences};
 use super::present::{Present, present};
 use super::provenance::{self, version_of_tag};
-use crate::card;
+use crate::card::{self, Provenance};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::{Info, oci};
@@ -44,6 +44,8 @@ pub struct Source<'a> {
     pub reference: &'a Reference,
     /// The skill's directory.
     pub name: &'a str,
+    /// Where the image was built from, where that was done to install it.
+    pub origin: Option<&'a Provenance>,
 }
 
 /// How it is installed.
@@ -263,8 +265,9 @@ fn stage(source: &Source<'_>, locked: &Locked<'_>, options: &Options<'_>) -> Res
         digest: source.manifest.digest().to_string(),
         skill_version: version(source),
         content_digest: listing.digest(),
+        origin: source.origin.cloned(),
     };
-    let card = provenance::write(&dir, &mut listing, source.name, source.reference, &image.digest)?;
+    let card = provenance::write(&dir, &mut listing, source.name, source.reference, &image)?;
     let mut receipt = Receipt::new(source.name, image, &listing);
     receipt.card = card;
     Ok(Staged { dir, receipt, listing, of_image })
@@ -367,6 +370,7 @@ pub fn link(
         digest: source.manifest.digest().to_string(),
         skill_version: version(source),
         content_digest: content_digest.to_owned(),
+        origin: source.origin.cloned(),
     };
     let mut receipt = Receipt::of_link(name, image, target);
     if there.receipt().is_some_and(|there| there.link == receipt.link && there.image == receipt.image) {

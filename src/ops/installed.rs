@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Change, Difference, differences};
 use super::present::{self, Present, present};
-use crate::card::{self, Card};
+use crate::card::{self, Card, Provenance};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::receipt::Image;
@@ -69,7 +69,8 @@ pub fn scan(skills: &SkillsDir, target: &str) -> Result<(Vec<Row>, Vec<String>)>
 }
 
 fn described(row: Row, image: Image) -> Row {
-    Row { version: image.skill_version, source: image.reference, digest: image.digest, ..row }
+    let source = image.origin.map_or(image.reference, |origin| origin.source);
+    Row { version: image.skill_version, source, digest: image.digest, ..row }
 }
 
 /// Returns the image that a skill is, without looking at its files: that of the receipt, unless the Go tool has installed
@@ -103,7 +104,7 @@ fn over(skills: &SkillsDir, name: &str, ours: &Summary) -> Option<Image> {
         reference: provenance.source,
         digest: provenance.commit,
         skill_version: card.metadata.version,
-        content_digest: String::new(),
+        ..Image::unknown()
     })
 }
 
@@ -123,6 +124,8 @@ struct Summary {
     content_digest: String,
     #[serde(default)]
     link: Option<String>,
+    #[serde(default)]
+    origin: Option<Provenance>,
 }
 
 impl Summary {
@@ -132,6 +135,7 @@ impl Summary {
             digest: self.digest,
             skill_version: self.skill_version,
             content_digest: self.content_digest,
+            origin: self.origin,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod drift;
 pub mod extract;
 pub mod fsck;
 pub mod gates;
+pub mod gather;
 pub mod generate;
 pub mod history;
 pub mod imageset;

@@ -11,15 +11,15 @@ use crate::card::{self, Card, Origin, Provenance};
 use crate::error::{Error, Result};
 use crate::frontmatter;
 use crate::layer::{FileNode, Listing, Node};
-use crate::receipt::{CardChange, ItemKind};
+use crate::receipt::{CardChange, Image, ItemKind};
 use crate::reference::Reference;
 use crate::skills::read_bounded;
 
 /// Largest `SKILL.md` that a card is derived from, in bytes.
 const MAX_SKILL: u64 = 1 << 20;
 
-/// Writes into the skill in `dir` that it is the image `digest`, installed by `reference`; `listing`, which is what is in
-/// there, then has the new card.
+/// Writes into the skill in `dir` which image it is, installed by `reference`, or which commit, where it was built from one;
+/// `listing`, which is what is in there, then has the new card.
 ///
 /// # Errors
 /// If it cannot be read or written.
@@ -28,7 +28,7 @@ pub fn write(
     listing: &mut Listing,
     name: &str,
     reference: &Reference,
-    digest: &str,
+    image: &Image,
 ) -> Result<Option<CardChange>> {
     let at = |e| Error::io(card::FILE)(e);
     let change = match listing.get(card::FILE) {
@@ -46,8 +46,13 @@ pub fn write(
     };
     let Some(mut own) = own else { return Ok(None) };
     let path = own.provenance.take().unwrap_or_default().path;
-    own.provenance = Some(Provenance { source: reference.to_string(), commit: digest.to_owned(), path });
-    if let Some(version) = version_of_tag(reference) {
+    let digest = image.digest.clone();
+    own.provenance = Some(match &image.origin {
+        Some(origin) => origin.clone(),
+        None => Provenance { source: reference.to_string(), commit: digest, path },
+    });
+    // The Go tool leaves the version of what comes from Git alone.
+    if let (Some(version), None) = (version_of_tag(reference), &image.origin) {
         own.metadata.version = version;
     }
     let text = own.to_yaml();

@@ -50,8 +50,9 @@ pub fn rollback(layout: &Layout, skills: &SkillsDir, name: &str, how: &How<'_>) 
     };
     let info = Info::parse(&layout.read_json(&manifest)?, &image.digest)?;
     let contents = Contents::of(layout, &manifest, &how.unpack)?;
-    let reference = image.reference.parse()?;
-    let source = Source { layout, contents: &contents, manifest: &manifest, info: &info, reference: &reference, name };
+    let (reference, origin) = (image.reference.parse()?, image.origin.as_ref());
+    let source =
+        Source { layout, contents: &contents, manifest: &manifest, info: &info, reference: &reference, name, origin };
     let from = there.receipt().map(|receipt| receipt.image.digest.as_str()).unwrap_or_default();
     let options = Options {
         force: how.force,

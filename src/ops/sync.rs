@@ -15,10 +15,11 @@ use super::contents::Contents;
 use super::drift::{Difference, differences};
 use super::install::{self, Installed, Options, Source};
 use super::uninstall::{self, Uninstalled};
+use crate::card::Provenance;
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::lock::{How, lock_dir};
-use crate::lockfile::{INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
+use crate::lockfile::{Git, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
 use crate::process::Cancel;
 use crate::reference::Reference;
 use crate::skills::{SkillsDir, read_bounded};
@@ -30,6 +31,17 @@ use crate::store::layout::Layout;
 pub struct Project {
     root: Dir,
     path: PathBuf,
+}
+
+/// What a wanted skill is exactly.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The image.
+    pub found: Found,
+    /// The reference that it is known by.
+    pub reference: Reference,
+    /// What the image was built from, where that is a Git repository.
+    pub git: Option<Git>,
 }
 
 /// One way in which a project is not what its files say.
@@ -160,13 +172,21 @@ pub fn install(
     project: &Project,
     layout: &Layout,
     wanted: &Wanted,
-    (found, reference): (&Found, &Reference),
+    resolved: &Resolved,
     options: &Options<'_>,
 ) -> Result<(Locked, Vec<(Installed, PathBuf)>)> {
     let mut all = Vec::new();
+    let Resolved { found, reference, git } = resolved;
+    let origin = git.as_ref().map(|git| Provenance {
+        source: git.url.clone(),
+        commit: git.commit.clone(),
+        path: git.path.clone(),
+    });
+    let origin = origin.as_ref();
     let manifest = &found.entry.descriptor;
     let contents = Contents::of(layout, manifest, &options.unpack)?;
-    let source = Source { layout, contents: &contents, manifest, info: &found.info, reference, name: &wanted.name };
+    let source =
+        Source { layout, contents: &contents, manifest, info: &found.info, reference, name: &wanted.name, origin };
     // What is in the way in one directory keeps the others as they are.
     for base in wanted.bases() {
         if let Some(skills) = project.skills(base)? {
@@ -178,7 +198,8 @@ pub fn install(
         all.push((install::install(&source, &skills, options)?, skills.path().join(&wanted.name)));
     }
     let content = all.first().map(|(installed, _)| installed.content_digest.clone()).unwrap_or_default();
-    Ok((Locked::new(wanted, reference, found.entry.digest(), &content), all))
+    let locked = Locked::new(wanted, reference, found.entry.digest(), &content);
+    Ok((Locked { git: git.clone(), ..locked }, all))
 }
 
 /// Takes skills away from directories of the project where they are, unless one of those is a directory where `intent` wants them.

@@ -22,9 +22,9 @@ use cap_std::fs::Dir;
 pub use super::git_list::SkillPath;
 pub use super::git_read::Contents;
 use super::git_run::{Git, failed, git_dir};
-use super::git_url::GitSource;
 use super::scratch::Scratch;
 use crate::error::{Error, Result};
+use crate::git_url::GitSource;
 use crate::process::{Output, Tools};
 
 /// How long nothing may come from a server. git tells how far it and the server are about every second.

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::git::Repository;
-use super::git_url::check_path;
 use super::glob::Filter;
 use crate::error::{Error, Result};
 use crate::frontmatter::FILE as SKILL_FILE;
+use crate::git_url::check_path;
 use crate::process::End;
 
 /// Most bytes of a list of files: some 500,000 of them, more than any repository of skills has.

@@ -5,9 +5,9 @@ use std::io::{BufRead as _, BufReader, Read};
 
 use super::git::Repository;
 use super::git_list::{Blob, SkillPath};
-use super::git_url::is_git;
 use crate::error::{Error, Result};
 use crate::frontmatter::{FILE as SKILL_FILE, MAX_FRONT_MATTER, parse};
+use crate::git_url::is_git;
 use crate::layer::Tree;
 use crate::limits::{Limits, MAX_PATH};
 

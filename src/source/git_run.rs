@@ -12,9 +12,9 @@
 
 use std::time::Duration;
 
-use super::git_url::GitSource;
 use super::scratch::Scratch;
 use crate::error::{Error, Result};
+use crate::git_url::GitSource;
 use crate::process::{Output, Process, Tools};
 
 /// The variables with which one git tells another where it works, and how it takes its arguments (git(1)).

@@ -13,10 +13,9 @@ pub mod git;
 mod git_list;
 mod git_read;
 mod git_run;
-mod git_url;
 mod glob;
 mod scratch;
 
-pub use git_url::GitSource;
+pub use crate::git_url::GitSource;
 pub use glob::Filter;
 pub use scratch::spool;

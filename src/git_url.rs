@@ -30,7 +30,7 @@ const SKILL: &str = crate::frontmatter::FILE;
 #[derive(Clone, PartialEq, Eq)]
 pub struct GitSource {
     /// What git is told.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// The address without credentials: for messages, annotations and receipts.
     pub shown: String,
     /// Branch, tag or commit; the default branch where there is none.
@@ -94,8 +94,20 @@ impl GitSource {
         Ok(self)
     }
 
+    /// Returns the same with another directory.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] for what no directory of a repository is called.
+    pub fn with_path(self, path: &str) -> Result<Self> {
+        if path.is_empty() {
+            return Ok(self);
+        }
+        check_path(path).map_err(|reason| refuse(&self.shown, &reason))?;
+        Ok(Self { path: path.to_owned(), ..self })
+    }
+
     /// Returns the source for a revision with which the open part of a browser's address begins.
-    pub(super) fn split_tree(&self, reference: &str) -> Result<Self> {
+    pub(crate) fn split_tree(&self, reference: &str) -> Result<Self> {
         let rest = self.tree.as_deref().and_then(|tree| tree.strip_prefix(reference)).unwrap_or_default();
         let path = directory(rest.trim_start_matches('/')).map_err(|reason| refuse(&self.shown, &reason))?;
         Ok(Self { reference: Some(reference.to_owned()), path, tree: None, ..self.clone() })
@@ -108,23 +120,23 @@ impl GitSource {
     }
 
     /// Returns the host, with a user where ssh has one; empty where there is none.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let rest = self.shown.split_once("://").map_or(self.shown.as_str(), |(_, rest)| rest);
         rest.split(['/', ':']).next().unwrap_or_default()
     }
 
     /// Returns the protocol, as git calls it.
-    pub(super) fn protocol(&self) -> &str {
+    pub(crate) fn protocol(&self) -> &str {
         self.url.split_once("://").map_or("ssh", |(scheme, _)| scheme)
     }
 
     /// Returns a text of git's without the credentials of this address, or of any other.
-    pub(super) fn scrub(&self, text: &str) -> String {
+    pub(crate) fn scrub(&self, text: &str) -> String {
         let mut clean = text.replace(&self.url, &self.shown);
         for secret in secrets(&self.url) {
             clean = clean.replace(&secret, "***");
         }
-        without_users(&clean)
+        without_credentials(&clean)
     }
 }
 
@@ -342,7 +354,7 @@ fn owner(path: &str) -> Option<String> {
 }
 
 /// Checks what a branch, tag or commit can be called, as git-check-ref-format(1) says.
-pub(super) fn check_reference(reference: &str) -> Result<(), String> {
+pub(crate) fn check_reference(reference: &str) -> Result<(), String> {
     let bad = |what: &str| Err(format!("names the revision {reference:?}, which {what}"));
     if reference.starts_with('-') {
         return bad("begins with a dash, as an option does");
@@ -371,7 +383,7 @@ fn directory(path: &str) -> Result<String, String> {
 }
 
 /// Checks a path in a repository; an empty one is the root.
-pub(super) fn check_path(path: &str) -> Result<(), String> {
+pub(crate) fn check_path(path: &str) -> Result<(), String> {
     let bad = |what: &str| Err(format!("names the directory {path:?}, which {what}"));
     if path.is_empty() {
         return Ok(());
@@ -394,7 +406,7 @@ pub(super) fn check_path(path: &str) -> Result<(), String> {
 }
 
 /// Returns whether a name is, on some file system, that of the directory in which git keeps its own.
-pub(super) fn is_git(name: &str) -> bool {
+pub(crate) fn is_git(name: &str) -> bool {
     // NTFS goes by the short name as well, and drops dots and spaces at the end; HFS+ drops what cannot be seen.
     let seen: String = name.chars().filter(|c| hidden(*c).is_none()).collect();
     let seen = seen.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
@@ -443,7 +455,7 @@ fn secrets(url: &str) -> Vec<String> {
 }
 
 /// Returns a text in which no address has a user: git also shows addresses of its configuration, and of redirections.
-fn without_users(text: &str) -> String {
+pub(crate) fn without_credentials(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {

@@ -1,0 +1,220 @@
+//! `build`, `install` and `add` from Git repositories, with real ones that git serves from a directory.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Ran, World};
+
+/// A repository of two skills, at two commits, of which the first is tagged `v1`.
+struct Repo {
+    world: World,
+}
+
+const SKILL: &str = "---\nname: hr\ndescription: Helps.\nmetadata:\n  namespace: acme\n  version: 1.0.0\n---\nText.\n";
+
+impl Repo {
+    fn new() -> Self {
+        let repo = Self { world: World::new() };
+        repo.git(&["init", "-q", "-b", "main", "."]);
+        repo.world.write("repo/skills/hr/SKILL.md", SKILL);
+        repo.world.write("repo/skills/hr/run.sh", "#!/bin/sh\n");
+        let script = repo.world.path("repo/skills/hr/run.sh");
+        fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
+        repo.world.write("repo/.claude/skills/legal/SKILL.md", SKILL.replace("name: hr", "name: legal"));
+        repo.commit("v1");
+        repo.world.write("repo/skills/hr/new.md", "new\n");
+        repo.commit("v2");
+        repo
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        fs::create_dir_all(self.world.path("repo")).unwrap();
+        let output = Command::new("git")
+            .args(["-c", "user.name=A", "-c", "user.email=a@example.com"])
+            .args(args)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .current_dir(self.world.path("repo"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn commit(&self, tag: &str) {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-qm", tag]);
+        self.git(&["tag", tag]);
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}", self.world.path("repo").display())
+    }
+
+    /// The binary, with git in its `PATH` and nothing else that it would run.
+    fn run(&self, args: &[&str]) -> Ran {
+        let bin = self.world.path("bin");
+        if !bin.exists() {
+            fs::create_dir(&bin).unwrap();
+            let git = Command::new("sh").args(["-c", "command -v git"]).output().unwrap();
+            let git = String::from_utf8(git.stdout).unwrap();
+            std::os::unix::fs::symlink(git.trim(), bin.join("git")).unwrap();
+        }
+        self.world.command(args).env("PATH", bin).output().unwrap().into()
+    }
+}
+
+#[test]
+fn the_skills_of_a_repository_are_built_from_a_commit() {
+    let repo = Repo::new();
+    let url = repo.url();
+    let built = repo.run(&["build", &url, "--load=never"]).ok();
+    let lines: Vec<&str> = built.stdout.lines().filter(|line| !line.starts_with("  Digest: sha256:")).collect();
+    let first = format!("Cloning {url}...");
+    let last = format!("Built 2 skill(s) from {url}");
+    assert_eq!(lines, [&first, "Building legal (1/2)...", "Building hr (2/2)...", "", &last], "{built}");
+    let of = |name: &str| repo.run(&["inspect", name, "--format", "json"]).ok().json()["annotations"].clone();
+    let annotations = of("acme/hr:1.0.0-draft");
+    assert_eq!(annotations["org.opencontainers.image.source"], url);
+    assert_eq!(annotations["org.opencontainers.image.revision"], repo.git(&["rev-parse", "HEAD"]));
+    assert_eq!(annotations["io.skillimage.source.path"], "skills/hr");
+
+    // The same files are the same layer, whichever commit or directory they come from.
+    let json = |args: &[&str]| repo.run(&[&["build", "--load=never", "--format", "json"], args].concat()).ok().json();
+    let at_v1 = json(&[&format!("{url}#v1:skills/hr")]);
+    let at_ref = json(&[&format!("{url}#:skills/hr"), "--ref", "v1"]);
+    let filtered = json(&[&url, "--ref", "v1", "--filter", "h?"]);
+    repo.git(&["checkout", "-q", "v1"]);
+    let directory = json(&["repo/skills/hr"]);
+    for other in [&at_v1[0], &at_ref[0], &filtered[0]] {
+        assert_eq!(other["layer"], directory["layer"]);
+    }
+    let v1 = repo.git(&["rev-parse", "v1"]);
+    let by_hash = json(&[&format!("{url}#{v1}:skills/hr")]);
+    assert_eq!(by_hash[0]["digest"], at_v1[0]["digest"]);
+
+    let two = repo.run(&["build", &url, "--load=never", "--tag", "acme/x:1"]).fails(2);
+    assert!(two.stderr.contains("has 2 skills, and --tag names one image"), "{two}");
+    let none = repo.run(&["build", &url, "--filter", "x*"]).fails(2);
+    assert!(none.stderr.contains("no skills matching \"x*\" in") && none.stderr.contains("hr, legal"), "{none}");
+    let flag = repo.run(&["build", "repo/skills/hr", "--ref", "v1"]).fails(2);
+    assert!(flag.stderr.contains("--ref is for Git repositories"), "{flag}");
+}
+
+#[test]
+fn a_skill_that_is_not_valid_fails_alone() {
+    let repo = Repo::new();
+    repo.world.write("repo/skills/bad/SKILL.md", "---\n---");
+    repo.commit("v3");
+    let built = repo.run(&["build", &repo.url(), "--load=never"]).fails(2);
+    assert!(built.stdout.contains("Built 2 skill(s)"), "{built}");
+    assert!(
+        built.stderr.contains("skills/bad/SKILL.md") && built.stderr.contains("1 skill(s) failed to build"),
+        "{built}"
+    );
+    let installed = repo.run(&["install", &repo.url(), "-o", "out"]).fails(2);
+    assert!(installed.stderr.contains("skills/bad"), "{installed}");
+    assert!(!repo.world.path("out/hr").exists(), "nothing is half installed");
+}
+
+#[test]
+fn what_is_installed_from_git_says_its_commit() {
+    let repo = Repo::new();
+    let (url, commit) = (repo.url(), repo.git(&["rev-parse", "v1"]));
+    let text = format!("{url}#v1:skills/hr");
+    let ran = repo.run(&["install", &text, "-o", "out"]).ok();
+    assert!(ran.stdout.contains(&format!("Installed {text} to ")), "{ran}");
+    let mode = fs::metadata(repo.world.path("out/hr/run.sh")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    let card = fs::read_to_string(repo.world.path("out/hr/skill.yaml")).unwrap();
+    for line in [format!("source: {url}"), format!("commit: {commit}"), "path: skills/hr".into()] {
+        assert!(card.replace('"', "").contains(&line), "{card}");
+    }
+    let receipt: Value =
+        serde_json::from_slice(&fs::read(repo.world.path("out/.skillimage/receipts/hr.json")).unwrap()).unwrap();
+    assert_eq!(receipt["origin"], json!({"source": url, "commit": commit, "path": "skills/hr"}));
+    let listed = repo.run(&["list", "--installed", "-o", "out", "--format", "json"]).ok().json();
+    assert_eq!((&listed[0]["source"], &listed[0]["version"]), (&json!(url), &json!("1.0.0-draft")));
+    assert!(repo.run(&["install", &text, "-o", "out"]).ok().stdout.starts_with("Already installed"));
+    repo.run(&["list", "--installed", "-o", "out", "--verify"]).ok();
+
+    // A later commit takes its place, and rollback goes back to the first.
+    repo.run(&["install", &format!("{url}#v2:skills/hr"), "-o", "out"]).ok();
+    assert!(repo.world.path("out/hr/new.md").exists());
+    repo.run(&["rollback", "hr", "-o", "out"]).ok();
+    assert!(!repo.world.path("out/hr/new.md").exists());
+    assert_eq!(fs::read_to_string(repo.world.path("out/hr/skill.yaml")).unwrap(), card);
+}
+
+#[test]
+fn a_project_locks_the_commit_of_a_skill() {
+    let repo = Repo::new();
+    let url = repo.url();
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(repo.world.path(name)).unwrap()).unwrap() };
+    repo.world.write("skills.json", r#"{"skills": []}"#);
+    repo.run(&["add", &format!("{url}#main:skills/hr")]).ok();
+    let intent = json!({"skills": [{"name": "hr", "source": url, "path": "skills/hr", "version": "main"}]});
+    assert_eq!(read("skills.json"), intent);
+    let first = repo.git(&["rev-parse", "HEAD"]);
+    let git = json!({"url": url, "ref": "main", "commit": first, "path": "skills/hr"});
+    assert_eq!(read("skills.lock.json")["skills"][0]["git"], git);
+    repo.run(&["sync", "--check"]).ok();
+    repo.run(&["sync", "--locked"]).ok();
+
+    // The branch moves; what is locked stays, also for somebody whose store has nothing of it.
+    repo.world.write("repo/skills/hr/later.md", "later\n");
+    repo.commit("v3");
+    fs::remove_dir_all(repo.world.path(".agents")).unwrap();
+    fs::remove_dir_all(repo.world.store()).unwrap();
+    let lock = fs::read(repo.world.path("skills.lock.json")).unwrap();
+    repo.run(&["sync", "--locked"]).ok();
+    assert!(repo.world.path(".agents/skills/hr/new.md").exists());
+    assert!(!repo.world.path(".agents/skills/hr/later.md").exists());
+    assert_eq!(fs::read(repo.world.path("skills.lock.json")).unwrap(), lock);
+    repo.run(&["sync", "--check"]).ok();
+
+    repo.run(&["update"]).ok();
+    assert!(repo.world.path(".agents/skills/hr/later.md").exists());
+    assert_eq!(read("skills.lock.json")["skills"][0]["git"]["commit"], repo.git(&["rev-parse", "HEAD"]));
+    repo.run(&["remove", "hr"]).ok();
+    assert!(!repo.world.path(".agents/skills/hr").exists());
+}
+
+#[test]
+fn lock_files_of_other_tools_bring_their_git_repositories() {
+    let repo = Repo::new();
+    let url = repo.url();
+    repo.world.write("skills.json", r#"{"skills": []}"#);
+    let npx = json!({"version": 1, "skills": {"hr": {"source": url, "sourceType": "git", "sourceUrl": url, "ref": "v1",
+        "skillPath": "skills/hr/SKILL.md", "computedHash": "0a"}}});
+    repo.world.write("skills-lock.json", npx.to_string());
+    repo.run(&["add", "--import", "skills-lock.json"]).ok();
+    assert!(repo.world.path(".agents/skills/hr/run.sh").exists());
+    assert!(!repo.world.path(".agents/skills/hr/new.md").exists(), "it is the commit of v1");
+}
+
+#[test]
+fn credentials_and_options_in_addresses_go_nowhere() {
+    let repo = Repo::new();
+    let secret = "s3cret-token";
+    let url = format!("https://user:{secret}@127.0.0.1:1/acme/skills");
+    for args in [&["build", &url][..], &["install", &url, "-o", "out"], &["add", &url]] {
+        let ran = repo.run(args).fails(2);
+        assert!(!format!("{ran}").contains(secret), "{ran}");
+        assert_eq!(ran.stderr.matches("error:").count(), 1, "{ran}");
+    }
+    for (url, why) in [
+        ("https://-oProxyCommand=x/acme/skills", "begins with"),
+        ("ssh://-oProxyCommand=x/acme/skills", "begins with"),
+        ("https://127.0.0.1:1/a/b#-x", "-x"),
+        ("https://127.0.0.1:1/a/b#v1:../x", ".."),
+        ("ext::sh -c x", "ext"),
+    ] {
+        let ran = repo.run(&["build", url]).fails(2);
+        assert!(ran.stderr.contains(why), "{url}: {ran}");
+        assert_eq!(ran.stderr.matches("error:").count(), 1, "{ran}");
+    }
+}
