@@ -5,8 +5,10 @@
 //! source is ever written to a directory or executed.
 //!
 //! * [`GitSource`] (`git_url`): which repository, revision and directory an address means
+//! * [`archive`]: tar and `zip`, known by their content
 //! * [`git`]: fetches it with the program git, into a repository of our own that is removed afterwards
 
+pub mod archive;
 pub mod git;
 mod git_list;
 mod git_read;
@@ -14,6 +16,7 @@ mod git_run;
 mod git_url;
 mod glob;
 mod scratch;
+mod zip;
 
 pub use git_url::GitSource;
 pub use glob::Filter;
