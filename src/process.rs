@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -24,14 +24,15 @@ use nix::unistd::Pid;
 use crate::error::{Error, Result};
 
 mod stream;
+mod tools;
 mod words;
 
+use tools::missing;
+pub use tools::{Tools, Version, version};
 pub use words::last_words;
 
 /// How long a child may tidy up after SIGTERM. skopeo and podman release their locks at once; this only bounds a stuck one.
 pub const GRACE: Duration = Duration::from_secs(2);
-/// Bound on `--version`, which takes 30 ms.
-const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Standard output kept when the caller names no bound: `podman info` of a large host is below 100 KiB.
 pub const STDOUT_LIMIT: usize = 4 << 20;
 /// Standard error kept, from its end: some hundred lines, of which one is shown.
@@ -86,81 +87,6 @@ impl Cancel {
     pub fn flag(&self) -> &Arc<AtomicBool> {
         &self.0
     }
-}
-
-/// Where the container tools are, and how this system installs them.
-#[derive(Debug, Clone)]
-pub struct Tools {
-    /// Name or path of skopeo.
-    pub skopeo: PathBuf,
-    /// Name or path of podman.
-    pub podman: PathBuf,
-    /// Name or path of git.
-    pub git: PathBuf,
-    /// The command that installs a package here, such as `dnf install`.
-    pub installer: Option<String>,
-    /// Ends every child.
-    pub cancel: Cancel,
-}
-
-impl Default for Tools {
-    fn default() -> Self {
-        Self {
-            skopeo: "skopeo".into(),
-            podman: "podman".into(),
-            git: "git".into(),
-            installer: None,
-            cancel: Cancel::default(),
-        }
-    }
-}
-
-impl Tools {
-    /// Returns a process that runs skopeo.
-    pub fn skopeo(&self) -> Process {
-        self.process(&self.skopeo, "skopeo")
-    }
-
-    /// Returns a process that runs podman.
-    pub fn podman(&self) -> Process {
-        self.process(&self.podman, "podman")
-    }
-
-    /// Returns a process that runs git.
-    pub fn git(&self) -> Process {
-        self.process(&self.git, "git")
-    }
-
-    /// Returns the error for a tool that is not there.
-    pub fn missing(&self, name: &str) -> Error {
-        missing(name, self.installer.as_deref().map(|i| format!("{i} {name}")))
-    }
-
-    fn process(&self, program: &Path, package: &str) -> Process {
-        let mut process = Process::new(program);
-        process.name = package.to_owned();
-        process.cancel = Some(self.cancel.clone());
-        process.hint = self.installer.as_deref().map(|i| format!("{i} {package}"));
-        process
-    }
-}
-
-fn missing(name: &str, hint: Option<String>) -> Error {
-    Error::Unavailable { reason: format!("{name} is not installed"), hint }
-}
-
-/// A version of a tool: major, minor, patch.
-pub type Version = (u64, u64, u64);
-
-/// Returns the version of a tool of containers/: the third word of `NAME version 4.3.1`.
-pub fn version(process: &Process) -> Option<Version> {
-    let output = process.clone().arg("--version").timeout(VERSION_TIMEOUT).run().ok()?;
-    parse_version(&String::from_utf8_lossy(&output))
-}
-
-fn parse_version(text: &str) -> Option<Version> {
-    let mut numbers = text.split_whitespace().nth(2)?.split(['.', '-', '+', '~']).map(|part| part.parse().ok());
-    Some((numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)))
 }
 
 /// How a child ended.
@@ -595,7 +521,7 @@ mod tests {
             ("skopeo", None),
         ];
         for (text, version) in cases {
-            assert_eq!(parse_version(text), version);
+            assert_eq!(tools::parse_version(text), version);
         }
     }
 

@@ -243,14 +243,22 @@ fn lock_files_of_other_tools_are_imported() {
     assert_eq!(lock["skills"][0]["source"]["ref"], format!("registry.example/acme/hr:1.0.0@{digest}"));
     assert_eq!(json(&world, "skills.json")["skills"][0]["version"], "1.0.0");
     run(&world, &["sync", "--check"]).ok();
-    // What comes from Git is no image.
+    // What comes from Git is fetched, which this world has no git for; what comes from elsewhere is named.
     world.write(
         "project/skills-lock.json",
-        json!({"version": 1, "skills": {"x": {"source": "acme/skills", "sourceType": "github", "computedHash": "0a"}}})
-            .to_string(),
+        json!({"version": 1, "skills": {
+            "x": {"source": "acme/skills", "sourceType": "github", "computedHash": "0a"},
+            "y": {"source": "acme/y", "sourceType": "clawhub", "computedHash": "0b"},
+        }})
+        .to_string(),
     );
     let ran = run(&world, &["add", "--import", "../skills-lock.json"]).fails(2);
-    assert!(ran.stderr.contains("Adding x: it comes from github acme/skills, which is no image"), "{ran}");
+    for why in [
+        "Adding x from https://github.com/acme/skills.git: git is not installed",
+        "Adding y: it comes from clawhub acme/y, which is no image",
+    ] {
+        assert!(ran.stderr.contains(why), "{ran}");
+    }
     run(&world, &["add", "--import", "../none"]).fails(2);
 }
 

@@ -201,12 +201,20 @@ impl AddArgs {
                     intent.put(wanted);
                 }
                 From::Git(url) => {
-                    for wanted in
-                        work.lookup().wanted(&layout, &url, &paths).with_context(|| format!("Adding {url}"))?
-                    {
-                        let wanted = self.merged(&intent, wanted).with_context(|| format!("Adding {url}"))?;
-                        names.push(wanted.name.clone());
-                        intent.put(wanted);
+                    let add = || -> Result<Vec<Wanted>> {
+                        let mut all = work.lookup().wanted(&layout, &url, &paths)?;
+                        // Of a repository whose directory the file does not say.
+                        if all.iter().any(|wanted| wanted.name == imported.name) {
+                            all.retain(|wanted| wanted.name == imported.name);
+                        }
+                        all.into_iter().map(|wanted| self.merged(&intent, wanted)).collect()
+                    };
+                    match add().with_context(|| format!("Adding {} from {url}", imported.name)) {
+                        Ok(all) => all.into_iter().for_each(|wanted| {
+                            names.push(wanted.name.clone());
+                            intent.put(wanted);
+                        }),
+                        Err(e) => status = shell.fail(&e),
                     }
                 }
                 From::Other(source) => {

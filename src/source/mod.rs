@@ -6,8 +6,10 @@
 //!
 //! * [`foreign`]: finds the skills in an image or artifact of another tool
 //! * [`GitSource`] (`git_url`): which repository, revision and directory an address means
+//! * [`archive`]: tar and `zip`, known by their content
 //! * [`git`]: fetches it with the program git, into a repository of our own that is removed afterwards
 
+pub mod archive;
 pub mod foreign;
 pub mod git;
 mod git_list;
@@ -15,6 +17,7 @@ mod git_read;
 mod git_run;
 mod glob;
 mod scratch;
+mod zip;
 
 pub use crate::git_url::GitSource;
 pub use glob::Filter;
