@@ -17,6 +17,7 @@ pub mod agent;
 pub mod card;
 pub mod check;
 pub mod cli;
+pub mod collection;
 pub mod env;
 pub mod error;
 pub mod finding;
