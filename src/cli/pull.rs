@@ -171,7 +171,7 @@ impl Args {
         let known = pulled.warnings.len();
         shell.warnings(&pulled.warnings);
         let path = match &self.output {
-            Some(output) => Some(self.write(shell, layout, (text, &mut pulled), output)?),
+            Some(output) => Some(write(shell, layout, (text, &mut pulled), (output, self.force, self.max_size))?),
             None => None,
         };
         shell.warnings(&pulled.warnings[known..]);
@@ -180,44 +180,6 @@ impl Args {
         }
         let loaded = self.load.after(shell, layout, &pulled.entry)?;
         Ok(Done { pulled, loaded, path })
-    }
-
-    fn write(
-        &self,
-        shell: &Shell,
-        layout: &Layout,
-        (text, pulled): (&str, &mut Pulled),
-        output: &Path,
-    ) -> Result<PathBuf> {
-        let context = || format!("Writing to {}", output.display());
-        let name = self.directory(layout, pulled)?;
-        std::fs::create_dir_all(output).with_context(context)?;
-        let dest = open_dir(output).with_context(context)?;
-        let cancel = shell.cancel();
-        let options = UnpackOptions {
-            limits: Limits { size: self.max_size, ..Limits::default() },
-            replace: self.force,
-            durable: true,
-            cancelled: Some(cancel.flag()),
-            ..UnpackOptions::default()
-        };
-        let before = extract::before(layout, &pulled.reference.parse()?, pulled.moved_from.as_deref())?;
-        let source = Source { layout, manifest: &pulled.entry.descriptor, before: &before };
-        let extracted = extract(&source, &dest, &name, &options).with_context(context)?;
-        if !extracted.is_skill {
-            pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
-        }
-        if let Some(leftover) = extracted.unpacked.leftover {
-            pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
-        }
-        Ok(output.join(name))
-    }
-
-    /// Returns the name of the skill's directory: the card's, else the reference's last part.
-    fn directory(&self, layout: &Layout, pulled: &Pulled) -> Result<String> {
-        let info = crate::store::read(layout, pulled.entry.clone())?.info;
-        let reference: Reference = pulled.reference.parse()?;
-        Ok(info.skill_name().unwrap_or(reference.basename()).to_owned())
     }
 
     fn text(&self, text: &str, pulled: &Pulled, path: Option<&Path>) -> String {
@@ -229,8 +191,46 @@ impl Args {
     }
 }
 
+/// Writes an image of the store below a directory, and returns where it is.
+pub fn write(
+    shell: &Shell,
+    layout: &Layout,
+    (text, pulled): (&str, &mut Pulled),
+    (output, force, max_size): (&Path, bool, u64),
+) -> Result<PathBuf> {
+    let context = || format!("Writing to {}", output.display());
+    let name = directory(layout, pulled)?;
+    std::fs::create_dir_all(output).with_context(context)?;
+    let dest = open_dir(output).with_context(context)?;
+    let cancel = shell.cancel();
+    let options = UnpackOptions {
+        limits: Limits { size: max_size, ..Limits::default() },
+        replace: force,
+        durable: true,
+        cancelled: Some(cancel.flag()),
+        ..UnpackOptions::default()
+    };
+    let before = extract::before(layout, &pulled.reference.parse()?, pulled.moved_from.as_deref())?;
+    let source = Source { layout, manifest: &pulled.entry.descriptor, before: &before };
+    let extracted = extract(&source, &dest, &name, &options).with_context(context)?;
+    if !extracted.is_skill {
+        pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
+    }
+    if let Some(leftover) = extracted.unpacked.leftover {
+        pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
+    }
+    Ok(output.join(name))
+}
+
+/// Returns the name of the skill's directory: the card's, else the reference's last part.
+fn directory(layout: &Layout, pulled: &Pulled) -> Result<String> {
+    let info = crate::store::read(layout, pulled.entry.clone())?.info;
+    let reference: Reference = pulled.reference.parse()?;
+    Ok(info.skill_name().unwrap_or(reference.basename()).to_owned())
+}
+
 /// Refuses a file, and a link to nothing, before anything is pulled.
-fn check_output(output: &Path) -> Result<()> {
+pub fn check_output(output: &Path) -> Result<()> {
     if output.symlink_metadata().is_ok() && !output.is_dir() {
         let reason = format!("{} is not a directory", output.display());
         return Err(Error::Unavailable { reason, hint: None }.into());

@@ -202,7 +202,7 @@ fn info() -> Info {
 fn written() -> serde_json::Value {
     let reference: Reference = format!("quay.io/acme/hr:1.0.0@{DIGEST}").parse().unwrap();
     let office = Collection { members: vec![member("hr", &reference.to_string())], ..parse(OFFICE).unwrap() };
-    let items = [Item { name: "hr", reference: &reference, size: 7, info: &info() }];
+    let items = [Item { name: "hr".into(), reference: reference.clone(), size: 7, info: info() }];
     serde_json::from_slice(&index(&office, &items, "1970-01-01T00:00:00Z")).unwrap()
 }
 

@@ -64,22 +64,22 @@ pub fn artifact(collection: &Collection, created: &str, hash: impl Fn(&[u8]) -> 
 
 /// One skill of an index that is to be written.
 #[derive(Debug, Clone)]
-pub struct Item<'a> {
+pub struct Item {
     /// The member's name.
-    pub name: &'a str,
+    pub name: String,
     /// Where it comes from, with its digest.
-    pub reference: &'a Reference,
+    pub reference: Reference,
     /// Its manifest's size.
     pub size: u64,
     /// What its manifest says.
-    pub info: &'a Info,
+    pub info: Info,
 }
 
 /// Returns a collection as an index.
-pub fn index(collection: &Collection, items: &[Item<'_>], created: &str) -> Vec<u8> {
-    let descriptor = |item: &Item<'_>| {
+pub fn index(collection: &Collection, items: &[Item], created: &str) -> Vec<u8> {
+    let descriptor = |item: &Item| {
         let mut annotations = BTreeMap::from([
-            (SKILL_NAME, item.name.to_owned()),
+            (SKILL_NAME, item.name.clone()),
             (SKILL_REFS[0], item.reference.to_string()),
             (SKILL_REFS[1], item.reference.to_string()),
         ]);

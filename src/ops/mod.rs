@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod changes;
+pub mod collection;
 pub mod copy;
 pub mod doctor;
 pub mod drift;
