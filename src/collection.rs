@@ -16,7 +16,8 @@ use crate::yaml::{self, Node, Place, Value};
 mod wire;
 
 pub use wire::{
-    ARTIFACT, Artifact, CONFIG, Form, INDEX, Index, Item, Listed, artifact, form, index, layer, read_index, whole,
+    ARTIFACT, Artifact, CONFIG, Form, INDEX, Index, Item, Listed, artifact, collection_name, form, index, layer,
+    read_index, whole,
 };
 
 /// Largest file, in bytes: a thousand members with names, digests and comments have some 300 KiB.

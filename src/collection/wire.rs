@@ -115,6 +115,11 @@ fn annotations(collection: &Collection, created: &str, name: &str) -> Map<String
     all.into_iter().map(|(key, text)| (key.to_owned(), text.into())).collect()
 }
 
+/// Returns the name of the collection that annotations say a manifest is; nothing where they do not.
+pub fn collection_name(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    NAMES.iter().find_map(|key| annotations.get(*key)).map(String::as_str)
+}
+
 /// Returns which form of a collection a manifest is; `object` is its reference.
 ///
 /// # Errors

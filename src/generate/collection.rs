@@ -219,7 +219,7 @@ mod tests {
         let long = "x".repeat(64);
         let cases = [
             ("hr", "hr", "hr"),
-            ("a.b_c", "a-b-c-34bf0e1b", "a.b_c"),
+            ("a.b_c", "a-b-c-", "a.b_c"),
             ("Hr", "hr-", "hr-"),
             ("日本", "skill-", "skill-"),
             (&long, "xxxx", "xxxx"),
@@ -227,7 +227,7 @@ mod tests {
         ];
         for (name, begin, dotted) in cases {
             let (one, other) = (label(name, false), label(name, true));
-            assert!(one.starts_with(begin.trim_end_matches("34bf0e1b")) && other.starts_with(dotted), "{one} {other}");
+            assert!(one.starts_with(begin) && other.starts_with(dotted), "{one} {other}");
             assert!(one.len() <= MAX_LABEL && one == label(name, false), "{one}");
         }
     }

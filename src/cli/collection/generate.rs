@@ -47,7 +47,7 @@ impl Common {
 
 /// Print the part of a pod that mounts the skills of a collection
 ///
-/// Volumes of images are in Kubernetes since 1.31, behind a feature gate until 1.33. A name that is no label of Kubernetes is
+/// Kubernetes mounts images since 1.31, where its feature gate ImageVolume is on. A name that is no label of Kubernetes is
 /// made one, with a hash at its end.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArgs {

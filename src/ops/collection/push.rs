@@ -6,12 +6,13 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::Means;
-use crate::collection::{self, Collection, Form, Item, Member, Origin, pin};
+use crate::collection::{self, Collection, Form, Item, Member, Origin};
 use crate::error::{Error, Fault};
 use crate::ops::pull::{self, When, store_as};
 use crate::ops::push as image;
 use crate::reference::Reference;
 use crate::store::blob::sha256;
+use crate::store::remote::not_found;
 use crate::store::repository::Manifest;
 use crate::store::transfer::MAX_INSTANCES;
 use crate::store::{self, Found};
@@ -53,11 +54,17 @@ pub struct Pushed {
 /// # Errors
 /// One that names the file and all members that are missing or cannot be in this form; as [`image::push`].
 pub fn push(means: &Means<'_>, collection: &Collection, to: &Reference, options: &Options<'_>) -> Result<Pushed> {
-    let mut digests = Vec::new();
+    let (mut digests, mut seen) = (Vec::new(), BTreeMap::new());
     let (mut problems, mut hint) = (Vec::new(), None);
     for member in &collection.members {
         match look(means, member, options.form) {
-            Ok(digest) => digests.push(digest),
+            Ok(digest) => {
+                let other = digest.clone().and_then(|digest| seen.insert(digest, member.label()));
+                if let (Some(other), Form::Index) = (other, options.form) {
+                    problems.push(format!("{other} and {} are the same image", member.label()));
+                }
+                digests.push(digest);
+            }
             // What cannot be asked now will not be there for the next member either.
             Err(e) if !matches!(e.fault(), None | Some(Fault::NotFound)) => {
                 return Err(e).with_context(|| format!("{}: member {}", options.origin, member.label()));
@@ -104,26 +111,38 @@ fn look(means: &Means<'_>, member: &Member, form: Form) -> Result<Option<String>
             return Err(Error::Unavailable { reason, hint: Some("push it with --form artifact".into()) });
         }
     };
-    if reference.registry().is_none() {
-        let entry = store::lookup(means.layout, &reference.to_string())?;
-        return match form {
-            Form::Index => Ok(Some(entry.digest().to_owned())),
-            Form::Artifact => Err(Error::Unavailable {
-                reason: format!("{reference} is in this store only, where nobody else finds it"),
-                hint: Some(format!(
-                    "skillctl push {reference} registry.example/{reference}, and give that name in the collection"
-                )),
-            }),
-        };
-    }
-    match means.remote.registry.digest(&reference)? {
-        Some(digest) => Ok(Some(digest)),
-        None => Err(Error::Registry {
-            registry: reference.registry().unwrap_or_default().to_owned(),
-            fault: Fault::NotFound,
-            reason: format!("image not found: {reference}"),
-            hint: Some(format!("skillctl list --remote {} shows what is there", reference.name())),
+    let found = match (reference.registry(), form) {
+        (None, Form::Artifact) => {
+            store::lookup(means.layout, &reference.to_string())?;
+            return Err(only_here(&reference));
+        }
+        (None, Form::Index) => {
+            let found = store::open(means.layout, &reference.to_string())?;
+            Some((found.entry.digest().to_owned(), found.info.config.is_some()))
+        }
+        (Some(_), Form::Artifact) => means.remote.registry.digest(&reference)?.map(|digest| (digest, true)),
+        (Some(_), Form::Index) => {
+            let manifest = means.remote.registry.manifest(&reference)?;
+            let manifest = manifest.map(|manifest| manifest.read(&reference)).transpose()?;
+            manifest.map(|manifest| (manifest.digest, manifest.info.config.is_some()))
+        }
+    };
+    match found {
+        Some((digest, true)) => Ok(Some(digest)),
+        Some((_, false)) => Err(Error::Unavailable {
+            reason: format!("{reference} has images for several platforms, and an index lists single ones"),
+            hint: Some("push it with --form artifact".into()),
         }),
+        None => Err(not_found(&reference)),
+    }
+}
+
+fn only_here(reference: &Reference) -> Error {
+    Error::Unavailable {
+        reason: format!("{reference} is in this store only, where nobody else finds it"),
+        hint: Some(format!(
+            "skillctl push {reference} registry.example/{reference}, and give that name in the collection"
+        )),
     }
 }
 
@@ -164,32 +183,41 @@ fn index(means: &Means<'_>, pinned: &Collection, to: &Reference, options: &Optio
             info: found.info.clone(),
         });
     }
-    let mut digests = BTreeMap::new();
-    for (member, found) in pinned.members.iter().zip(&members) {
-        if let Some(other) = digests.insert(found.entry.digest(), member.label()) {
-            let reason =
-                format!("{}: {other} and {} are both {}", options.origin, member.label(), found.entry.digest());
-            return Err(Error::Unavailable { reason, hint: None }.into());
-        }
-    }
     Ok(collection::index(pinned, &items, options.created))
 }
 
 fn fetch(means: &Means<'_>, member: &Member) -> Result<Found> {
     let reference = member.image().context("It is no image")?;
-    let found = match reference.registry() {
+    match reference.registry() {
         Some(_) => {
             let pulled =
                 pull::pull((means.layout, means.remote), reference, When::Missing, means.limit, means.copying)?;
-            store::read(means.layout, pulled.entry)?
+            Ok(store::read(means.layout, pulled.entry)?)
         }
-        None => store::open(means.layout, &reference.to_string())?,
-    };
-    if found.info.config.is_none() {
-        let reason = format!("{reference} has images for several platforms, and an index lists single ones");
-        let hint = Some("push the collection with --form artifact".into());
-        return Err(Error::Unavailable { reason, hint }.into());
+        None => Ok(store::open(means.layout, &reference.to_string())?),
     }
-    // The digest that was looked at, which the pinned name has as well.
-    pin(reference, found.entry.digest()).map(|_| found).map_err(Into::into)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_without_a_commit_are_warned_of() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let cases = [
+            ("https://git.example/a/b".to_owned(), false),
+            ("https://git.example/a/b/tree/main/hr".to_owned(), false),
+            (format!("https://git.example/a/b/tree/{commit}/hr"), true),
+            (format!("https://git.example/a/b/tree/{commit}"), true),
+            (format!("https://git.example/a/b.git#{commit}:hr"), true),
+            (format!("https://git.example/a/b.git#{commit}0"), false),
+            (format!("https://git.example/{commit}/b"), false),
+        ];
+        for (url, pinned) in cases {
+            let member = Member { name: None, from: Origin::Source(url.clone()) };
+            assert_eq!(unpinned(&member).is_none(), pinned, "{url}");
+        }
+    }
 }
