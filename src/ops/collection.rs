@@ -188,6 +188,16 @@ fn fault(error: &anyhow::Error) -> Option<Fault> {
 }
 
 impl Opened {
+    /// Leaves all registries alone but the collection's own, where that is enough: where the store has all members. Returns
+    /// whether it is.
+    pub fn ask_nobody_else(&self) -> bool {
+        let Some(image) = self.image.as_ref().filter(|image| image.listed.1) else { return false };
+        let hosts = self.collection.members.iter().filter_map(|member| member.image()?.registry());
+        let others = hosts.filter(|host| Some(*host) != image.reference.registry()).map(str::to_owned);
+        self.silent.borrow_mut().extend(others);
+        true
+    }
+
     /// Fetches the image of a member into the store.
     ///
     /// # Errors
@@ -273,6 +283,9 @@ impl Opened {
             Ok(false) => None,
             Err(warning) => Some(warning),
         };
+        if self.silent.borrow().contains(own.registry().unwrap_or_default()) {
+            return Err(unknown());
+        }
         let digest = own.digest().and_then(|digest| own.with_digest(digest).ok());
         match digest.map(|by_digest| means.remote.registry.digest(&by_digest)) {
             Some(Ok(Some(_))) => Ok(warning),

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use crate::cell::{World, matrix};
 use crate::registry::gate::{ALWAYS, Fault, Gate};
-use crate::registry::{Kind, Registry, digest_of};
+use crate::registry::{Kind, PASSWORD, Registry, USER, conf, digest_of};
 use crate::site::{Site, said};
 
 matrix! { @roots
     an_artifact_goes_to_a_registry_and_is_installed,
     an_index_has_its_skills_with_it,
     where_a_member_comes_from_is_confirmed,
+    a_password_is_for_one_registry,
     what_is_missing_is_named_and_nothing_written,
     fifty_skills_come_by_one_connection,
     volumes_are_made,
@@ -223,6 +224,27 @@ fn where_a_member_comes_from_is_confirmed(world: &World) {
     let odd = forge("sets/office", "odd", &|one| one["mediaType"] = json!("text/html"));
     there.refuses(&["collection", "pull", &odd], &[&odd, "hr"], &["no image"]);
     there.refuses(&["collection", "pull", &hub.name("acme/hr:1.0.0")], &["acme/hr:1.0.0", "no collection"], &["skill"]);
+}
+
+/// A password on the command line is told to the registry of the collection, and to none that a member names.
+fn a_password_is_for_one_registry(world: &World) {
+    let published = Published::new(world);
+    let Published { hub, file, .. } = &published;
+    let vault = Registry::named(world, "vault", Kind::TlsHtpasswd);
+    conf::trust(world, &vault, conf::Place::Home);
+    conf::auth_json(world, &[(&vault.address, USER, PASSWORD)]);
+    let (index, artifact) = (vault.name("sets/office:index"), vault.name("sets/office:artifact"));
+    world.skillctl(["collection", "push", "--form", "index", &index, "-f", file]).ok();
+    world.skillctl(["collection", "push", &artifact, "-f", file]).ok();
+    conf::auth_json(world, &[]);
+    let there = Site::other(world, "there");
+    let creds = format!("{USER}:{PASSWORD}");
+    let install = |set: &str| there.skillctl(["collection", "install", set, "-t", "claude", "--creds", &creds]);
+    let (done, asked) = hub.asked(|| install(&index));
+    assert!(done.code == 0 && done.stderr.contains("cannot be looked at") && asked.is_empty(), "{done}{asked:?}");
+    let (done, asked) = hub.asked(|| install(&artifact));
+    assert_eq!(asked, []);
+    done.refused(&["--creds would be sent to", &hub.address, &vault.address], &["log in to each"]);
 }
 
 /// Puts a manifest into a registry, past all that would refuse to make it, and returns its name.
