@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{finding::Finding, frontmatter::FrontMatter, yaml::Node};
 
-mod emit;
+pub(crate) mod emit;
 mod read;
 mod schema;
 

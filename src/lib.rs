@@ -5,7 +5,7 @@
 //!
 //! * Core, pure: [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
 //!   [`format`] (how others package skills), [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
-//!   [`receipt`] (what is installed)
+//!   [`receipt`] (what is installed), [`collection`] (skills that belong together)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
@@ -18,6 +18,7 @@ pub mod agent;
 pub mod card;
 pub mod check;
 pub mod cli;
+pub mod collection;
 pub mod env;
 pub mod error;
 pub mod finding;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod build;
+mod collection;
 mod crash;
 mod direction;
 mod extract;

@@ -197,6 +197,42 @@ fn lock_files_of_other_tools_bring_their_git_repositories() {
 }
 
 #[test]
+fn a_collection_takes_skills_from_git_and_may_be_in_git() {
+    let repo = Repo::new();
+    let (url, commit) = (repo.url(), repo.git(&["rev-parse", "HEAD"]));
+    let office = |members: &str| {
+        format!("kind: SkillCollection\nmetadata:\n  name: office\n  version: 1.0.0\nskills:\n{members}")
+    };
+    let members = format!("  - {{source: '{url}#v1:skills/hr'}}\n  - {{name: legal, source: '{url}'}}\n");
+    repo.world.write("office.yaml", office(&members));
+    let ran = repo.run(&["collection", "install", "-f", "office.yaml", "-o", "out"]).ok();
+    let lines = [
+        "Installing collection \"office\" (2 skills)".to_owned(),
+        format!("  {url}#v1:skills/hr (source)  cloning...  building...  installed"),
+        "  legal (source)  cloning...  building...  installed".to_owned(),
+        "Installed 2 skills".to_owned(),
+    ];
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), lines, "{ran}");
+    assert!(repo.world.path("out/legal/SKILL.md").exists() && !repo.world.path("out/hr/new.md").exists());
+    let again = repo.run(&["collection", "install", "-f", "office.yaml", "-o", "out"]).ok();
+    assert!(again.stdout.ends_with("Installed 0 skills, 2 up to date\n"), "{again}");
+    // One that fails keeps the other.
+    repo.world
+        .write("some.yaml", office(&format!("  - {{source: '{url}#v9'}}\n  - {{source: '{url}#v1:skills/hr'}}\n")));
+    let some = repo.run(&["collection", "install", "-f", "some.yaml", "-o", "some"]).fails(2);
+    assert!(repo.world.path("some/hr/SKILL.md").exists(), "{some}");
+    assert!(some.stderr.contains("has no branch, tag or commit v9"), "{some}");
+
+    repo.world.write("repo/sets/office.yaml", office(&members));
+    repo.commit("v3");
+    let text = format!("{url}#v3:sets/office.yaml");
+    repo.run(&["collection", "install", &text, "-o", "from-git"]).ok();
+    assert!(repo.world.path("from-git/hr/SKILL.md").exists());
+    let none = repo.run(&["collection", "install", &format!("{url}#{commit}:sets/office.yaml"), "-o", "x"]).fails(2);
+    assert!(none.stderr.contains("has no file \"sets/office.yaml\""), "{none}");
+}
+
+#[test]
 fn credentials_and_options_in_addresses_go_nowhere() {
     let repo = Repo::new();
     let secret = "s3cret-token";

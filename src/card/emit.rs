@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::text;
 
 /// Returns a mapping of texts, lists and mappings as YAML. Other JSON does not occur in a card.
-pub(super) fn yaml(value: &Value) -> String {
+pub(crate) fn yaml(value: &Value) -> String {
     let mut out = String::new();
     if let Value::Object(entries) = value {
         entries.iter().for_each(|(key, value)| entry(&mut out, 0, key, value));
@@ -85,7 +85,8 @@ fn is_noncharacter(c: char) -> bool {
     matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
-fn scalar(out: &mut String, text: &str) {
+/// Appends a text so that it means itself: as it is, or in double quotes.
+pub(crate) fn scalar(out: &mut String, text: &str) {
     if is_plain(text) {
         out.push_str(text);
         return;

@@ -9,6 +9,7 @@ use super::installed::Installed;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::TargetArgs;
+use crate::collection::collection_name;
 use crate::error::Error;
 use crate::format::OWN as OWN_FORMAT;
 use crate::image::TAGS;
@@ -247,6 +248,9 @@ fn text(image: &Inspected) -> String {
     line("Tags:", image.annotations.get(TAGS).map_or("", String::as_str), false);
     line("Compat:", &image.compatibility, false);
     line("Word Count:", &image.word_count.map(|words| words.to_string()).unwrap_or_default(), false);
+    if let Some(name) = collection_name(&image.annotations) {
+        text += &format!("{:<14}{} (its skills: skillctl collection pull)\n", "Collection:", field(name));
+    }
     text += &format!(
         "\nOCI Image:\n  Digest:     {}\n  Created:    {}\n  Size:       {} bytes\n  Layers:     {}\n",
         image.digest,

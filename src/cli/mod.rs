@@ -4,6 +4,7 @@
 
 mod agents;
 mod build;
+mod collection;
 mod convert;
 mod copy;
 mod doc;
@@ -161,6 +162,8 @@ enum Command {
     Update(Late<sync::UpdateArgs>),
     /// Install what this project wants, and nothing else
     Sync(Late<sync::SyncArgs>),
+    /// Push, pull and install sets of skills
+    Collection(Late<collection::Args>),
     /// List the agents, and where each looks for skills
     Agents(Late<agents::Args>),
     /// Check every blob of the store
@@ -218,6 +221,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Remove(args) => args.0.run(&shell),
         Command::Update(args) => args.0.run(&shell),
         Command::Sync(args) => args.0.run(&shell),
+        Command::Collection(args) => args.0.run(&shell),
         Command::Agents(args) => args.0.run(&shell),
         Command::Fsck(args) => args.0.run(&shell),
         Command::Generate(args) => args.0.run(&shell),

@@ -176,7 +176,10 @@ impl Args {
         let known = pulled.warnings.len();
         shell.warnings(&pulled.warnings);
         let paths = match &self.output {
-            Some(output) => self.write(shell, layout, (text, &mut pulled), output)?,
+            Some(output) => {
+                let how = Writing { output, skills: &self.skill, force: self.force, max_size: self.max_size };
+                write(shell, layout, (text, &mut pulled), how)?
+            }
             None => Vec::new(),
         };
         shell.warnings(&pulled.warnings[known..]);
@@ -185,43 +188,6 @@ impl Args {
         }
         let loaded = self.load.after(shell, layout, &pulled.entry)?;
         Ok(Done { pulled, loaded, paths })
-    }
-
-    fn write(
-        &self,
-        shell: &Shell,
-        layout: &Layout,
-        (text, pulled): (&str, &mut Pulled),
-        output: &Path,
-    ) -> Result<Vec<PathBuf>> {
-        let context = || format!("Writing to {}", output.display());
-        std::fs::create_dir_all(output).with_context(context)?;
-        let dest = open_dir(output).with_context(context)?;
-        let cancel = shell.cancel();
-        let options = UnpackOptions {
-            limits: Limits { size: self.max_size, ..Limits::default() },
-            replace: self.force,
-            durable: true,
-            cancelled: Some(cancel.flag()),
-            ..UnpackOptions::default()
-        };
-        let reference: Reference = pulled.reference.parse()?;
-        let before = extract::before(layout, &reference, pulled.moved_from.as_deref())?;
-        let contents = Contents::of(layout, &pulled.entry.descriptor, &options).with_context(context)?;
-        let info = crate::store::read(layout, pulled.entry.clone())?.info;
-        let source = Source { layout, contents: &contents, before: &before };
-        let mut paths = Vec::new();
-        for name in chosen(&contents.names(&info, &reference), &self.skill)? {
-            let extracted = extract(&source, &dest, name, &options).with_context(context)?;
-            if !extracted.is_skill {
-                pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
-            }
-            if let Some(leftover) = extracted.unpacked.leftover {
-                pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
-            }
-            paths.push(output.join(name));
-        }
-        Ok(paths)
     }
 
     fn text(&self, text: &str, pulled: &Pulled, paths: &[PathBuf]) -> String {
@@ -236,8 +202,59 @@ impl Args {
     }
 }
 
+/// How an image is written below a directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Writing<'a> {
+    /// The directory.
+    pub output: &'a Path,
+    /// Of several skills those that are written; all unless some are named.
+    pub skills: &'a [String],
+    /// Whether whatever has a skill's name is replaced.
+    pub force: bool,
+    /// Most bytes.
+    pub max_size: u64,
+}
+
+/// Writes the skills of an image of the store below a directory, and returns where they are.
+pub fn write(
+    shell: &Shell,
+    layout: &Layout,
+    (text, pulled): (&str, &mut Pulled),
+    how: Writing<'_>,
+) -> Result<Vec<PathBuf>> {
+    let output = how.output;
+    let context = || format!("Writing to {}", output.display());
+    std::fs::create_dir_all(output).with_context(context)?;
+    let dest = open_dir(output).with_context(context)?;
+    let cancel = shell.cancel();
+    let options = UnpackOptions {
+        limits: Limits { size: how.max_size, ..Limits::default() },
+        replace: how.force,
+        durable: true,
+        cancelled: Some(cancel.flag()),
+        ..UnpackOptions::default()
+    };
+    let reference: Reference = pulled.reference.parse()?;
+    let before = extract::before(layout, &reference, pulled.moved_from.as_deref())?;
+    let contents = Contents::of(layout, &pulled.entry.descriptor, &options).with_context(context)?;
+    let info = crate::store::read(layout, pulled.entry.clone())?.info;
+    let source = Source { layout, contents: &contents, before: &before };
+    let mut paths = Vec::new();
+    for name in chosen(&contents.names(&info, &reference), how.skills)? {
+        let extracted = extract(&source, &dest, name, &options).with_context(context)?;
+        if !extracted.is_skill {
+            pulled.warnings.push(format!("{text} has no SKILL.md: it is no skill"));
+        }
+        if let Some(leftover) = extracted.unpacked.leftover {
+            pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
+        }
+        paths.push(output.join(name));
+    }
+    Ok(paths)
+}
+
 /// Refuses a file, and a link to nothing, before anything is pulled.
-fn check_output(output: &Path) -> Result<()> {
+pub fn check_output(output: &Path) -> Result<()> {
     if output.symlink_metadata().is_ok() && !output.is_dir() {
         let reason = format!("{} is not a directory", output.display());
         return Err(Error::Unavailable { reason, hint: None }.into());

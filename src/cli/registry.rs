@@ -25,6 +25,7 @@ use crate::store::proxies::Proxies;
 use crate::store::registries_conf::{ConfPaths, RegistriesConf};
 use crate::store::registry::{Access, Registry, Timeouts};
 use crate::store::remote::Remote;
+use crate::store::stream::Waiting;
 use crate::store::transfer::Copying;
 
 /// Longest password that is read, in bytes: tokens of cloud registries have some 2 KiB.
@@ -147,6 +148,7 @@ impl RegistryArgs {
             tls_verify: self.tls_verify,
             canary: shell.canary(),
             accepts_anything: accepts_every_registry(shell.env.home.as_deref(), &files()),
+            proxies: Waiting::default(),
         })
     }
 

@@ -1,4 +1,5 @@
 //! From images to what runs them, as text: pure functions.
 
+pub mod collection;
 pub mod imageset;
 pub mod podman;

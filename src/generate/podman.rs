@@ -43,7 +43,7 @@ pub fn flags(mounts: &[Mount], podman: Option<(u64, u64)>) -> Result<Vec<String>
 }
 
 /// Refuses a path that is not absolute and plain, or that a shell or `--mount` would not take as one word.
-fn check_path(path: &str) -> Result<()> {
+pub(super) fn check_path(path: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
     let parts = path.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>()).unwrap_or_default();
     let whole = !parts.is_empty() && parts.iter().all(|part| !matches!(*part, "" | "." | ".."));

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod changes;
+pub mod collection;
 pub mod contents;
 pub mod convert;
 pub mod copy;

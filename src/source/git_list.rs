@@ -93,7 +93,7 @@ impl Repository {
     }
 
     /// Lists the files below a directory.
-    fn list(&self, path: &str) -> Result<Vec<Blob>> {
+    pub(super) fn list(&self, path: &str) -> Result<Vec<Blob>> {
         let unavailable = |reason| Error::Unavailable { reason, hint: None };
         check_path(path).map_err(|reason| unavailable(format!("{} {reason}", self.source.shown)))?;
         let tree = if path.is_empty() { self.commit.clone() } else { format!("{}:{path}", self.commit) };

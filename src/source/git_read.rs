@@ -57,6 +57,26 @@ impl Repository {
         Ok(all)
     }
 
+    /// Reads the file that the source names, of which no more than `limit` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where there is no such file, or git fails.
+    pub fn file(&self, limit: u64) -> Result<Vec<u8>> {
+        let path = &self.source.path;
+        let files = self.list("")?;
+        let is_file = |file: &&Blob| file.path == *path && file.mode & 0o170_000 == 0o100_000;
+        let Some(file) = files.iter().find(is_file) else {
+            let reason = format!("{} at {} has no file {path:?}", self.source.shown, self.commit);
+            return Err(Error::Unavailable { reason, hint: Some("name it: URL#REF:FILE".into()) });
+        };
+        let mut bytes = Vec::new();
+        self.read(std::iter::once(file), &mut |file, content| {
+            content.take(limit).read_to_end(&mut bytes).map_err(Error::io(&file.path))?;
+            std::io::copy(content, &mut std::io::sink()).map_err(Error::io(&file.path)).map(drop)
+        })?;
+        Ok(bytes)
+    }
+
     /// Reads the names that skills give themselves.
     pub(super) fn read_names(&self, skills: &mut [SkillPath]) -> Result<()> {
         let files: Vec<Blob> = skills.iter().filter_map(|skill| skill.file(SKILL_FILE)).cloned().collect();

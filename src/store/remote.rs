@@ -18,7 +18,7 @@ use super::proxies;
 use super::proxy::Proxy;
 use super::registry::{Registry, RemoteManifest, Scheme};
 use super::repository::{Manifest, Repository, Tag, Untagged, refer};
-use super::stream::{self, is_single};
+use super::stream::{self, Waiting, is_single};
 use super::transfer::{self, Bytes, Copying, Expected, MAX_INSTANCES, Place, Secret};
 use crate::error::{Error, Fault, Result};
 use crate::image;
@@ -44,6 +44,8 @@ pub struct Remote {
     pub canary: Canary,
     /// Whether policy.json accepts every image of registries, so that the proxy has nothing to keep.
     pub accepts_anything: bool,
+    /// The proxies that wait for another image.
+    pub proxies: Waiting,
 }
 
 /// What is known of skopeo's image proxy, once it has been asked.
@@ -138,7 +140,7 @@ impl Remote {
         let expected = Expected { blobs, limit, bytes: Bytes::Exact };
         expected.check()?;
         if let (Some(manifest), Some(proxy)) = (manifest.filter(is_single), proxy)
-            && let Some(streamed) = stream::fetch(layout, (&place, proxy), &manifest, copying)?
+            && let Some(streamed) = stream::fetch(layout, (&place, proxy), &manifest, &self.proxies, copying)?
         {
             return Ok(streamed);
         }
@@ -162,7 +164,7 @@ impl Remote {
         thread::scope(|scope| {
             // The crate would write credentials that are handed over to a file in /tmp.
             let place = place.filter(|place| place.credentials.is_none() && streams());
-            let proxy = place.map(|place| scope.spawn(|| stream::start(place, tools)));
+            let proxy = place.map(|place| scope.spawn(|| self.proxies.get(place, tools)));
             let looked = self.registry.manifest(reference);
             (looked, proxy.and_then(|proxy| proxy.join().ok()))
         })

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use oci_spec::image::Descriptor;
 
@@ -18,6 +19,44 @@ use super::skopeo::explain;
 use super::transfer::{Copying, Place};
 use crate::error::{Error, Result};
 use crate::process::Tools;
+
+/// Waiting between two images. Starting one takes as long as fetching three small skills, so who fetches many keeps them.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// Whether a proxy is kept for the next image; else it is ended with the first, and its last words are heard.
+    pub keep: bool,
+    /// Those that wait, and whether each accepts any certificate.
+    idle: Mutex<Vec<(bool, Proxy)>>,
+}
+
+impl Waiting {
+    /// Returns a proxy for images of a place.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`].
+    pub fn get(&self, from: &Place, tools: &Tools) -> Result<Proxy> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        match idle.iter().position(|(insecure, _)| *insecure == is_insecure(from)) {
+            Some(at) => Ok(idle.swap_remove(at).1),
+            None => {
+                drop(idle);
+                start(from, tools)
+            }
+        }
+    }
+
+    fn put(&self, from: &Place, proxy: Proxy) -> Result<()> {
+        if !self.keep {
+            return proxy.finish();
+        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((is_insecure(from), proxy));
+        Ok(())
+    }
+}
+
+fn is_insecure(place: &Place) -> bool {
+    place.tls_verify == Some(false)
+}
 
 /// Counts on their way to the store the bytes that a person is shown.
 struct Counting<'a> {
@@ -54,26 +93,29 @@ pub fn fetch(
     layout: &Layout,
     (from, proxy): (&Place, Result<Proxy>),
     manifest: &Manifest,
+    proxies: &Waiting,
     copying: Copying<'_>,
 ) -> Result<Option<Descriptor>> {
     let mut started = Some(proxy);
     copying.again(|| {
         let proxy = started.take().unwrap_or_else(|| start(from, copying.tools));
-        let fetched = proxy.and_then(|proxy| once(layout, proxy, from, manifest, copying));
+        let fetched = proxy.and_then(|proxy| {
+            let fetched = once(layout, &proxy, from, manifest, copying)?;
+            match fetched {
+                Some(_) => proxies.put(from, proxy).map(|()| fetched),
+                None => Ok(None),
+            }
+        });
         fetched.map_err(|e| in_words_of(&from.host, e))
     })
 }
 
-/// Starts a proxy for images of a place.
-///
-/// # Errors
-/// As [`Proxy::start`].
-pub fn start(from: &Place, tools: &Tools) -> Result<Proxy> {
+fn start(from: &Place, tools: &Tools) -> Result<Proxy> {
     let options = ProxyOptions {
         authfile: from.authfile.clone(),
         credentials: from.credentials.clone(),
         cert_dir: from.cert_dir.clone(),
-        insecure: from.tls_verify == Some(false),
+        insecure: is_insecure(from),
         ..ProxyOptions::default()
     };
     Proxy::start(tools, &options)
@@ -89,7 +131,7 @@ fn in_words_of(host: &str, error: Error) -> Error {
 
 fn once(
     layout: &Layout,
-    proxy: Proxy,
+    proxy: &Proxy,
     from: &Place,
     manifest: &Manifest,
     copying: Copying<'_>,
@@ -109,10 +151,9 @@ fn once(
             continue;
         }
         let out = Counting { blob: layout.blob()?, sum: &sum, total, progress: copying.progress };
-        stream(&proxy, &image, blob, out)?;
+        stream(proxy, &image, blob, out)?;
     }
     layout.write_blob(&manifest.bytes)?;
-    proxy.finish()?;
     manifest.descriptor().map(Some)
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cell;
+mod collections;
 mod crash;
 mod credentials;
 mod doctor;

@@ -30,6 +30,9 @@ pub const OTHER: (&str, &str) = ("bo", "bo's own");
 /// Media type of an image manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// Media type of an index.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// How a registry is to be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -218,7 +221,9 @@ impl Registry {
     #[track_caller]
     pub fn put(&self, repository: &str, tag: &str, manifest: &[u8]) {
         let path = format!("/v2/{repository}/manifests/{tag}");
-        let (head, body) = http::ask(&self.address, "PUT", &path, &[("Content-Type", MANIFEST)], manifest);
+        let own = serde_json::from_slice::<Value>(manifest).ok().map(|mut manifest| manifest["mediaType"].take());
+        let media_type = own.as_ref().and_then(Value::as_str).filter(|own| *own == INDEX).unwrap_or(MANIFEST);
+        let (head, body) = http::ask(&self.address, "PUT", &path, &[("Content-Type", media_type)], manifest);
         assert_eq!(head.status(), 201, "{}", String::from_utf8_lossy(&body));
     }
 

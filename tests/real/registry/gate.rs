@@ -52,6 +52,8 @@ struct State {
     delay: Duration,
     tokens: Option<Tokens>,
     connections: usize,
+    /// Those of them by which our own client has asked anything.
+    ours: usize,
 }
 
 struct Shared {
@@ -143,6 +145,11 @@ impl Gate {
         self.shared.state().connections
     }
 
+    /// Returns how many connections our own client has asked something by; skopeo makes others.
+    pub fn ours(&self) -> usize {
+        self.shared.state().ours
+    }
+
     /// Waits until there was a request of that method, with that in its path.
     #[track_caller]
     pub fn wait_for(&self, method: &str, part: &str) {
@@ -179,7 +186,11 @@ fn serve(shared: &Shared, client: TcpStream) -> io::Result<()> {
             .write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n");
     }
     let mut upstream = Peer::connect(&shared.upstream)?;
+    let mut first = true;
     while let Some(mut request) = Head::read(&mut client.input)? {
+        if std::mem::take(&mut first) && request.get("user-agent").is_some_and(|agent| agent.starts_with("skillctl/")) {
+            shared.state().ours += 1;
+        }
         let delay = shared.state().delay;
         thread::sleep(delay);
         if request.get("expect").is_some() {

@@ -1,0 +1,270 @@
+//! A collection for Kubernetes and for podman: the lines of the Go tool, in which no name can be more than a name.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::podman::check_path;
+use crate::card::emit;
+use crate::collection::{Collection, Member};
+use crate::error::{Error, Result};
+use crate::reference::Reference;
+
+/// Longest name of a volume of a pod: a label of RFC 1123.
+const MAX_LABEL: usize = 63;
+/// Hexadecimal digits after a name that was changed: enough for two of a thousand never to be the same.
+const HASH: usize = 8;
+
+/// A skill that gets a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its image, in full.
+    pub image: Reference,
+    /// The directory that it is mounted at, below the root, and its name as podman's volume.
+    pub name: String,
+    /// Its name in a pod.
+    pub label: String,
+}
+
+/// Returns the volumes of a collection.
+///
+/// # Errors
+/// [`Error::Unavailable`] that names the members without an image, or a root that is no path.
+pub fn volumes(collection: &Collection, mount_root: &str) -> Result<Vec<Volume>> {
+    if mount_root != "/" {
+        check_path(mount_root.trim_end_matches('/'))?;
+    }
+    let without: Vec<String> = collection.members.iter().filter(|m| m.image().is_none()).map(Member::label).collect();
+    if !without.is_empty() {
+        let reason = format!("collection {}: no image of {}", collection.name, without.join(", "));
+        let hint = Some("build and push it, and name its image in the collection".into());
+        return Err(Error::Unavailable { reason, hint });
+    }
+    let volume = |member: &Member| {
+        let name = member.label();
+        let own = member.image()?.clone().or_latest();
+        Some(Volume { image: own, label: label(&name, false), name: label(&name, true) })
+    };
+    Ok(collection.members.iter().filter_map(volume).collect())
+}
+
+/// Returns a name as a label of RFC 1123, or where `dots` with dots and underscores as well. One that has to be changed or
+/// cut for that ends in the hash of the whole, so that no two become one.
+fn label(name: &str, dots: bool) -> String {
+    let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let plain = |c: char| alnum(c) || c == '-' || dots && matches!(c, '.' | '_');
+    if name.len() <= MAX_LABEL && name.starts_with(alnum) && name.ends_with(alnum) && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    let hash = hex::encode(Sha256::digest(name.as_bytes()));
+    let kept: String = name.to_ascii_lowercase().chars().map(|c| if alnum(c) { c } else { '-' }).collect();
+    let kept: String = kept.trim_start_matches('-').chars().take(MAX_LABEL - HASH - 1).collect();
+    match kept.trim_end_matches('-') {
+        "" => format!("skill-{}", &hash[..HASH]),
+        kept => format!("{kept}-{}", &hash[..HASH]),
+    }
+}
+
+/// Returns the part of a pod that mounts the skills.
+pub fn pod(volumes: &[Volume], mount_root: &str) -> String {
+    let mut text = "volumes:\n".to_owned();
+    for Volume { image, label, .. } in volumes {
+        let (name, image) = (scalar(label), scalar(&image.in_storage()));
+        // Writing to a string cannot fail.
+        let _ =
+            write!(text, "  - name: {name}\n    image:\n      reference: {image}\n      pullPolicy: IfNotPresent\n");
+    }
+    text += "containers:\n  - name: agent\n    volumeMounts:\n";
+    for Volume { name, label, .. } in volumes {
+        let (label, path) = (scalar(label), scalar(&mount_path(mount_root, name)));
+        let _ = write!(text, "      - name: {label}\n        mountPath: {path}\n        readOnly: true\n");
+    }
+    text
+}
+
+/// Returns the same as a value.
+pub fn pod_json(volumes: &[Volume], mount_root: &str) -> Value {
+    let volume = |v: &Volume| json!({"name": v.label, "image": {"reference": v.image.in_storage(), "pullPolicy": "IfNotPresent"}});
+    let mount = |v: &Volume| json!({"name": v.label, "mountPath": mount_path(mount_root, &v.name), "readOnly": true});
+    json!({
+        "volumes": volumes.iter().map(volume).collect::<Vec<_>>(),
+        "containers": [{"name": "agent", "volumeMounts": volumes.iter().map(mount).collect::<Vec<_>>()}],
+    })
+}
+
+/// Returns the commands that make a volume of each skill: what is to be pulled first, and what makes it. podman takes no tag
+/// beside a digest, and cannot pull what is only here.
+pub fn commands(volume: &Volume) -> (Option<Vec<String>>, Vec<String>) {
+    let image = podman_image(&volume.image);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let pull = volume.image.registry().is_some().then(|| words(&["podman", "pull", &image]));
+    let option = format!("image={image}");
+    (pull, words(&["podman", "volume", "create", "--driver", "image", "--opt", &option, &volume.name]))
+}
+
+/// Returns an image as podman is told it.
+pub fn podman_image(image: &Reference) -> String {
+    match image.digest().map(|digest| image.with_digest(digest)) {
+        Some(Ok(pinned)) => pinned.in_storage(),
+        _ => image.in_storage(),
+    }
+}
+
+/// Returns the commands as lines for a shell.
+pub fn script(volumes: &[Volume], mount_root: &str) -> String {
+    let mut text = String::new();
+    for volume in volumes {
+        let image = podman_image(&volume.image);
+        let first = match volume.image.registry() {
+            Some(_) => format!("podman pull {}", quoted(&image)),
+            None => format!("skillctl load {}", quoted(&volume.image.to_string())),
+        };
+        let (image, name) = (quoted(&format!("image={image}")), quoted(&volume.name));
+        let _ = write!(text, "{first}\npodman volume create --driver image \\\n  --opt {image} \\\n  {name}\n\n");
+    }
+    text += "# Run with:\n# podman run --rm \\\n";
+    for Volume { name, .. } in volumes {
+        let mount = format!("{name}:{}:ro", mount_path(mount_root, name));
+        let _ = writeln!(text, "#   -v {} \\", quoted(&mount));
+    }
+    text + "#   my-agent:latest\n"
+}
+
+fn mount_path(root: &str, name: &str) -> String {
+    format!("{}/{name}", root.trim_end_matches('/'))
+}
+
+/// Returns a text as YAML. A reference or path with a slash in it is nothing else, also where it begins with a digit.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+%".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
+    if text.contains('/') && begins && !text.ends_with(':') && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    emit::scalar(&mut out, text);
+    out
+}
+
+/// Returns a text as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=+%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: [&str; 10] =
+        ["a\n  b: c", "a: b", "a #b", "\"a\"", "{a}", "$(id)", "a;b", "../../etc", "", "yes'\nhostPath: /"];
+
+    fn collection(names: &[&str]) -> Collection {
+        let members = names.iter().map(|name| {
+            let from = crate::collection::Origin::Image("127.0.0.1:5000/acme/hr:1.0.0".parse().unwrap());
+            Member { name: Some((*name).to_owned()), from }
+        });
+        Collection {
+            name: "office".into(),
+            version: "1".into(),
+            description: String::new(),
+            members: members.collect(),
+        }
+    }
+
+    #[test]
+    fn plain_names_give_the_lines_of_go() {
+        let volumes = volumes(&collection(&["hr"]), "/skills").unwrap();
+        assert_eq!(
+            pod(&volumes, "/skills"),
+            "volumes:\n  - name: hr\n    image:\n      reference: 127.0.0.1:5000/acme/hr:1.0.0\n      pullPolicy: \
+             IfNotPresent\ncontainers:\n  - name: agent\n    volumeMounts:\n      - name: hr\n        mountPath: \
+             /skills/hr\n        readOnly: true\n"
+        );
+        assert_eq!(
+            script(&volumes, "/skills"),
+            "podman pull 127.0.0.1:5000/acme/hr:1.0.0\npodman volume create --driver image \\\n  --opt \
+             image=127.0.0.1:5000/acme/hr:1.0.0 \\\n  hr\n\n# Run with:\n# podman run --rm \\\n#   -v hr:/skills/hr:ro \
+             \\\n#   my-agent:latest\n"
+        );
+    }
+
+    #[test]
+    fn hostile_names_are_names_and_no_more() {
+        let volumes = volumes(&collection(&HOSTILE), "/skills").unwrap();
+        let text = pod(&volumes, "/skills");
+        let document = crate::yaml::parse(text.as_bytes(), 1 << 20).unwrap();
+        let root = document.root.unwrap();
+        let crate::yaml::Value::Sequence(items) = &root.get("volumes").unwrap().value else { panic!("{text}") };
+        assert_eq!(items.len(), HOSTILE.len());
+        for (item, volume) in items.iter().zip(&volumes) {
+            assert_eq!(item.get("name").and_then(crate::yaml::Node::text), Some(volume.label.as_str()), "{text}");
+            assert!(item.get("hostPath").is_none(), "{text}");
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(volume.label.len() <= MAX_LABEL && volume.label.chars().all(plain), "{}", volume.label);
+        }
+        let shell = script(&volumes, "/skills");
+        assert!(shell.lines().all(|line| !line.contains("$(") && !line.contains(';')), "{shell}");
+        let labels: std::collections::BTreeSet<_> = volumes.iter().map(|volume| &volume.label).collect();
+        assert_eq!(labels.len(), HOSTILE.len());
+    }
+
+    #[test]
+    fn labels_are_cut_with_a_hash_that_stays() {
+        let long = "x".repeat(64);
+        let cases = [
+            ("hr", "hr", "hr"),
+            ("a.b_c", "a-b-c-", "a.b_c"),
+            ("Hr", "hr-", "hr-"),
+            ("日本", "skill-", "skill-"),
+            (&long, "xxxx", "xxxx"),
+            ("-x", "x-", "x-"),
+        ];
+        for (name, begin, dotted) in cases {
+            let (one, other) = (label(name, false), label(name, true));
+            assert!(one.starts_with(begin) && other.starts_with(dotted), "{one} {other}");
+            assert!(one.len() <= MAX_LABEL && one == label(name, false), "{one}");
+        }
+    }
+
+    #[test]
+    fn texts_are_quoted_where_they_need_it() {
+        let yaml = [
+            ("hr", "hr"),
+            ("1e5", "\"1e5\""),
+            ("yes", "\"yes\""),
+            ("a: b", "\"a: b\""),
+            ("/skills/hr", "/skills/hr"),
+            ("127.0.0.1:5000/a/b:1", "127.0.0.1:5000/a/b:1"),
+            ("a/b #c", "\"a/b #c\""),
+            ("a\nb", "\"a\\nb\""),
+            ("{a}", "\"{a}\""),
+            ("\"", "\"\\\"\""),
+        ];
+        for (text, want) in yaml {
+            assert_eq!(scalar(text), want);
+        }
+        for (text, want) in [("a/b:1", "a/b:1"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'"), ("", "''")] {
+            assert_eq!(quoted(text), want);
+        }
+    }
+
+    #[test]
+    fn members_without_an_image_are_named() {
+        let mut office = collection(&["hr"]);
+        office.members[0].from = crate::collection::Origin::Source("https://git.example/hr".into());
+        let error = volumes(&office, "/skills").unwrap_err().to_string();
+        assert_eq!(error, "collection office: no image of hr");
+        assert!(volumes(&collection(&["hr"]), "/a b").is_err());
+        let local = Volume { image: "acme/hr:1".parse().unwrap(), name: "hr".into(), label: "hr".into() };
+        assert!(script(&[local], "/skills").starts_with("skillctl load acme/hr:1\npodman volume create"));
+        let digest = format!("sha256:{}", "1".repeat(64));
+        let both = format!("quay.io/a/b:1@{digest}").parse().unwrap();
+        assert_eq!(podman_image(&both), format!("quay.io/a/b@{digest}"));
+    }
+}

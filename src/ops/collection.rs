@@ -1,0 +1,337 @@
+//! `collection`: a set of skills to a registry and from there, and each of its skills as an image of the store.
+//!
+//! Where a member of an index says that it comes from is believed only as far as its own registry confirms it: else whoever
+//! makes a collection could give any content the name of somebody else's skill, and replace that.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result};
+
+use super::pull::{self, Pulled, When};
+use crate::card::Provenance;
+use crate::collection::{self, Collection, Form, Index, Listed, MAX_YAML, Member, Origin};
+use crate::error::{Error, Fault};
+use crate::reference::Reference;
+use crate::store::layout::Layout;
+use crate::store::remote::Remote;
+use crate::store::repository::Manifest;
+use crate::store::transfer::{Copying, MAX_INSTANCES};
+use crate::store::{self, Found};
+
+mod push;
+
+pub use push::{Options, Pushed, push};
+
+/// What every member is fetched with.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// The store.
+    pub layout: &'a Layout,
+    /// The registries.
+    pub remote: &'a Remote,
+    /// When they are asked for what has no digest.
+    pub when: When,
+    /// Most bytes of one image.
+    pub limit: u64,
+    /// How content is copied.
+    pub copying: Copying<'a>,
+}
+
+impl std::fmt::Debug for Means<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Means").field("when", &self.when).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// A collection that was read.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it says.
+    pub collection: Collection,
+    /// Where it was: a file, or its reference.
+    pub origin: String,
+    /// The image that it was; nothing for a file.
+    pub image: Option<Image>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Registries that did not answer when they were asked about a member.
+    silent: RefCell<BTreeSet<String>>,
+}
+
+/// The image of a collection.
+#[derive(Debug)]
+pub struct Image {
+    /// Its reference.
+    pub reference: Reference,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// How it is kept.
+    pub form: Form,
+    /// The members of an index, and whether the store has all of them.
+    listed: (Vec<Listed>, bool),
+}
+
+/// A member that is in the store.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The image.
+    pub found: Found,
+    /// What it is installed as.
+    pub reference: Reference,
+    /// What its name stood for before, where that was another image.
+    pub moved_from: Option<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// The commit that it was built from just now, where it is from Git.
+    pub git: Option<Provenance>,
+}
+
+impl Opened {
+    /// Returns a collection that is a file.
+    ///
+    /// # Errors
+    /// As [`Collection::parse`].
+    pub fn file(bytes: &[u8], origin: &str) -> Result<Self, Error> {
+        let collection = Collection::parse(bytes, origin)?;
+        let (origin, silent) = (origin.to_owned(), RefCell::default());
+        Ok(Self { collection, origin, image: None, warnings: Vec::new(), silent })
+    }
+
+    fn image(
+        collection: Collection,
+        (reference, digest): (&Reference, &str),
+        form: Form,
+        listed: (Vec<Listed>, bool),
+    ) -> Self {
+        let image = Image { reference: reference.clone(), digest: digest.to_owned(), form, listed };
+        let (origin, silent) = (reference.to_string(), RefCell::default());
+        Self { collection, origin, image: Some(image), warnings: Vec::new(), silent }
+    }
+}
+
+/// Opens a collection of the store.
+///
+/// # Errors
+/// If it is not there, damaged, or no collection.
+pub fn stored(layout: &Layout, text: &str) -> Result<Opened> {
+    let found = store::open(layout, text)?;
+    let reference = match &found.entry.name {
+        Some(name) => name.parse::<Reference>()?.or_latest(),
+        None => text.parse()?,
+    };
+    read(layout, &found, &reference)
+}
+
+fn read(layout: &Layout, found: &Found, reference: &Reference) -> Result<Opened> {
+    let object = reference.to_string();
+    let named = (reference, found.entry.digest());
+    match collection::form(&found.manifest, &object)? {
+        Form::Index => {
+            let Index { collection, listed } = collection::read_index(&found.manifest, reference)?;
+            let here = listed.iter().all(|one| layout.has_whole(&one.descriptor));
+            Ok(Opened::image(collection, named, Form::Index, (listed, here)))
+        }
+        Form::Artifact => {
+            let layer = collection::layer(&found.info, &object)?;
+            let mut bytes = Vec::new();
+            // Verified while it is read; that it is not larger was looked at.
+            layout.open_blob(layer)?.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes).context("Reading its layer")?;
+            let collection = Collection::parse(&bytes, &object)?;
+            Ok(Opened::image(collection, named, Form::Artifact, (Vec::new(), false)))
+        }
+    }
+}
+
+/// Fetches a collection into the store; an index with all that it lists, where that can be.
+///
+/// # Errors
+/// If it cannot be had by the rule of `means.when`, or is no collection.
+pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
+    let Means { layout, remote, when, limit, copying } = *means;
+    // What is no collection does not come at all, and may be large. Where nobody answers, the pull says what to do.
+    let seen = match when {
+        When::Always | When::Newer => remote.registry.manifest(reference).ok().flatten(),
+        When::Missing | When::Never => None,
+    };
+    let mut apart = None;
+    if let Some(seen) = &seen
+        && collection::form(&seen.bytes, &reference.to_string())? == Form::Index
+    {
+        let index = collection::read_index(&seen.bytes, reference)?;
+        let whole = collection::whole(&index, MAX_INSTANCES);
+        let mut opened = Opened::image(index.collection, (reference, &seen.digest), Form::Index, (index.listed, false));
+        if !whole {
+            opened
+                .warnings
+                .push(format!("{reference} is not kept in the store: it has no true sizes, or is too large"));
+            return Ok(opened);
+        }
+        apart = Some(opened);
+    }
+    match (pull::pull((layout, remote), reference, when, limit, copying), apart) {
+        (Ok(pulled), _) => {
+            let found = store::read(layout, pulled.entry)?;
+            let mut opened = read(layout, &found, reference)?;
+            opened.warnings.extend(pulled.warnings);
+            Ok(opened)
+        }
+        // A registry that lost a member, or never had it, may have the others.
+        (Err(e), Some(mut apart)) if fault(&e) == Some(Fault::NotFound) => {
+            apart.warnings.push(format!("{reference} is not kept in the store: {e:#}"));
+            Ok(apart)
+        }
+        (Err(e), _) => Err(e),
+    }
+}
+
+fn fault(error: &anyhow::Error) -> Option<Fault> {
+    error.chain().find_map(|e| e.downcast_ref::<Error>()).and_then(Error::fault)
+}
+
+impl Opened {
+    /// Leaves all registries alone but the collection's own, where that is enough: where the store has all members. Returns
+    /// whether it is.
+    pub fn ask_nobody_else(&self) -> bool {
+        let Some(image) = self.image.as_ref().filter(|image| image.listed.1) else { return false };
+        let hosts = self.collection.members.iter().filter_map(|member| member.image()?.registry());
+        let others = hosts.filter(|host| Some(*host) != image.reference.registry()).map(str::to_owned);
+        self.silent.borrow_mut().extend(others);
+        true
+    }
+
+    /// Fetches the image of a member into the store.
+    ///
+    /// # Errors
+    /// If it has none, or it cannot be had.
+    pub fn fetch(&self, means: &Means<'_>, at: usize) -> Result<Fetched> {
+        let member = self.collection.members.get(at).context("There is no such member")?;
+        let Origin::Image(reference) = &member.from else {
+            let reason = format!("{}: it is no image", member.label());
+            return Err(Error::Unavailable { reason, hint: None }.into());
+        };
+        match self.image.as_ref().and_then(|image| Some((image, image.listed.0.get(at)?))) {
+            Some((image, listed)) => self.listed(means, image, member, listed),
+            None => self.pulled(means, reference),
+        }
+    }
+
+    /// Fetches an image by its own reference: by its digest where it has one.
+    fn pulled(&self, means: &Means<'_>, reference: &Reference) -> Result<Fetched> {
+        if reference.registry().is_none() {
+            let found = store::open(means.layout, &reference.to_string())?;
+            let reference = reference.clone().or_latest();
+            return Ok(Fetched { found, reference, moved_from: None, warnings: Vec::new(), git: None });
+        }
+        let when = match (reference.digest(), means.when) {
+            // A digest never stands for anything else.
+            (Some(_), When::Always | When::Newer) => When::Missing,
+            (_, when) => when,
+        };
+        let pulled = pull::pull((means.layout, means.remote), reference, when, means.limit, means.copying)?;
+        let mut fetched = fetched(means.layout, pulled, installed_as(reference)?)?;
+        if means.when != When::Never {
+            fetched.warnings.extend(self.moved(means, reference).err());
+        }
+        Ok(fetched)
+    }
+
+    /// Fetches a member of an index: what its repository has, else by its own reference.
+    fn listed(&self, means: &Means<'_>, image: &Image, member: &Member, listed: &Listed) -> Result<Fetched> {
+        let digest = listed.descriptor.digest().to_string();
+        let here = image.reference.with_digest(&digest)?;
+        let mut found = match image.listed.1 {
+            true => Ok(self.kept(means, listed, &here)?),
+            false if listed.descriptor.size() == 0 => Err(Error::ImageNotFound(here.to_string()).into()),
+            false => pull::pull((means.layout, means.remote), &here, When::Missing, means.limit, means.copying)
+                .and_then(|pulled| fetched(means.layout, pulled, here.clone())),
+        };
+        let Some(own) = &listed.own else { return found };
+        match &mut found {
+            Ok(found) => match self.confirmed(means, own) {
+                Ok(warning) => {
+                    found.reference = installed_as(own)?;
+                    found.warnings.extend(warning);
+                }
+                Err(why) => found.warnings.push(format!(
+                    "{}: {why}, so that it counts as {here}, and is not upgraded from there",
+                    member.label()
+                )),
+            },
+            Err(_) => return self.pulled(means, own),
+        }
+        found
+    }
+
+    /// Returns a member that came with its index, and gives it a name of its own by which it stays when the index goes.
+    fn kept(&self, means: &Means<'_>, listed: &Listed, name: &Reference) -> Result<Fetched> {
+        let layout = means.layout;
+        let _writing = layout.writing()?;
+        let manifest = Manifest::new(listed.descriptor.digest().as_ref(), layout.read_json(&listed.descriptor)?)?;
+        let entry = pull::store_as(layout, name, &manifest, true)?;
+        let found = store::read(layout, entry)?;
+        Ok(Fetched { found, reference: name.clone(), moved_from: None, warnings: Vec::new(), git: None })
+    }
+
+    /// Asks the registry that a member of an index comes from whether it does. Returns a warning where its tag has moved,
+    /// and as an error why it is not known to.
+    fn confirmed(&self, means: &Means<'_>, own: &Reference) -> Result<Option<String>, String> {
+        let unknown = || format!("{own} cannot be looked at");
+        if means.when == When::Never || self.silent.borrow().contains(own.registry().unwrap_or_default()) {
+            return Err(unknown());
+        }
+        let warning = match self.moved(means, own) {
+            Ok(true) => return Ok(None),
+            Ok(false) => None,
+            Err(warning) => Some(warning),
+        };
+        if self.silent.borrow().contains(own.registry().unwrap_or_default()) {
+            return Err(unknown());
+        }
+        let digest = own.digest().and_then(|digest| own.with_digest(digest).ok());
+        match digest.map(|by_digest| means.remote.registry.digest(&by_digest)) {
+            Some(Ok(Some(_))) => Ok(warning),
+            Some(Ok(None)) => Err(format!("{} does not have it", own.name())),
+            _ => {
+                self.silent.borrow_mut().insert(own.registry().unwrap_or_default().to_owned());
+                Err(unknown())
+            }
+        }
+    }
+
+    /// Returns whether the tag of a pinned reference is known to name what it is pinned to; as an error, a warning where it
+    /// names something else.
+    fn moved(&self, means: &Means<'_>, reference: &Reference) -> Result<bool, String> {
+        let (Some(tag), Some(digest)) = (reference.tag(), reference.digest()) else { return Ok(false) };
+        let host = reference.registry().unwrap_or_default();
+        let Ok(tagged) = reference.with_tag(tag) else { return Ok(false) };
+        if self.silent.borrow().contains(host) {
+            return Ok(false);
+        }
+        match means.remote.registry.digest(&tagged) {
+            Ok(Some(now)) if now == digest => Ok(true),
+            Ok(Some(now)) => Err(format!("{tagged} is {now} by now; {} says {digest}, which is taken", self.origin)),
+            Ok(None) => Ok(false),
+            // The image is here, and this would only be good to know.
+            Err(_) => {
+                self.silent.borrow_mut().insert(host.to_owned());
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn fetched(layout: &Layout, pulled: Pulled, reference: Reference) -> Result<Fetched> {
+    let found = store::read(layout, pulled.entry)?;
+    Ok(Fetched { found, reference, moved_from: pulled.moved_from, warnings: pulled.warnings, git: None })
+}
+
+/// Returns what a receipt says: the tag, whose repository the upgrades come from, and not the digest, which the receipt has
+/// anyway and the Go tool would take for a part of the name.
+fn installed_as(reference: &Reference) -> Result<Reference, Error> {
+    match reference.tag() {
+        Some(tag) => reference.with_tag(tag),
+        None => Ok(reference.clone().or_latest()),
+    }
+}
