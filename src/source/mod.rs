@@ -6,6 +6,7 @@
 //!
 //! * [`GitSource`] (`git_url`): which repository, revision and directory an address means
 //! * [`archive`]: tar and `zip`, known by their content
+//! * [`well_known`]: the index of a web site, and what it names
 //! * [`git`]: fetches it with the program git, into a repository of our own that is removed afterwards
 
 pub mod archive;
@@ -16,6 +17,7 @@ mod git_run;
 mod git_url;
 mod glob;
 mod scratch;
+pub mod well_known;
 mod zip;
 
 pub use git_url::GitSource;
