@@ -7,6 +7,7 @@
 //! * [`foreign`]: finds the skills in an image or artifact of another tool
 //! * [`GitSource`] (`git_url`): which repository, revision and directory an address means
 //! * [`archive`]: tar and `zip`, known by their content
+//! * [`well_known`]: the index of a web site, and what it names
 //! * [`git`]: fetches it with the program git, into a repository of our own that is removed afterwards
 
 pub mod archive;
@@ -17,6 +18,7 @@ mod git_read;
 mod git_run;
 mod glob;
 mod scratch;
+pub mod well_known;
 mod zip;
 
 pub use crate::git_url::GitSource;

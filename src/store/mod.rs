@@ -36,6 +36,7 @@ pub mod storage_unload;
 pub mod stream;
 mod tls;
 pub mod transfer;
+pub mod web;
 
 use crate::error::{Error, Result};
 use crate::image::Info;

@@ -92,7 +92,7 @@ impl RemoteManifest {
 /// A client of all registries, to be shared by reference among threads.
 #[derive(Debug)]
 pub struct Registry {
-    wire: Arc<Wire>,
+    pub(super) wire: Arc<Wire>,
     /// Whether mirrors are left out, because what is read decides about what is written.
     origin_only: bool,
 }
