@@ -3,7 +3,7 @@
 //! The binary `skillctl` is a thin shell around this library. Dependencies go one way:
 //! `cli -> ops -> source -> store -> core`.
 //!
-//! * Core, pure: [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
+//! * Core, pure: [`address`] (what is no image yet), [`error`], [`finding`], [`limits`], [`text`], [`yaml`], [`frontmatter`], [`card`], [`check`],
 //!   [`format`] (how others package skills), [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
 //!   [`receipt`] (what is installed), [`collection`] (skills that belong together)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
@@ -14,6 +14,7 @@
 //! * [`ops`]: one file per verb, data in, data out
 //! * The shell: [`cli`], [`env`], [`output`]
 
+pub mod address;
 pub mod agent;
 pub mod card;
 pub mod check;

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::git_url::GitSource;
 use crate::reference::{Reference, is_digest};
 use crate::skills::check_name;
 
@@ -52,7 +52,7 @@ pub struct Wanted {
     pub name: String,
     /// Its repository, with the registry and without a tag, or the URL of a Git repository.
     pub source: String,
-    /// Its directory in the Git repository.
+    /// Its directory in a Git repository or an archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// A tag, or a digest; where it is not given, the newest published version. Of a Git repository a branch, tag or commit;
@@ -89,9 +89,9 @@ pub struct Locked {
     pub path: String,
     /// Its image.
     pub source: Source,
-    /// What the image was built from, where that is a Git repository.
+    /// What the image was built from, where that was done for the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub git: Option<Git>,
+    pub origin: Option<Origin>,
     /// [`Listing::digest`](crate::layer::Listing::digest) of what the image unpacks to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_digest: Option<String>,
@@ -100,18 +100,19 @@ pub struct Locked {
     pub additional_paths: Vec<String>,
 }
 
-/// A commit from which a skill was built.
+/// From what a skill was built.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Git {
-    /// The repository, without credentials.
-    pub url: String,
-    /// The branch, tag or commit that was asked for.
+pub struct Origin {
+    /// A Git repository, the index of a web site, or a path in the project; without credentials.
+    pub source: String,
+    /// The branch, tag or commit of a repository that was asked for.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The commit's whole hash.
+    /// The commit's whole hash, or the digest of an archive; empty for a directory.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub commit: String,
     /// The skill's directory in it; empty for its root.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
 }
 
@@ -189,34 +190,45 @@ impl Wanted {
         }
     }
 
-    /// Returns a skill of a Git repository that is wanted.
-    pub fn of_git(name: &str, git: &Git, paths: Vec<String>) -> Self {
+    /// Returns a skill that is wanted from elsewhere than a registry.
+    pub fn of(name: &str, origin: &Origin, paths: Vec<String>) -> Self {
         Self {
             name: name.to_owned(),
-            source: git.url.clone(),
-            path: (!git.path.is_empty()).then(|| git.path.clone()),
-            version: git.reference.clone(),
+            source: origin.source.clone(),
+            path: (!origin.path.is_empty()).then(|| origin.path.clone()),
+            version: origin.reference.clone(),
             additional_base_paths: paths,
             rest: Map::new(),
         }
     }
 
-    /// Returns the Git repository that it comes from, at the revision that is wanted; `None` for an image.
+    /// Returns where it comes from, of a repository at the revision that is wanted; `None` for an image.
     ///
     /// # Errors
     /// [`Error::Unavailable`] for an address that is refused.
-    pub fn git(&self) -> Result<Option<GitSource>> {
-        let Some(source) = GitSource::parse(&self.source).transpose()? else { return Ok(None) };
-        let source = source.with_path(self.path.as_deref().unwrap_or_default())?;
-        Ok(Some(match &self.version {
-            Some(version) => source.with_reference(version)?,
-            None => source,
-        }))
+    pub fn address(&self) -> Result<Option<Address>> {
+        let refused = |reason: String| Err(Error::Unavailable { reason, hint: None });
+        match Address::of(&self.source)? {
+            None => Ok(None),
+            Some(Address::Git(source)) => {
+                let source = source.with_path(self.path.as_deref().unwrap_or_default())?;
+                let source = match &self.version {
+                    Some(version) => source.with_reference(version)?,
+                    None => source,
+                };
+                Ok(Some(Address::Git(Box::new(source))))
+            }
+            Some(Address::Local(path)) if !path.starts_with("./") => {
+                refused(format!("{path:?} is no path in the project, such as ./skills/hr"))
+            }
+            other if self.version.is_none() => Ok(other),
+            Some(other) => refused(format!("{other} has no versions")),
+        }
     }
 
     fn check(&self) -> Result<()> {
         check_name(&self.name)?;
-        if self.git()?.is_none() {
+        if self.address()?.is_none() {
             self.repository()?;
         }
         for path in &self.additional_base_paths {
@@ -251,8 +263,8 @@ impl Wanted {
 
     /// Returns whether a locked skill is one that is wanted.
     pub fn is(&self, locked: &Locked) -> bool {
-        if let Some(git) = &locked.git {
-            let own = Self::of_git(&locked.name, git, Vec::new());
+        if let Some(origin) = &locked.origin {
+            let own = Self::of(&locked.name, origin, Vec::new());
             return (&own.name, &own.source, &own.path, &own.version)
                 == (&self.name, &self.source, &self.path, &self.version);
         }
@@ -325,7 +337,7 @@ impl Locked {
                 digest: digest.to_owned(),
                 reference: format!("{with_tag}@{digest}"),
             },
-            git: None,
+            origin: None,
             content_digest: Some(content_digest.to_owned()),
             additional_paths: paths.collect(),
         }

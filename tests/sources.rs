@@ -1,10 +1,13 @@
 //! `build`, `install` and `add` from Git repositories, with real ones that git serves from a directory.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{Ran, World};
 
@@ -159,8 +162,8 @@ fn a_project_locks_the_commit_of_a_skill() {
     let intent = json!({"skills": [{"name": "hr", "source": url, "path": "skills/hr", "version": "main"}]});
     assert_eq!(read("skills.json"), intent);
     let first = repo.git(&["rev-parse", "HEAD"]);
-    let git = json!({"url": url, "ref": "main", "commit": first, "path": "skills/hr"});
-    assert_eq!(read("skills.lock.json")["skills"][0]["git"], git);
+    let git = json!({"source": url, "ref": "main", "commit": first, "path": "skills/hr"});
+    assert_eq!(read("skills.lock.json")["skills"][0]["origin"], git);
     repo.run(&["sync", "--check"]).ok();
     repo.run(&["sync", "--locked"]).ok();
 
@@ -178,7 +181,7 @@ fn a_project_locks_the_commit_of_a_skill() {
 
     repo.run(&["update"]).ok();
     assert!(repo.world.path(".agents/skills/hr/later.md").exists());
-    assert_eq!(read("skills.lock.json")["skills"][0]["git"]["commit"], repo.git(&["rev-parse", "HEAD"]));
+    assert_eq!(read("skills.lock.json")["skills"][0]["origin"]["commit"], repo.git(&["rev-parse", "HEAD"]));
     repo.run(&["remove", "hr"]).ok();
     assert!(!repo.world.path(".agents/skills/hr").exists());
 }
@@ -230,6 +233,158 @@ fn a_collection_takes_skills_from_git_and_may_be_in_git() {
     assert!(repo.world.path("from-git/hr/SKILL.md").exists());
     let none = repo.run(&["collection", "install", &format!("{url}#{commit}:sets/office.yaml"), "-o", "x"]).fails(2);
     assert!(none.stderr.contains("has no file \"sets/office.yaml\""), "{none}");
+}
+
+/// The mode of a link, whose text is where it leads.
+const LINK: u32 = 0o120_777;
+
+/// A zip archive of paths, texts and modes, as a library writes it that is not ours.
+fn zip(entries: &[(&str, &str, u32)]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (path, text, mode) in entries {
+        let options = zip::write::SimpleFileOptions::default().unix_permissions(*mode);
+        if *mode == LINK {
+            writer.add_symlink(*path, *text, options).unwrap();
+            continue;
+        }
+        writer.start_file(*path, options).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn directories_and_archives_are_built_and_installed_alike() {
+    let world = World::new();
+    world.write("hr/SKILL.md", SKILL);
+    world.write("hr/run.sh", "#!/bin/sh\n");
+    fs::set_permissions(world.path("hr/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let files = [("SKILL.md", SKILL, 0o644), ("run.sh", "#!/bin/sh\n", 0o755)];
+    world.write("flat.zip", zip(&files));
+    world.write("around.zip", zip(&files.map(|(path, text, mode)| (&*format!("hr/{path}").leak(), text, mode))));
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_dir_all("hr-1.0.0", world.path("hr")).unwrap();
+    world.write("hr.tar.gz", crate::foreign::tar_gz(tar));
+    let build = |source: &str| world.run(["build", source, "--load=never", "--format", "json"]).ok().json();
+    let layer = build("hr")["layer"].clone();
+    for source in ["flat.zip", "around.zip", "./hr.tar.gz"] {
+        assert_eq!(build(source)[0]["layer"], layer, "{source}");
+    }
+    for (at, source) in ["./hr", "./flat.zip", "around.zip", "hr.tar.gz"].into_iter().enumerate() {
+        let out = format!("out-{at}");
+        world.run(["install", source, "-o", &out]).ok();
+        let mode = fs::metadata(world.path(&out).join("hr/run.sh")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{source}");
+        assert!(world.run(["install", source, "-o", &out]).ok().stdout.starts_with("Already installed"), "{source}");
+        world.run(["list", "--installed", "-o", &out, "--verify"]).ok();
+    }
+    for (name, entries, why) in [
+        ("leaves.zip", &[("../x", "x", 0o644), ("SKILL.md", SKILL, 0o644)][..], "leaves"),
+        ("link.zip", &[("SKILL.md", SKILL, 0o644), ("l", "../../etc/passwd", LINK)], "leaves the skill"),
+        ("case.zip", &[("SKILL.md", SKILL, 0o644), ("a", "x", 0o644), ("A", "x", 0o644)], "only by case"),
+        ("none.zip", &[("README.md", "x", 0o644)], "has no SKILL.md"),
+    ] {
+        world.write(name, zip(entries));
+        let ran = world.run(["install", name, "-o", "bad"]).fails(2);
+        assert!(ran.stderr.contains(why) && ran.stderr.contains(name), "{name}: {ran}");
+        assert!(!world.path("bad/hr").exists());
+    }
+    world.write("page.zip", "<!DOCTYPE html>");
+    let page = world.run(["build", "page.zip"]).fails(2);
+    assert!(page.stderr.contains("page.zip is a page of HTML, which is not supported"), "{page}");
+}
+
+#[test]
+fn a_project_may_have_skills_of_its_own_files() {
+    let world = World::new();
+    world.write("skills.json", r#"{"skills": []}"#);
+    world.write("mine/hr/SKILL.md", SKILL);
+    world.run(["add", "./mine/hr"]).ok();
+    let intent: Value = serde_json::from_slice(&fs::read(world.path("skills.json")).unwrap()).unwrap();
+    assert_eq!(intent, json!({"skills": [{"name": "hr", "source": "./mine/hr"}]}));
+    world.run(["sync", "--locked"]).ok();
+    // What is changed there is another skill than the locked one.
+    world.write("mine/hr/more.md", "more");
+    let ran = world.run(["sync"]).fails(2);
+    assert!(ran.stderr.contains("was expected"), "{ran}");
+    world.run(["update", "hr"]).ok();
+    assert!(world.path(".agents/skills/hr/more.md").exists());
+    let outside = world.run(["add", "/etc"]).fails(2);
+    assert!(outside.stderr.contains("is not in the project"), "{outside}");
+}
+
+/// Serves files of a directory on loopback, until the test ends.
+fn serve(root: std::path::PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(&stream);
+            let mut first = String::new();
+            let _ = reader.read_line(&mut first);
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|len| len > 2) {
+                line.clear();
+            }
+            let path = first.split(' ').nth(1).unwrap_or("/").trim_start_matches('/');
+            let (status, body) = match fs::read(root.join(path)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body));
+        }
+    });
+    address
+}
+
+#[test]
+fn the_index_of_a_site_is_a_source() {
+    let world = World::new();
+    let sum = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+    let archive = zip(&[("SKILL.md", SKILL, 0o644), ("run.sh", "#!/bin/sh\n", 0o755)]);
+    let legal = SKILL.replace("name: hr", "name: legal");
+    let place = "site/.well-known/agent-skills";
+    world.write(&format!("{place}/hr.zip"), &archive);
+    world.write(&format!("{place}/legal/SKILL.md"), &legal);
+    let index = |digest: &str| {
+        json!({
+            "$schema": "https://schemas.agentskills.io/discovery/0.2.0/schema.json",
+            "skills": [
+                {"name": "hr", "type": "archive", "description": "x", "url": "hr.zip", "digest": digest},
+                {"name": "legal", "type": "skill-md", "description": "x", "url": "legal/SKILL.md", "digest": sum(legal.as_bytes())},
+            ],
+        })
+    };
+    world.write(&format!("{place}/index.json"), index(&sum(&archive)).to_string());
+    let url = format!("{}/.well-known/agent-skills/index.json", serve(world.path("site")));
+    world.run(["install", &url, "-o", "out"]).ok();
+    assert!(world.path("out/legal/SKILL.md").exists());
+    let mode = fs::metadata(world.path("out/hr/run.sh")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    world.run(["install", &url, "-o", "one", "--skill", "legal"]).ok();
+    assert!(!world.path("one/hr").exists());
+    let built = world.run(["build", &url, "--load=never"]).ok();
+    assert!(built.stdout.contains("Built 2 skill(s)"), "{built}");
+
+    world.write("skills.json", r#"{"skills": []}"#);
+    world.run(["add", &url]).ok();
+    world.run(["sync", "--check"]).ok();
+    // What the site serves now is not what it says, and then not what is locked.
+    world.write(&format!("{place}/index.json"), index(&sum(b"other")).to_string());
+    let wrong = world.run(["install", &url, "-o", "wrong"]).fails(2);
+    assert!(wrong.stderr.contains("digest") && wrong.stderr.contains("hr.zip"), "{wrong}");
+    assert!(!world.path("wrong/hr").exists() && !world.path("wrong/legal").exists(), "nothing is half installed");
+    let other = zip(&[("SKILL.md", SKILL, 0o644)]);
+    world.write(&format!("{place}/hr.zip"), &other);
+    world.write(&format!("{place}/index.json"), index(&sum(&other)).to_string());
+    fs::remove_dir_all(world.store()).unwrap();
+    fs::remove_dir_all(world.path(".agents")).unwrap();
+    let moved = world.run(["sync"]).fails(2);
+    assert!(
+        moved.stderr.contains("skills.lock.json has sha256:") && moved.stderr.contains("skillctl update hr"),
+        "{moved}"
+    );
 }
 
 #[test]

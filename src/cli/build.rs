@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use super::gather::{address, gather};
 use super::make::{ImageArgs, exit};
+use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, open_dir};
+use crate::address::Address;
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
-use crate::limits::Limits;
 use crate::ops::build::{self, Form, Input};
-use crate::ops::gather::{self, Gathered};
+use crate::ops::gather::build_one;
 use crate::output::harmless_line;
-use crate::source::{Filter, GitSource, git};
-use crate::store::layout::Layout;
+use crate::source::{Filter, GitSource};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,8 +42,9 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// The skill's directory, with SKILL.md in it, or a Git repository: URL[#REF[:DIRECTORY]]
-    #[arg(default_value = ".", value_name = "DIRECTORY|URL")]
+    /// The skill's directory, with SKILL.md in it, a Git repository (URL[#REF[:DIRECTORY]]), an archive (.tar.gz, .zip), or
+    /// the index of a web site
+    #[arg(default_value = ".", value_name = "DIRECTORY|URL|ARCHIVE")]
     source: PathBuf,
     /// Branch, tag or commit of the repository, instead of what the URL says
     #[arg(long = "ref", value_name = "REF")]
@@ -79,8 +81,16 @@ enum Made {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let formats = self.formats()?;
-        if let Some(source) = self.source.to_str().and_then(GitSource::parse) {
-            return self.repository(shell, &given(source?, self.reference.as_deref())?, formats);
+        match self.source.to_str().map(address).transpose()?.flatten() {
+            Some(Address::Git(source)) => {
+                let source = given(*source, self.reference.as_deref())?;
+                return self.several(shell, &Address::Git(Box::new(source)), formats);
+            }
+            Some(address @ Address::Site(_)) => return self.several(shell, &address, formats),
+            Some(address @ Address::Local(_)) if self.source.is_file() => {
+                return self.several(shell, &address, formats);
+            }
+            _ => {}
         }
         if let Some(flag) = self.reference.as_ref().map(|_| "--ref").or((!self.filter.is_empty()).then_some("--filter"))
         {
@@ -110,12 +120,15 @@ impl Args {
         exit(shell, format, made.as_ref())
     }
 
-    /// Builds the skills of a Git repository.
-    fn repository(&self, shell: &Shell, source: &GitSource, (form, format): (Form, Format)) -> Result<ExitCode> {
+    /// Builds the skills of a Git repository, a site or an archive.
+    fn several(&self, shell: &Shell, address: &Address, (form, format): (Form, Format)) -> Result<ExitCode> {
         let text = |line: String| if format == Format::Text { shell.print(line) } else { Ok(()) };
-        text(format!("{}\n", cloning(source)))?;
+        if let Address::Git(source) = address {
+            text(format!("{}\n", cloning(source)))?;
+        }
         let layout = shell.store()?;
-        let gathered = fetch(shell, &layout, source, (&Filter::parse(&self.filter)?, self.image.limits()))?;
+        let filter = (&Filter::parse(&self.filter)?, self.image.limits());
+        let gathered = gather(shell, (&layout, None), address, filter, &RegistryArgs::default())?;
         shell.warnings(&gathered.warnings);
         let count = gathered.skills.len();
         if count > 1 && self.tag.as_ref().is_some_and(|tag| tag.contains(['/', ':'])) {
@@ -131,7 +144,7 @@ impl Args {
             options.form = form;
             options.include.clone_from(&self.include);
             let place = Path::new(&one.path);
-            let built = gather::build_one(&layout, &gathered, one, &options);
+            let built = build_one(&layout, &gathered, one, &options);
             let built = built.with_context(|| format!("Packing {}", one.name));
             match built.and_then(|built| self.image.finish_one(shell, &layout, (place, format), built)) {
                 Ok(Some(value)) => made.push(value),
@@ -181,19 +194,6 @@ pub fn given(source: GitSource, reference: Option<&str>) -> Result<GitSource> {
 pub fn cloning(source: &GitSource) -> String {
     let reference = source.reference.as_ref().map(|reference| format!(" (ref: {reference})")).unwrap_or_default();
     harmless_line(&format!("Cloning {}{reference}...", source.shown))
-}
-
-/// Fetches the skills of a repository.
-pub fn fetch(
-    shell: &Shell,
-    layout: &Layout,
-    source: &GitSource,
-    (filter, limits): (&Filter, Limits),
-) -> Result<Gathered> {
-    let progress = shell.progress(&format!("Fetching {}", source.shown));
-    let report = |bytes| progress.set(bytes);
-    let options = git::Options { progress: Some(&report), ..git::Options::default() };
-    gather::from_git((&shell.tools(), layout), source, filter, limits, &options)
 }
 
 /// Opens a skill directory and returns its name.

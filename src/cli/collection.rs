@@ -17,6 +17,7 @@ use super::install::unpack_options;
 use super::pull::{When, Writing, check_output, write};
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
+use crate::address::Address;
 use crate::collection::{self, Collection, MAX_YAML, Member, Origin};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -131,7 +132,9 @@ impl<'a> Reach<'a> {
     fn built(&self, source: &GitSource, name: Option<&str>, limit: u64) -> Result<Vec<Fetched>> {
         let (shell, layout, cancel) = (self.shell, &self.layout, self.shell.cancel());
         let unpack = unpack_options(limit, &cancel);
-        let gathered = super::build::fetch(shell, layout, source, (&Filter::default(), unpack.limits))?;
+        let address = Address::Git(Box::new(source.clone()));
+        let filter = (&Filter::default(), unpack.limits);
+        let gathered = super::gather::gather(shell, (layout, None), &address, filter, self.registry)?;
         shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
         for (found, git) in super::install::built(shell, layout, &gathered, &unpack)? {

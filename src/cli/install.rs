@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::build;
+use super::gather::{address, gather};
 use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
+use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
 use crate::git_url::without_credentials;
@@ -18,13 +19,13 @@ use crate::layer::UnpackOptions;
 use crate::limits::Limits;
 use crate::ops::changes::Changes;
 use crate::ops::contents::Contents;
-use crate::ops::gather::{self, Gathered};
+use crate::ops::gather::{Gathered, build_one};
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::{self, pull};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::reference::Reference;
-use crate::source::{Filter, GitSource};
+use crate::source::Filter;
 use crate::store::layout::Layout;
 use crate::store::{self, Found};
 
@@ -48,7 +49,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Images of the store or of registries, or Git repositories: URL[#REF[:DIRECTORY]]
+    /// Images of the store or of registries, Git repositories (URL[#REF[:DIRECTORY]]), indexes of web sites, directories
+    /// (./DIRECTORY) or archives
     #[arg(required = true, value_name = "REFERENCE|URL")]
     references: Vec<String>,
     /// Of an artifact with several skills those of this name; repeatable
@@ -97,8 +99,8 @@ impl Args {
 
     fn install(&self, shell: &Shell, places: &[Place], text: &str, rows: &mut Vec<serde_json::Value>) -> Result<()> {
         let layout = shell.store()?;
-        if let Some(source) = GitSource::parse(text) {
-            return self.repository(shell, places, (text, &source?), rows);
+        if let Some(address) = address(text)? {
+            return self.elsewhere(shell, places, (text, &address), rows);
         }
         let (found, reference) = fetch(shell, &layout, text, (self.pull, self.max_size), &self.registry)?;
         let cancel = shell.cancel();
@@ -114,19 +116,19 @@ impl Args {
         Ok(())
     }
 
-    /// Builds the skills of a Git repository, and installs what came of them.
-    fn repository(
+    /// Builds the skills of what is no image yet, and installs what came of them.
+    fn elsewhere(
         &self,
         shell: &Shell,
         places: &[Place],
-        (text, source): (&str, &GitSource),
+        (text, address): (&str, &Address),
         rows: &mut Vec<serde_json::Value>,
     ) -> Result<()> {
         let layout = shell.store()?;
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);
         let filter = (&Filter::parse(&self.skill)?, unpack.limits);
-        let gathered = build::fetch(shell, &layout, source, filter)?;
+        let gathered = gather(shell, (&layout, None), address, filter, &self.registry)?;
         shell.warnings(&gathered.warnings);
         // All before any is installed: one that is not valid keeps the others out, too.
         for (found, origin) in built(shell, &layout, &gathered, &unpack)? {
@@ -243,10 +245,10 @@ pub fn built(
     let options = ops::build::Options { limits: unpack.limits, cancelled: unpack.cancelled, ..Default::default() };
     let mut all = Vec::new();
     for one in &gathered.skills {
-        let built = gather::build_one(layout, gathered, one, &options);
+        let built = build_one(layout, gathered, one, &options);
         match built.with_context(|| format!("Packing {}", one.path))? {
             Ok(built) => {
-                all.push((store::read(layout, built.entry)?, one.provenance.clone().unwrap_or_default()));
+                all.push((store::read(layout, built.entry)?, one.provenance.clone()));
             }
             Err(findings) => {
                 super::validate::report(shell, Path::new(&one.path), &findings, Format::Text)?;

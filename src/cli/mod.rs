@@ -10,6 +10,7 @@ mod copy;
 mod doc;
 mod doctor;
 mod fsck;
+mod gather;
 mod generate;
 mod history;
 mod images;

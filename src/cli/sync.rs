@@ -314,7 +314,7 @@ impl<'a> Work<'a> {
     }
 
     fn lookup(&self) -> Lookup<'_> {
-        Lookup { shell: self.shell, registry: self.registry }
+        Lookup { shell: self.shell, registry: self.registry, project: self.project.path() }
     }
 
     fn not_wanted(&self, name: &str) -> Error {

@@ -1,22 +1,25 @@
 //! What the skills that a project wants are exactly: images of a registry or of the store, or commits that become images.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 
-use super::build;
+use super::gather::{address, gather};
 use super::install::{built, fetch, unpack_options};
 use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::Shell;
+use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::lockfile::{Git, LOCK, Locked, Wanted};
+use crate::lockfile::{LOCK, Locked, Origin, Wanted};
 use crate::ops::contents::Contents;
 use crate::ops::installed::Row;
 use crate::ops::sync::Resolved;
 use crate::ops::upgrade::{Sources, newest};
 use crate::reference::{Reference, is_digest};
-use crate::source::{Filter, GitSource};
+use crate::source::Filter;
 use crate::store::Found;
 use crate::store::layout::Layout;
 
@@ -25,14 +28,16 @@ use crate::store::layout::Layout;
 pub struct Lookup<'a> {
     pub shell: &'a Shell,
     pub registry: &'a RegistryArgs,
+    /// The root of the project.
+    pub project: &'a Path,
 }
 
 impl Lookup<'_> {
     /// Returns the skills that a reference asks for.
     pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<Wanted>> {
-        if let Some(source) = GitSource::parse(text) {
-            let all = self.commit(layout, &source?)?;
-            return Ok(all.iter().map(|(name, _, git)| Wanted::of_git(name, git, paths.to_vec())).collect());
+        if let Some(address) = address(text)? {
+            let all = self.built(layout, &self.in_project(address)?)?;
+            return Ok(all.iter().map(|(name, _, origin)| Wanted::of(name, origin, paths.to_vec())).collect());
         }
         let given = text.strip_prefix("docker://").unwrap_or(text);
         let typed = given.parse::<Reference>().ok();
@@ -80,8 +85,8 @@ impl Lookup<'_> {
 
     /// Returns the image of a wanted skill, and its reference: what is locked, or else what it stands for now.
     pub fn image(&self, layout: &Layout, wanted: &Wanted, locked: Option<&Locked>) -> Result<Resolved> {
-        if let Some(git) = wanted.git()? {
-            return self.built(layout, git, wanted, locked);
+        if let Some(address) = wanted.address()? {
+            return self.made(layout, address, wanted, locked);
         }
         if let Some(locked) = locked {
             let reference = locked.reference()?;
@@ -95,7 +100,7 @@ impl Lookup<'_> {
                 let name = &locked.name;
                 format!("{LOCK} has {} (skillctl update {name} looks for another)", locked.source.reference)
             })?;
-            return Ok(Resolved { found, reference, git: None });
+            return Ok(Resolved { found, reference, origin: None });
         }
         let repository = wanted.repository()?;
         let reference = match &wanted.version {
@@ -104,45 +109,61 @@ impl Lookup<'_> {
             Some(tag) => repository.with_tag(tag)?,
         };
         let (found, reference) = self.fetch(layout, &reference.to_string())?;
-        Ok(Resolved { found, reference, git: None })
+        Ok(Resolved { found, reference, origin: None })
     }
 
-    /// Returns the image that was built from a commit: the one of the store where that is locked, else a new one.
-    fn built(&self, layout: &Layout, source: GitSource, wanted: &Wanted, locked: Option<&Locked>) -> Result<Resolved> {
-        let git = locked.and_then(|locked| locked.git.clone());
-        if let (Some(locked), Some(git)) = (locked, &git)
+    /// Returns the image that was built from a source: the one of the store where that is locked, else a new one.
+    fn made(&self, layout: &Layout, address: Address, wanted: &Wanted, locked: Option<&Locked>) -> Result<Resolved> {
+        let origin = locked.and_then(|locked| locked.origin.clone());
+        if let (Some(locked), Some(origin)) = (locked, &origin)
+            && !matches!(address, Address::Local(_))
             && let Ok(found) = crate::store::open(layout, &locked.source.digest)
         {
-            return Ok(Resolved { found, reference: locked.reference()?, git: Some(git.clone()) });
+            return Ok(Resolved { found, reference: locked.reference()?, origin: Some(origin.clone()) });
         }
-        let requested = source.reference.clone();
-        let source = match &git {
-            Some(git) => source.with_reference(&git.commit)?,
-            None => source,
+        let address = match (address, &origin) {
+            (Address::Git(source), Some(origin)) => Address::Git(Box::new(source.with_reference(&origin.commit)?)),
+            (address, _) => address,
         };
-        let all = self.commit(layout, &source)?;
-        let one = all.into_iter().find(|(name, _, git)| {
-            *name == wanted.name && Some(git.path.as_str()) == wanted.path.as_deref().or(Some(""))
-        });
-        let missing =
-            || Error::Unavailable { reason: format!("{source:?} has no skill {} any more", wanted.name), hint: None };
-        let (_, found, git) = one.ok_or_else(missing)?;
+        let is_wanted = |(name, _, origin): &(String, Found, Origin)| {
+            *name == wanted.name && wanted.path.as_deref().unwrap_or_default() == origin.path
+        };
+        let missing = || Error::Unavailable { reason: format!("{address} has no skill {}", wanted.name), hint: None };
+        let (_, found, made) = self.built(layout, &address)?.into_iter().find(is_wanted).ok_or_else(missing)?;
+        if let Some(before) = origin.filter(|before| before.commit != made.commit) {
+            let reason = format!("{address} is {} now, and {LOCK} has {}", made.commit, before.commit);
+            let hint = Some(format!("skillctl update {} takes what is there", wanted.name));
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
         let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
-        Ok(Resolved { found, reference, git: Some(Git { reference: requested, ..git }) })
+        let origin = Origin { source: wanted.source.clone(), reference: wanted.version.clone(), ..made };
+        Ok(Resolved { found, reference, origin: Some(origin) })
     }
 
-    /// Builds the skills of a commit, and returns them with their names.
-    fn commit(&self, layout: &Layout, source: &GitSource) -> Result<Vec<(String, Found, Git)>> {
+    /// Builds the skills of a source, and returns them with their names.
+    fn built(&self, layout: &Layout, address: &Address) -> Result<Vec<(String, Found, Origin)>> {
         let cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
-        let gathered = build::fetch(self.shell, layout, source, (&Filter::default(), unpack.limits))?;
+        let at = (layout, Some(self.project));
+        let gathered = gather(self.shell, at, address, (&Filter::default(), unpack.limits), self.registry)?;
         self.shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
         for (found, origin) in built(self.shell, layout, &gathered, &unpack)? {
-            let Provenance { source: url, commit, path } = origin;
+            let Provenance { source, commit, path } = origin;
             let name = found.info.skill_name().unwrap_or_default().to_owned();
-            all.push((name, found, Git { url, reference: gathered.reference.clone(), commit, path }));
+            all.push((name, found, Origin { source, reference: gathered.reference.clone(), commit, path }));
         }
         Ok(all)
+    }
+
+    /// Names a path from the root of the project, as its files do.
+    fn in_project(&self, address: Address) -> Result<Address> {
+        let Address::Local(text) = address else { return Ok(address) };
+        let shown = || format!("{text} is not in the project, {}", self.project.display());
+        let path = std::fs::canonicalize(&text).with_context(|| text.clone())?;
+        let root = std::fs::canonicalize(self.project).with_context(|| self.project.display().to_string())?;
+        let hint = Some("a file of a project can name only what is in there".to_owned());
+        let below = path.strip_prefix(root).map_err(|_| Error::Unavailable { reason: shown(), hint })?;
+        Ok(Address::Local(format!("./{}", below.display())))
     }
 }

@@ -1,20 +1,24 @@
-//! What is built where no directory is: the skills of a Git repository, of an archive, or of a web site's index.
+//! What is built where no directory of one skill is: the skills of a Git repository, of an archive, or of a site's index.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use cap_std::fs::Dir;
 
 use super::build::{self, Built, Elsewhere, Input, Options};
 use crate::card::{Origin, Provenance};
 use crate::error::Error;
 use crate::finding::Finding;
+use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image;
 use crate::layer::{Selection, Tree};
 use crate::limits::Limits;
-use crate::process::Tools;
+use crate::process::{Cancel, Tools};
 use crate::source::git::{self, Contents, SkillPath};
-use crate::source::{Filter, GitSource};
+use crate::source::{Filter, GitSource, archive, well_known};
 use crate::store::layout::Layout;
+use crate::store::web::Web;
 
 /// Most files that a warning names.
 const NAMED: usize = 5;
@@ -26,14 +30,12 @@ pub struct Gathered {
     pub from: String,
     /// The revision that was asked for, where it is a repository and one was.
     pub reference: Option<String>,
-    /// The commit, where it is a repository.
-    pub commit: Option<String>,
     /// The skills, by their place.
     pub skills: Vec<One>,
     /// What the user should know.
     pub warnings: Vec<String>,
     namespace: Option<String>,
-    tree: Tree,
+    trees: Vec<Tree>,
 }
 
 /// One of them.
@@ -43,9 +45,17 @@ pub struct One {
     pub name: String,
     /// Where it is in the source.
     pub path: String,
-    root: String,
-    /// The repository, the commit and the path, where it is from one.
-    pub provenance: Option<Provenance>,
+    files: Files,
+    /// Where it comes from: the commit or the digest, and the path.
+    pub provenance: Provenance,
+}
+
+/// Where its files are.
+#[derive(Debug)]
+enum Files {
+    /// In one of the trees, below this directory.
+    Tree(usize, String),
+    Directory(Dir),
 }
 
 /// Fetches the skills of a Git repository: those that a pattern names, or all.
@@ -65,15 +75,10 @@ pub fn from_git(
     let skills = repository.skills(&repository.source.path, filter)?;
     let Contents { tree, left_out, lfs } = repository.tree(&skills, layout.scratch()?, limits)?;
     let url = repository.source.shown.clone();
-    let one = |skill: SkillPath| One {
-        name: skill.directory.clone(),
-        provenance: Some(Provenance {
-            source: url.clone(),
-            commit: repository.commit.clone(),
-            path: skill.path.clone(),
-        }),
-        root: skill.path.clone(),
-        path: skill.path,
+    let one = |skill: SkillPath| {
+        let (source, commit, path) = (url.clone(), repository.commit.clone(), skill.path.clone());
+        let (files, provenance) = (Files::Tree(0, path.clone()), Provenance { source, commit, path });
+        One { name: skill.directory, files, provenance, path: skill.path }
     };
     let mut warnings = Vec::new();
     if !left_out.is_empty() {
@@ -84,17 +89,90 @@ pub fn from_git(
         warnings.push(format!("files in Git LFS are not fetched, and only point to their contents: {files}"));
     }
     let skills = skills.into_iter().map(one).collect();
-    let namespace = repository.source.owner.clone();
-    let reference = repository.source.reference.clone();
-    Ok(Gathered {
-        from: url.clone(),
-        reference,
-        commit: Some(repository.commit.clone()),
-        skills,
-        warnings,
-        namespace,
-        tree,
-    })
+    let (namespace, reference) = (repository.source.owner.clone(), repository.source.reference.clone());
+    Ok(Gathered { from: url.clone(), reference, skills, warnings, namespace, trees: vec![tree] })
+}
+
+/// Reads the skills of an archive that is called `name`.
+///
+/// # Errors
+/// As [`archive::read`], and if it has none.
+pub fn from_archive(
+    layout: &Layout,
+    (name, file): (&str, &File),
+    filter: &Filter,
+    limits: Limits,
+    cancel: &Cancel,
+) -> Result<Gathered> {
+    let options = archive::Options { digest: None, limits, cancel: cancel.clone() };
+    let read = archive::read(name, file, layout.scratch()?, &options)?;
+    let stem = name.rsplit('/').next().unwrap_or(name);
+    let stem = [".tar.gz", ".tgz", ".tar", ".zip"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem);
+    let one = |root: String| One {
+        name: root.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or(stem).to_owned(),
+        provenance: Provenance { source: name.to_owned(), commit: read.digest.clone(), path: root.clone() },
+        files: Files::Tree(0, root.clone()),
+        path: root,
+    };
+    let skills: Vec<One> = read.tree.with_file(SKILL_FILE).into_iter().map(one).collect();
+    if skills.is_empty() {
+        let reason = format!("{name} has no {SKILL_FILE}: there is no skill in it");
+        return Err(Error::Unavailable { reason, hint: None }.into());
+    }
+    let gathered = Gathered { skills, trees: vec![read.tree], ..Gathered::of(name) };
+    gathered.only(filter)
+}
+
+/// Fetches the skills that a web site offers.
+///
+/// # Errors
+/// As [`well_known::index`] and [`well_known::fetch`].
+pub fn from_site(layout: &Layout, web: &Web, url: &str, filter: &Filter, limits: Limits) -> Result<Gathered> {
+    let index = well_known::index(web, url)?;
+    let mut gathered = Gathered::of(&index.url);
+    for entry in index.entries.iter().filter(|entry| filter.matches(&[&entry.name])) {
+        let fetched = well_known::fetch(web, &index, entry, layout.scratch()?, limits)
+            .with_context(|| format!("Fetching {}", entry.name))?;
+        gathered.skills.push(One {
+            name: entry.name.clone(),
+            path: entry.name.clone(),
+            files: Files::Tree(gathered.trees.len(), String::new()),
+            provenance: Provenance {
+                source: index.url.clone(),
+                commit: fetched.digest.unwrap_or_default(),
+                path: String::new(),
+            },
+        });
+        gathered.trees.push(fetched.tree);
+    }
+    gathered.only(filter)
+}
+
+/// Takes the skill of a directory that is called `name`, and was named by `path`.
+pub fn from_directory(dir: Dir, name: &str, path: &str) -> Gathered {
+    let provenance = Provenance { source: path.to_owned(), ..Provenance::default() };
+    let one = One { name: name.to_owned(), path: path.to_owned(), files: Files::Directory(dir), provenance };
+    Gathered { skills: vec![one], ..Gathered::of(path) }
+}
+
+impl Gathered {
+    fn of(from: &str) -> Self {
+        let (skills, warnings, trees) = (Vec::new(), Vec::new(), Vec::new());
+        Self { from: from.to_owned(), reference: None, skills, warnings, namespace: None, trees }
+    }
+
+    /// Leaves out what no pattern names.
+    fn only(mut self, filter: &Filter) -> Result<Self> {
+        let names: Vec<String> = self.skills.iter().map(|one| one.name.clone()).collect();
+        self.skills.retain(|one| filter.matches(&[&one.name]));
+        match self.skills.is_empty() {
+            true => {
+                let hint = (!names.is_empty()).then(|| format!("there is {}", named(&names)));
+                Err(Error::Unavailable { reason: format!("no skill in {} is called so", self.from), hint }.into())
+            }
+            false => Ok(self),
+        }
+    }
 }
 
 /// Builds one of the skills.
@@ -109,20 +187,22 @@ pub fn build_one(
     one: &One,
     options: &Options<'_>,
 ) -> Result<Result<Built, Vec<Finding>>> {
+    let (tree, root) = match &one.files {
+        Files::Directory(dir) if !dir.exists(SKILL_FILE) => return Err(build::no_skill(dir)),
+        Files::Directory(dir) => return build::build(layout, Input::Directory(dir, &one.name), options),
+        Files::Tree(tree, root) => (&gathered.trees[*tree], root),
+    };
     let missing = || Error::damaged(&gathered.from, format!("{} is gone", one.path));
-    let path = one.provenance.iter().filter(|from| !from.path.is_empty());
+    // Where it is on this machine is nobody's business.
+    let is_local = !one.provenance.source.contains("://") && !one.provenance.source.contains('@');
+    let provenance = Some(one.provenance.clone()).filter(|_| !is_local);
+    let path = provenance.iter().filter(|from| !from.path.is_empty());
     let namespace = gathered.namespace.as_deref();
     let elsewhere = Elsewhere {
-        tree: gathered.tree.below(&one.root).ok_or_else(missing)?,
+        tree: tree.below(root).ok_or_else(missing)?,
         selection: Selection::AsDirectory,
-        origin: Origin {
-            dir_name: &one.name,
-            namespace,
-            author: namespace,
-            provenance: one.provenance.clone(),
-            ..Origin::default()
-        },
         annotations: path.map(|from| (image::SOURCE_PATH.to_owned(), from.path.clone())).collect::<BTreeMap<_, _>>(),
+        origin: Origin { dir_name: &one.name, namespace, author: namespace, provenance, ..Origin::default() },
     };
     build::build(layout, Input::Tree(&elsewhere), options)
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::frontmatter;
 use crate::layer::{FileNode, Listing, Node};
 use crate::receipt::{CardChange, Image, ItemKind};
-use crate::reference::Reference;
+use crate::reference::{Reference, is_digest};
 use crate::skills::read_bounded;
 
 /// Largest `SKILL.md` that a card is derived from, in bytes.
@@ -48,6 +48,8 @@ pub fn write(
     let path = own.provenance.take().unwrap_or_default().path;
     let digest = image.digest.clone();
     own.provenance = Some(match &image.origin {
+        // The Go tool takes a digest for that of an image.
+        Some(origin) if is_digest(&origin.commit) => Provenance { commit: String::new(), ..origin.clone() },
         Some(origin) => origin.clone(),
         None => Provenance { source: reference.to_string(), commit: digest, path },
     });

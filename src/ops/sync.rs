@@ -19,7 +19,7 @@ use crate::card::Provenance;
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::lock::{How, lock_dir};
-use crate::lockfile::{Git, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
+use crate::lockfile::{INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Origin, Wanted};
 use crate::process::Cancel;
 use crate::reference::Reference;
 use crate::skills::{SkillsDir, read_bounded};
@@ -40,8 +40,8 @@ pub struct Resolved {
     pub found: Found,
     /// The reference that it is known by.
     pub reference: Reference,
-    /// What the image was built from, where that is a Git repository.
-    pub git: Option<Git>,
+    /// What the image was built from, where that was done for the project.
+    pub origin: Option<Origin>,
 }
 
 /// One way in which a project is not what its files say.
@@ -176,11 +176,11 @@ pub fn install(
     options: &Options<'_>,
 ) -> Result<(Locked, Vec<(Installed, PathBuf)>)> {
     let mut all = Vec::new();
-    let Resolved { found, reference, git } = resolved;
-    let origin = git.as_ref().map(|git| Provenance {
-        source: git.url.clone(),
-        commit: git.commit.clone(),
-        path: git.path.clone(),
+    let Resolved { found, reference, origin: from } = resolved;
+    let origin = from.as_ref().map(|from| Provenance {
+        source: from.source.clone(),
+        commit: from.commit.clone(),
+        path: from.path.clone(),
     });
     let origin = origin.as_ref();
     let manifest = &found.entry.descriptor;
@@ -199,7 +199,7 @@ pub fn install(
     }
     let content = all.first().map(|(installed, _)| installed.content_digest.clone()).unwrap_or_default();
     let locked = Locked::new(wanted, reference, found.entry.digest(), &content);
-    Ok((Locked { git: git.clone(), ..locked }, all))
+    Ok((Locked { origin: from.clone(), ..locked }, all))
 }
 
 /// Takes skills away from directories of the project where they are, unless one of those is a directory where `intent` wants them.

@@ -13,10 +13,10 @@ use std::fs::File;
 use serde::Deserialize;
 
 use super::archive::{self, Options};
-use super::git_url::check_path;
 use crate::card::is_name;
 use crate::error::{Error, Fault, Result};
 use crate::frontmatter::FILE as SKILL_FILE;
+use crate::git_url::check_path;
 use crate::layer::Tree;
 use crate::limits::Limits;
 use crate::reference::is_digest;

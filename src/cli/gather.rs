@@ -1,0 +1,65 @@
+//! Where skills come from that are no images yet, opened: repositories, sites, archives and directories.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::build::open_skill;
+use super::registry::RegistryArgs;
+use super::shell::Shell;
+use crate::address::Address;
+use crate::limits::Limits;
+use crate::ops::gather::{self, Gathered};
+use crate::source::{Filter, git};
+use crate::store::layout::Layout;
+
+/// How the names of archives end.
+const ARCHIVES: [&str; 4] = [".tar.gz", ".tgz", ".tar", ".zip"];
+
+/// Reads what a user gave; `None` for an image's reference.
+///
+/// # Errors
+/// As [`Address::of`].
+pub fn address(text: &str) -> Result<Option<Address>> {
+    let is_archive = || ARCHIVES.iter().any(|end| text.ends_with(end)) && Path::new(text).is_file();
+    Ok(match Address::of(text)? {
+        None if is_archive() => Some(Address::Local(text.to_owned())),
+        address => address,
+    })
+}
+
+/// Opens a source: those of its skills that a pattern names. What is local is below `root`, or the working directory.
+///
+/// # Errors
+/// If it cannot be fetched or read, or has no such skill.
+pub fn gather(
+    shell: &Shell,
+    (layout, root): (&Layout, Option<&Path>),
+    address: &Address,
+    (filter, limits): (&Filter, Limits),
+    registry: &RegistryArgs,
+) -> Result<Gathered> {
+    match address {
+        Address::Git(source) => {
+            let progress = shell.progress(&format!("Fetching {}", source.shown));
+            let report = |bytes| progress.set(bytes);
+            let options = git::Options { progress: Some(&report), ..git::Options::default() };
+            gather::from_git((&shell.tools(), layout), source, filter, limits, &options)
+        }
+        Address::Site(url) => {
+            let _progress = shell.progress(&format!("Fetching {address}"));
+            gather::from_site(layout, &registry.registry(shell)?.web(), url, filter, limits)
+        }
+        Address::Local(text) => {
+            let path = root.map_or_else(|| Path::new(text).to_owned(), |root| root.join(text));
+            let context = || format!("Reading {text}");
+            if path.is_dir() {
+                let (dir, name) = open_skill(&path).with_context(context)?;
+                return Ok(gather::from_directory(dir, &name, text));
+            }
+            let file = File::open(&path).with_context(context)?;
+            gather::from_archive(layout, (text, &file), filter, limits, &shell.cancel())
+        }
+    }
+}
