@@ -7,13 +7,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,14 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 
+mod pipes;
 mod stream;
 mod tools;
 mod words;
 
+use pipes::{Headway, Keep, Said, capture, feed};
 use tools::missing;
+
 pub use tools::{Tools, Version, version};
 pub use words::last_words;
 
@@ -413,91 +416,6 @@ fn has_ended(child: Pid) -> io::Result<bool> {
     Ok(waitid(Id::Pid(child), flags)? != WaitStatus::StillAlive)
 }
 
-/// Number of bytes that a child has written so far.
-type Said = Arc<AtomicU64>;
-
-/// Watches whether a child writes anything.
-struct Headway {
-    bound: Option<Duration>,
-    said: Said,
-    seen: u64,
-    since: Instant,
-}
-
-impl Headway {
-    fn new(bound: Option<Duration>, said: Said) -> Self {
-        Self { bound, said, seen: 0, since: Instant::now() }
-    }
-
-    /// Returns the bound where nothing was written for that long.
-    fn none(&mut self) -> Option<Duration> {
-        let said = self.said.load(Ordering::Relaxed);
-        if said != self.seen {
-            (self.seen, self.since) = (said, Instant::now());
-        }
-        self.bound.filter(|bound| self.since.elapsed() >= *bound)
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Keep {
-    Head(usize),
-    Tail(usize),
-}
-
-/// Shared with the reading thread, which is left behind when a descendant never closes the pipe.
-#[derive(Debug, Default, Clone)]
-struct Captured(Arc<Mutex<(Vec<u8>, bool)>>);
-
-impl Captured {
-    fn take(&self) -> (Vec<u8>, bool) {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn add(&self, bytes: &[u8], keep: Keep) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match keep {
-            Keep::Head(limit) => {
-                let room = limit.saturating_sub(held.0.len()).min(bytes.len());
-                held.0.extend_from_slice(&bytes[..room]);
-                held.1 |= room < bytes.len();
-            }
-            Keep::Tail(limit) => {
-                held.0.extend_from_slice(bytes);
-                let excess = held.0.len().saturating_sub(limit);
-                held.0.drain(..excess);
-                held.1 |= excess > 0;
-            }
-        }
-    }
-}
-
-/// In a thread of its own, because a child that does not read would hold us.
-fn feed(pipe: Option<ChildStdin>, bytes: Option<Vec<u8>>) {
-    if let (Some(mut pipe), Some(bytes)) = (pipe, bytes) {
-        // A child that ends without reading breaks the pipe, and tells the rest by its exit status.
-        thread::spawn(move || pipe.write_all(&bytes));
-    }
-}
-
-fn capture(pipe: Option<impl Read + Send + 'static>, keep: Keep, (done, said): (Sender<()>, Said)) -> Captured {
-    let captured = Captured::default();
-    let held = captured.clone();
-    if let Some(mut pipe) = pipe {
-        thread::spawn(move || {
-            let mut buffer = [0; 8 << 10];
-            while let Ok(n) = pipe.read(&mut buffer)
-                && n > 0
-            {
-                held.add(&buffer[..n], keep);
-                said.fetch_add(n as u64, Ordering::Relaxed);
-            }
-            drop(done);
-        });
-    }
-    captured
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -509,20 +427,6 @@ mod tests {
         assert_eq!(Process::new("cat").run().ok(), Some(Vec::new()));
         // More than a pipe holds, for a child that reads nothing.
         assert!(Process::new("true").stdin(vec![0; 1 << 20]).run().is_ok());
-    }
-
-    #[test]
-    fn versions_are_the_third_word() {
-        let cases = [
-            ("skopeo version 1.9.3\n", Some((1, 9, 3))),
-            ("skopeo version 1.22.0 commit: abc", Some((1, 22, 0))),
-            ("skopeo version 1.6-dev", Some((1, 6, 0))),
-            ("podman version 5.8.6\n", Some((5, 8, 6))),
-            ("skopeo", None),
-        ];
-        for (text, version) in cases {
-            assert_eq!(tools::parse_version(text), version);
-        }
     }
 
     #[test]

@@ -19,3 +19,4 @@ mod store;
 mod support;
 mod sync;
 mod validate;
+mod well_known;

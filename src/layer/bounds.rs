@@ -26,10 +26,20 @@ impl Tally {
     /// Counts an entry of any kind.
     pub(super) fn entry(&mut self) -> Result<()> {
         self.entries += 1;
+        self.check_entries()
+    }
+
+    fn check_entries(&self) -> Result<()> {
         if self.entries > self.limits.entries {
             return Err(exceeded("the number of entries", self.limits.entries.to_string(), "--max-files"));
         }
         Ok(())
+    }
+
+    /// Counts the entries of another count, whose bytes are held to the limits elsewhere.
+    pub(super) fn add(&mut self, other: &Self) -> Result<()> {
+        self.entries = self.entries.saturating_add(other.entries);
+        self.check_entries()
     }
 
     /// Counts the content of a file, before it is read.

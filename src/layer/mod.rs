@@ -36,6 +36,8 @@ mod tests_hostile;
 #[cfg(test)]
 mod tests_pack;
 #[cfg(test)]
+mod tests_tree;
+#[cfg(test)]
 mod tests_unpack;
 #[cfg(test)]
 mod tests_walk;

@@ -82,9 +82,6 @@ pub struct Packed {
 /// [`Error::RefusedEntry`] for what cannot or should not be in a skill, [`Error::LimitExceeded`], and [`Error::Io`]. What
 /// was written to `out` is then worthless.
 pub fn pack<W: Write + Send>(dir: &Dir, out: W, options: &PackOptions<'_>) -> Result<Packed> {
-    if let Some((name, _)) = options.extra.iter().find(|(name, _)| !is_plain_name(name)) {
-        return Err(refused(name, "is generated, and has to be at the skill's root", None));
-    }
     let rules = Rules::load(dir, &options.include)?;
     packed(out, options, |visitor| {
         let mut walk = Walk {
@@ -108,6 +105,9 @@ pub(super) fn packed<W: Write + Send>(
     options: &PackOptions<'_>,
     walk: impl FnOnce(&mut dyn Visit) -> Result<(Tally, u64)>,
 ) -> Result<Packed> {
+    if let Some((name, _)) = options.extra.iter().find(|(name, _)| !is_plain_name(name)) {
+        return Err(refused(name, "is generated, and has to be at the skill's root", None));
+    }
     let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
     thread::scope(|scope| {
         let out = LayerWriter::new(scope, out, (threads, options.encoding));

@@ -77,7 +77,7 @@ impl Tree {
         let (upper, _) = self.spool(archive, expected, Archive::new(&self.limits, options.fold_case), options)?;
         let dir = match at {
             "" => &mut self.root,
-            at => directory(&mut self.root, &clean(at.as_bytes(), false)?.path)?,
+            at => directory(&mut self.root, &clean(at.as_bytes(), false)?.path, &mut || Ok(()))?,
         };
         merge(dir, upper);
         Ok(())
@@ -130,8 +130,9 @@ impl Tree {
     /// # Errors
     /// As [`Self::add_file`].
     pub fn add_directory(&mut self, path: &str) -> Result<()> {
-        self.tally.entry()?;
-        directory(&mut self.root, &clean(path.as_bytes(), false)?.path).map(|_| ())
+        let path = clean(path.as_bytes(), false)?.path;
+        self.tally.depth(&path, path.split('/').count())?;
+        directory(&mut self.root, &path, &mut || self.tally.entry()).map(|_| ())
     }
 
     fn insert(&mut self, path: &str, item: Item) -> Result<()> {
@@ -139,7 +140,7 @@ impl Tree {
         let path = clean(path.as_bytes(), false)?.path;
         self.tally.depth(&path, path.matches('/').count())?;
         let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        match directory(&mut self.root, above)?.insert(name.to_owned(), item) {
+        match directory(&mut self.root, above, &mut || self.tally.entry())?.insert(name.to_owned(), item) {
             None => Ok(()),
             Some(_) => Err(refused(path.as_bytes(), "is there twice")),
         }
@@ -187,10 +188,13 @@ impl Tree {
                 }
             };
             let (above, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-            directory(&mut entries, above)?.insert(name.to_owned(), item);
+            // The reader has counted it.
+            directory(&mut entries, above, &mut || Ok(()))?.insert(name.to_owned(), item);
             Ok(())
         };
-        with_stream(archive, expected, &self.limits, |stream| reader.run(stream, &mut visit))?;
+        let (read, _) = with_stream(archive, expected, &self.limits, |stream| reader.run(stream, &mut visit))?;
+        // Each archive is held to the limits by itself, and there may be many.
+        self.tally.add(&read)?;
         contents.flush().map_err(spooling)?;
         self.end = end;
         self.check_room(0)?;
@@ -282,9 +286,17 @@ pub(super) fn get<'a>(entries: &'a Entries, path: &str) -> Option<&'a Item> {
     })
 }
 
-/// Returns a directory, making it where there is none; an empty path is the root.
-fn directory<'a>(mut entries: &'a mut Entries, path: &str) -> Result<&'a mut Entries> {
+/// Returns a directory, making it where there is none; an empty path is the root. Every one that is made is told to
+/// `count`, because one long path can make hundreds.
+fn directory<'a>(
+    mut entries: &'a mut Entries,
+    path: &str,
+    count: &mut dyn FnMut() -> Result<()>,
+) -> Result<&'a mut Entries> {
     for part in path.split('/').filter(|part| !part.is_empty()) {
+        if !entries.contains_key(part) {
+            count()?;
+        }
         let item = entries.entry(part.to_owned()).or_insert_with(|| Item::Directory(Entries::new()));
         entries = match item {
             Item::Directory(below) => below,

@@ -1,4 +1,4 @@
-//! The programs that are run, where they are, and their versions.
+//! The programs that we run, and what is known of them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -79,7 +79,26 @@ pub fn version(process: &Process) -> Option<Version> {
     parse_version(&String::from_utf8_lossy(&output))
 }
 
-pub(super) fn parse_version(text: &str) -> Option<Version> {
+fn parse_version(text: &str) -> Option<Version> {
     let mut numbers = text.split_whitespace().nth(2)?.split(['.', '-', '+', '~']).map(|part| part.parse().ok());
     Some((numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_the_third_word() {
+        let cases = [
+            ("skopeo version 1.9.3\n", Some((1, 9, 3))),
+            ("skopeo version 1.22.0 commit: abc", Some((1, 22, 0))),
+            ("skopeo version 1.6-dev", Some((1, 6, 0))),
+            ("podman version 5.8.6\n", Some((5, 8, 6))),
+            ("skopeo", None),
+        ];
+        for (text, version) in cases {
+            assert_eq!(parse_version(text), version);
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::git_url::GitSource;
 use crate::process::{Output, Process, Tools};
 
 /// The variables with which one git tells another where it works, and how it takes its arguments (git(1)).
-const TAKEN_AWAY: [&str; 25] = [
+const TAKEN_AWAY: [&str; 24] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
     "GIT_COMMON_DIR",
@@ -41,7 +41,6 @@ const TAKEN_AWAY: [&str; 25] = [
     "GIT_QUARANTINE_PATH",
     "GIT_REPLACE_REF_BASE",
     "GIT_SHALLOW_FILE",
-    "GIT_SSH_VARIANT",
     "GIT_TEMPLATE_DIR",
     "GIT_WORK_TREE",
 ];
