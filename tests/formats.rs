@@ -90,6 +90,9 @@ fn an_artifact_is_what_the_specification_says() {
     assert_eq!(manifest["artifactType"], "application/vnd.agentskills.skill.v1");
     assert_eq!(manifest["config"]["mediaType"], "application/vnd.agentskills.skill.config.v1+json");
     assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.agentskills.skill.content.v1.tar+gzip");
+    // By which oras makes a directory of it.
+    let unpacks = json!({"org.opencontainers.image.title": "hr", "io.deis.oras.content.unpack": "true"});
+    assert_eq!(manifest["layers"][0]["annotations"], unpacks);
     let config = json!({"schemaVersion": "1", "name": "hr", "version": "1.2.0", "description": "Helps.", "license": "MIT",
         "compatibility": "any", "allowedTools": ["Bash(git:*)", "Read"]});
     assert_eq!(read(manifest["config"]["digest"].as_str().unwrap()), config);
