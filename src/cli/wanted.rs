@@ -28,11 +28,17 @@ pub struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Returns the skills that a reference asks for.
-    pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<Wanted>> {
+    /// Returns the skills that a reference asks for; those of a repository with what was built of them.
+    ///
+    /// An address may have credentials, which no wanted skill has: it cannot be fetched by that again.
+    pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<(Wanted, Option<Resolved>)>> {
         if let Some(source) = GitSource::parse(text) {
-            let all = self.commit(layout, &source?)?;
-            return Ok(all.iter().map(|(name, _, git)| Wanted::of_git(name, git, paths.to_vec())).collect());
+            let ready = |(name, found, git): (String, Found, Git)| {
+                let wanted = Wanted::of_git(&name, &git, paths.to_vec());
+                let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
+                Ok((wanted, Some(Resolved { found, reference, git: Some(git) })))
+            };
+            return self.commit(layout, &source?)?.into_iter().map(ready).collect();
         }
         let given = text.strip_prefix("docker://").unwrap_or(text);
         let typed = given.parse::<Reference>().ok();
@@ -51,7 +57,7 @@ impl Lookup<'_> {
         let unpack = unpack_options(Limits::default().size, &cancel);
         let contents = Contents::of(layout, &found.entry.descriptor, &unpack)?;
         let names = contents.names(&found.info, &reference);
-        Ok(names.into_iter().map(|name| Wanted::new(name, &reference, version, paths.to_vec())).collect())
+        Ok(names.into_iter().map(|name| (Wanted::new(name, &reference, version, paths.to_vec()), None)).collect())
     }
 
     /// Returns the newest published version of a repository.
