@@ -369,7 +369,7 @@ impl World {
         }
         fs::create_dir_all(root.join("bin")).expect("a directory");
         fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox-static");
-        for applet in ["sh", "cat", "ls", "id", "stat", "touch", "mkdir", "test"] {
+        for applet in ["sh", "cat", "find", "ls", "id", "sort", "stat", "touch", "mkdir", "test"] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a symlink");
         }
         let tar = self.path("agent.tar");

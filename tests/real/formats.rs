@@ -167,6 +167,13 @@ fn an_index_of_a_foreign_form_is_one_skill(world: &World) {
     there.skillctl(["install", &name, "-o", text(&skills)]).ok();
     assert_eq!(installed(&skills.join("hr")), expected(true));
     assert_eq!(receipt(&skills, "hr")["digest"], json!(digest));
+    let newer = artifact(&hub, repository, &form, &json!({"dev.toolhive.skills.version": "1.3.0"}));
+    put(&hub, repository, "two", &newer);
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "annotations": {"dev.toolhive.skills.version": "1.3.0"},
+        "manifests": [instance(&newer, "amd64"), instance(&newer, "arm64")]});
+    let newer = put(&hub, repository, "1.3.0", &index);
+    there.skillctl(["upgrade", "hr", "-o", text(&skills)]).ok();
+    assert_eq!(receipt(&skills, "hr")["digest"], json!(newer));
     there.skillctl(["convert", &name, "acme/hr:1.0.0", "--load=never"]).ok();
     there.whole();
 }
@@ -225,8 +232,8 @@ fn what_is_wrong_is_named_and_nothing_is_left(world: &World) {
         (&by_digest, Some(("/manifests/", Fault::Instead(moved.to_string().into_bytes()))), &["digest"]),
         (":truncated", None, &["damaged"]),
         (":empty", None, &["size", "damaged", "0 bytes"]),
-        (":indexes", None, &["no image", "index"]),
-        (":sizeless", None, &["size", "damaged", "0 bytes"]),
+        (":indexes", None, &["is no image but another index"]),
+        (":sizeless", None, &["has 0 bytes, and it has"]),
         (":unknown", None, &["no skill that is known", "unknown type"]),
         (":none", None, &["skill.md"]),
         (":leaves", None, &["leaves the skill"]),
@@ -336,7 +343,7 @@ fn written(world: &World) {
 }
 
 /// Inspects, pulls, installs, converts and mounts what a tool has pushed.
-fn works(world: &World, hub: &Registry, tag: &str, format: &str, (executable, loads): (bool, bool)) {
+fn works(world: &World, hub: &Registry, tag: &str, format: &str, (want, loads): (&Files, bool)) {
     let name = hub.name(&format!("theirs/hr:{tag}"));
     let digest = json!(hub.tag("theirs/hr", tag).unwrap_or_else(|| panic!("no {tag}")));
     let there = Site::other(world, &format!("there-{tag}"));
@@ -346,9 +353,9 @@ fn works(world: &World, hub: &Registry, tag: &str, format: &str, (executable, lo
     let pulled = there.skillctl(["pull", &name, "--load=never", "-o", text(&out)]).ok();
     assert_eq!(json!(said(&pulled, "Digest: ")), digest);
     let dir = out.join("hr");
-    assert_eq!(installed(&dir), expected(executable), "{tag}");
+    assert_eq!(&installed(&dir), want, "{tag}");
     there.skillctl(["install", &name, "-o", text(&skills)]).ok();
-    assert_eq!(installed(&skills.join("hr")), expected(executable), "{tag}");
+    assert_eq!(&installed(&skills.join("hr")), want, "{tag}");
     assert_eq!(receipt(&skills, "hr")["digest"], digest, "{tag}");
     there.whole();
     there.tidy();
@@ -359,13 +366,17 @@ fn works(world: &World, hub: &Registry, tag: &str, format: &str, (executable, lo
     let converted = format!("acme/{tag}:1.0.0");
     world.skillctl(["convert", &name, &converted, "--load=always"]).ok();
     let mount = format!("type=image,source=localhost/{converted},destination=/skills/hr");
-    let script =
-        "cd /skills/hr && cat SKILL.md && cat .hidden/notes && stat -c %a:%n SKILL.md .hidden/notes scripts/run.sh";
-    let mode = if executable { 755 } else { 644 };
-    let want = format!("{SKILL}notes644:SKILL.md\n644:.hidden/notes\n{mode}:scripts/run.sh");
-    assert_eq!(world.in_agent(&["--mount", &mount], script).ok(), want, "{tag}");
-    if executable {
-        world.in_agent(&["--mount", &mount], "/skills/hr/scripts/run.sh").ok();
+    let shown = |(path, mode, content): &(String, u32, Vec<u8>)| {
+        format!("{mode:o} {path}\n{}\n", String::from_utf8_lossy(content))
+    };
+    let script: String = want.iter().map(|(path, ..)| format!("stat -c '%a %n' {path}; cat {path}; echo\n")).collect();
+    let seen = world.in_agent(&["--mount", &mount], &format!("set -e; cd /skills/hr\n{script}find . -type f | sort"));
+    let names = want.iter().map(|(path, ..)| path.as_str()).chain(["skill.yaml"]).map(|path| format!("./{path}\n"));
+    let mounted = want.iter().map(shown).chain(names).collect::<String>();
+    assert_eq!(seen.stdout, mounted, "{tag}: {seen}");
+    for (path, ..) in want.iter().filter(|(_, mode, _)| mode & 0o111 != 0) {
+        let script = format!("/skills/hr/{path}");
+        world.in_agent(&["--mount", &mount], &script).ok();
     }
 }
 
@@ -405,7 +416,7 @@ fn what_oras_pushed_is_converted_and_mounted(world: &World) {
         ("vitale", "Agent Skills artifact", true),
         ("tgz", "kagents artifact", true),
     ] {
-        works(world, &hub, tag, format, (executable, false));
+        works(world, &hub, tag, format, (&expected(executable), false));
     }
 }
 
@@ -448,10 +459,9 @@ fn what_crane_and_podman_pushed_is_converted_and_mounted(world: &World) {
         ("podman", "container image", true),
         ("bundle", "ramalama skill", false),
     ] {
-        works(world, &hub, tag, format, (true, loads));
+        works(world, &hub, tag, format, (&expected(true), loads));
     }
     // A skill of one file.
-    let skills = world.path("skills");
-    world.skillctl(["install", &to("artifact"), "-o", text(&skills)]).ok();
-    assert_eq!(installed(&skills.join("hr")), [("SKILL.md".to_owned(), 0o644, SKILL.into())]);
+    let one = vec![("SKILL.md".to_owned(), 0o644, SKILL.into())];
+    works(world, &hub, "artifact", "ramalama skill", (&one, false));
 }
