@@ -442,6 +442,7 @@ fn what_crane_and_podman_pushed_is_converted_and_mounted(world: &World) {
     .expect("a file");
     world.podman(["build", "-q", "--layers", "-t", "localhost/built", "."]).ok();
     world.podman(["push", "-q", "--tls-verify=false", "localhost/built", &to("podman")]).ok();
+    world.podman(["save", "-q", "-o", "built.tar", "localhost/built"]).ok();
     world.podman(["rmi", "-f", "localhost/built"]).ok();
     let layers = |tag: &str| hub.manifest("theirs/hr", tag)["layers"].as_array().map(Vec::len);
     assert_eq!((layers("crane"), layers("docker"), layers("podman")), (Some(1), Some(2), Some(4)));
@@ -461,6 +462,12 @@ fn what_crane_and_podman_pushed_is_converted_and_mounted(world: &World) {
     ] {
         works(world, &hub, tag, format, (&expected(true), loads));
     }
+    // What cannot be read yet is named, with the way to have it otherwise.
+    world.podman(["load", "-q", "-i", "built.tar"]).ok();
+    let zstd = ["push", "-q", "--tls-verify=false", "--compression-format", "zstd", "localhost/built", &to("zstd")];
+    world.podman(zstd).ok();
+    let error = Site::here(world).skillctl(["install", &to("zstd"), "-o", "zstd"]).refused(&[&to("zstd")], &["zstd"]);
+    assert!(error.contains("--dest-compress-format gzip"), "{error}");
     // A skill of one file.
     let one = vec![("SKILL.md".to_owned(), 0o644, SKILL.into())];
     works(world, &hub, "artifact", "ramalama skill", (&one, false));
