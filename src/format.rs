@@ -19,8 +19,8 @@ const TITLE: &str = oci::TITLE;
 const ANY_FILE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// How the names of archives end.
 const ARCHIVES: [&str; 3] = [".tar", ".tar.gz", ".tgz"];
-/// Set by oras where a layer is an archive of the directory that its title names.
-const UNPACK: &str = "io.deis.oras.content.unpack";
+/// The annotation that oras sets where a layer is an archive of the directory that its title names.
+pub const UNPACK: &str = "io.deis.oras.content.unpack";
 /// Collections of skills: a list of references, in the Go tool's form and in that of an index.
 const COLLECTIONS: [&str; 2] =
     ["application/vnd.skillimage.collection.v1+yaml", "application/vnd.agentskills.collection.v1"];

@@ -454,7 +454,8 @@ fn secrets(url: &str) -> Vec<String> {
     found
 }
 
-/// Returns a text in which no address has a user: git also shows addresses of its configuration, and of redirections.
+/// Returns a text in which no address has a user, unless it is one of ssh, who is a part of it: git also shows addresses of its
+/// configuration, and of redirections.
 pub(crate) fn without_credentials(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
@@ -462,7 +463,15 @@ pub(crate) fn without_credentials(text: &str) -> String {
         let (before, after) = rest.split_at(at + 3);
         clean += before;
         let end = after.find(|c: char| c.is_whitespace() || "/'\"<>".contains(c)).unwrap_or(after.len());
-        rest = after[..end].rfind('@').map_or(after, |at| &after[at + 1..]);
+        let user = after[..end].rfind('@').map(|at| after.split_at(at + 1));
+        rest = match user {
+            Some((user, host)) if before.ends_with("ssh://") && !user.contains(':') => {
+                clean += user;
+                host
+            }
+            Some((_, host)) => host,
+            None => after,
+        };
     }
     clean + rest
 }

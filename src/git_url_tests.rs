@@ -211,6 +211,8 @@ fn credentials_are_shown_to_nobody() {
         }
     }
     let plain = parse("ssh://git@h/a/b");
+    let said = "ssh://git@h/a, ssh://git:pw@h/a, git+ssh://git@h/a, https://git@h/a";
+    assert_eq!(without_credentials(said), "ssh://git@h/a, ssh://h/a, git+ssh://git@h/a, https://h/a");
     assert_eq!(plain.scrub("git fetch: no digits"), "git fetch: no digits");
 }
 

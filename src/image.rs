@@ -230,14 +230,23 @@ pub fn artifact_config(card: &Card) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// Returns the bytes of the manifest of such an artifact.
-pub fn artifact(config: &Blob, layer: &Blob, annotations: &BTreeMap<String, String>) -> Vec<u8> {
+/// Returns the bytes of the manifest of such an artifact of a skill.
+///
+/// The specification has nothing about its layer but the type; oras, which writes no layer without a title, makes of this one
+/// the directory that is in it.
+pub fn artifact(name: &str, config: &Blob, layer: &Blob, annotations: &BTreeMap<String, String>) -> Vec<u8> {
+    let unpacks = json!({(oci::TITLE): name, (format::UNPACK): "true"});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MediaType::ImageManifest.to_string(),
         "artifactType": format::SKILL_ARTIFACT,
         "config": {"mediaType": format::SKILL_CONFIG, "digest": config.digest, "size": config.size},
-        "layers": [{"mediaType": format::SKILL_CONTENT, "digest": layer.digest, "size": layer.size}],
+        "layers": [{
+            "mediaType": format::SKILL_CONTENT,
+            "digest": layer.digest,
+            "size": layer.size,
+            "annotations": unpacks,
+        }],
         "annotations": annotations,
     });
     manifest.to_string().into_bytes()

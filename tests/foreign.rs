@@ -1,15 +1,12 @@
 //! Images as other tools would write them into the store.
 
 use std::fs;
-use std::io::Write as _;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+pub use crate::forms::{LAYER, Part, tar_gz};
 use crate::support::World;
-
-/// The usual media type of a layer.
-pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Writes a blob, and returns its descriptor.
 fn blob(world: &World, bytes: &[u8], media_type: &str) -> Value {
@@ -41,53 +38,6 @@ pub fn image_of(world: &World, files: &[(&str, &str)], media_type: &str) -> Valu
     let media_type = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer], "annotations": annotations()});
     blob(world, manifest.to_string().as_bytes(), media_type)
-}
-
-/// Compresses an archive.
-pub fn tar_gz(tar: tar::Builder<Vec<u8>>) -> Vec<u8> {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&tar.into_inner().unwrap()).unwrap();
-    gzip.finish().unwrap()
-}
-
-/// A layer of an artifact.
-pub struct Part {
-    media_type: String,
-    pub bytes: Vec<u8>,
-    annotations: Value,
-}
-
-impl Part {
-    /// Bytes of a type.
-    pub fn plain(media_type: &str, text: &str) -> Self {
-        Self { media_type: media_type.to_owned(), bytes: text.into(), annotations: json!({}) }
-    }
-
-    /// A file with a path.
-    pub fn file(media_type: &str, path: &str, text: &str) -> Self {
-        Self { annotations: json!({"org.opencontainers.image.title": path}), ..Self::plain(media_type, text) }
-    }
-
-    /// An archive of paths, texts and modes.
-    pub fn archive(media_type: &str, entries: &[(String, &str, u32)]) -> Self {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (path, text, mode) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(*mode);
-            // Not by the crate's own way, which refuses names that are to be refused by us.
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_cksum();
-            tar.append(&header, text.as_bytes()).unwrap();
-        }
-        Self { bytes: tar_gz(tar), ..Self::plain(media_type, "") }
-    }
-
-    /// Says what oras says of the archive of a directory.
-    pub fn unpacks(self, title: &str) -> Self {
-        let annotations = json!({"org.opencontainers.image.title": title, "io.deis.oras.content.unpack": "true"});
-        Self { annotations, ..self }
-    }
 }
 
 /// Writes an artifact, and returns its descriptor.

@@ -1,17 +1,13 @@
 //! Skills in the forms of other tools: found, installed, converted; and what is refused of them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::foreign::{LAYER, Part, artifact, index, tag, tar_gz};
+use crate::forms::{EMPTY, Form, OCI, SKILL, expected, files, forms, skill};
 use crate::support::World;
 
-const OCI: &str = "application/vnd.oci.image.config.v1+json";
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-const SKILL: &str = "---\nname: hr\ndescription: Helps with people.\n---\nWords.\n";
 const NAME: &str = "registry.example/theirs/some-skill:1.2.0";
 
 /// A store with something in it, so that blobs have a place.
@@ -22,167 +18,9 @@ fn world() -> World {
     world
 }
 
-/// The files of a skill below a directory of the archive.
-fn skill(below: &str) -> Vec<(String, &'static str, u32)> {
-    let at = |path: &str| format!("{below}{path}");
-    vec![
-        (at("SKILL.md"), SKILL, 0o644),
-        (at(".hidden/notes"), "notes", 0o600),
-        (at("scripts/run.sh"), "#!/bin/sh\n", 0o755),
-    ]
-}
-
-fn files(dir: &Path) -> Vec<(String, u32, Vec<u8>)> {
-    fn walk(root: &Path, dir: &Path, found: &mut Vec<(String, u32, Vec<u8>)>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(root, &path, found);
-            } else {
-                let mode = fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777;
-                let name = path.strip_prefix(root).unwrap().display().to_string();
-                found.push((name, mode, fs::read(&path).unwrap()));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(dir, dir, &mut found);
-    found.sort();
-    found
-}
-
-fn expected(executable: bool) -> Vec<(String, u32, Vec<u8>)> {
-    let mode = if executable { 0o755 } else { 0o644 };
-    vec![
-        (".hidden/notes".into(), 0o644, b"notes".into()),
-        ("SKILL.md".into(), 0o644, SKILL.into()),
-        ("scripts/run.sh".into(), mode, b"#!/bin/sh\n".into()),
-    ]
-}
-
-/// Everything that one form needs: artifact type, config type, parts, and whether it keeps exec bits.
-type Form = (&'static str, &'static str, &'static str, Vec<Part>, bool);
-
-fn forms() -> Vec<Form> {
-    let tar = |media_type: &'static str, below: &str| vec![Part::archive(media_type, &skill(below))];
-    let single = |path: &'static str, text: &'static str| Part::file("text/markdown", path, text);
-    let vitale = "application/vnd.agentskills.skill.v1";
-    let vitale_config = "application/vnd.agentskills.skill.config.v1+json";
-    let package = "application/vnd.agentpackage.skill.payload.v1.tar+gzip";
-    vec![
-        (
-            "Agent Skills artifact",
-            vitale,
-            vitale_config,
-            tar("application/vnd.agentskills.skill.content.v1.tar+gzip", "hr/"),
-            true,
-        ),
-        ("ToolHive skill", "dev.toolhive.skills.v1", OCI, tar(LAYER, ""), true),
-        (
-            "oc-mirror skill",
-            "",
-            "application/vnd.redhat.agentskill.config.v1+json",
-            tar("application/vnd.redhat.agentskill.layer.v1+tar", ""),
-            true,
-        ),
-        (
-            "kagents artifact",
-            "application/vnd.kagents.skill.v1",
-            EMPTY,
-            vec![Part::archive("application/vnd.oci.image.layer.v1.tar+gzip", &skill("hr/")).unpacks("hr")],
-            true,
-        ),
-        (
-            "ACR skill",
-            "application/vnd.agent.skill.v1+json",
-            EMPTY,
-            tar("application/vnd.agent.skill.content.v1.tar+gzip", "hr/"),
-            true,
-        ),
-        (
-            "Flux artifact",
-            "",
-            "application/vnd.cncf.flux.config.v1+json",
-            tar("application/vnd.cncf.flux.content.v1.tar+gzip", "skills/hr/"),
-            true,
-        ),
-        (
-            "agent package",
-            "application/vnd.agentpackage.skill.v1",
-            "application/vnd.agentpackage.config.v1+json",
-            tar(package, "payload/"),
-            true,
-        ),
-        (
-            "ramalama skill",
-            "application/vnd.cncf.skill.manifest.v1+json",
-            "application/vnd.cncf.skill.config.v1+json",
-            tar("application/vnd.cncf.skill.bundle.v1.tar+gzip", "hr/"),
-            true,
-        ),
-        ("skr artifact", "", vitale_config, tar("application/vnd.agentskills.skill.layer.v1+tar+gzip", "hr/"), true),
-        (
-            "Agent Skills artifact",
-            vitale,
-            EMPTY,
-            vec![single("SKILL.md", SKILL), single(".hidden/notes", "notes"), single("scripts/run.sh", "#!/bin/sh\n")],
-            false,
-        ),
-        (
-            "Agent Skills artifact",
-            vitale,
-            vitale_config,
-            vec![
-                Part::archive("application/vnd.agentskills.skill.content.v1.tar+gzip", &skill("hr/")),
-                Part::file("application/vnd.docsclaw.skill.card.v1+yaml", "card.yaml", "a: b"),
-            ],
-            true,
-        ),
-        (
-            "Lola module",
-            "",
-            "application/vnd.lola.module.config.v1+json",
-            tar("application/vnd.lola.module.layer.v1.tar+gzip", "module/skills/hr/"),
-            true,
-        ),
-        ("container image", "", OCI, tar(LAYER, ""), true),
-        (
-            "container image",
-            "",
-            OCI,
-            vec![
-                Part::archive(
-                    LAYER,
-                    &[("SKILL.md".into(), "old", 0o644), ("gone".into(), "x", 0o644), ("old/a".into(), "x", 0o644)],
-                ),
-                Part::archive(
-                    LAYER,
-                    &[
-                        vec![
-                            (".wh.gone".into(), "", 0o644),
-                            ("old/.wh..wh..opq".into(), "", 0o644),
-                            (".wh.old".into(), "", 0o644),
-                        ],
-                        skill(""),
-                    ]
-                    .concat(),
-                ),
-            ],
-            true,
-        ),
-        (
-            "oras artifact",
-            "application/vnd.example.unknown",
-            EMPTY,
-            vec![Part::archive("application/vnd.oci.image.layer.v1.tar+gzip", &skill("./")).unpacks(".")],
-            true,
-        ),
-    ]
-}
-
 #[test]
 fn every_form_is_inspected_installed_and_converted() {
-    for (name, artifact_type, config, parts, executable) in forms() {
+    for Form { name, artifact_type, config, parts, executable } in forms() {
         let world = world();
         tag(&world, &artifact(&world, artifact_type, config, &parts, &json!({})), NAME);
         let inspected = world.run(["inspect", NAME, "--format", "json"]).ok().json();
@@ -252,6 +90,9 @@ fn an_artifact_is_what_the_specification_says() {
     assert_eq!(manifest["artifactType"], "application/vnd.agentskills.skill.v1");
     assert_eq!(manifest["config"]["mediaType"], "application/vnd.agentskills.skill.config.v1+json");
     assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.agentskills.skill.content.v1.tar+gzip");
+    // By which oras makes a directory of it.
+    let unpacks = json!({"org.opencontainers.image.title": "hr", "io.deis.oras.content.unpack": "true"});
+    assert_eq!(manifest["layers"][0]["annotations"], unpacks);
     let config = json!({"schemaVersion": "1", "name": "hr", "version": "1.2.0", "description": "Helps.", "license": "MIT",
         "compatibility": "any", "allowedTools": ["Bash(git:*)", "Read"]});
     assert_eq!(read(manifest["config"]["digest"].as_str().unwrap()), config);

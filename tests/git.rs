@@ -1,10 +1,9 @@
 //! Git repositories as sources, with real ones that git serves from a directory or from loopback.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +16,8 @@ use skillctl::process::{Cancel, Tools};
 use skillctl::source::git::{Contents, Options, Repository, SkillPath, fetch, remote_commit};
 use skillctl::source::{Filter, GitSource, spool};
 use tempfile::TempDir;
+
+use crate::git_server::{Access, mute, serve};
 
 /// A repository with a working directory, and a store beside it.
 struct Repo {
@@ -439,69 +440,6 @@ fn hashes_may_be_sha256() {
     }
 }
 
-/// Serves what is below a directory as a Git server that speaks HTTP, and remembers what it was asked.
-fn serve(root: &Path, status: Option<u16>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let root = root.to_owned();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let root = root.clone();
-            thread::spawn(move || answer(&mut stream.unwrap(), &root, status));
-        }
-    });
-    address.to_string()
-}
-
-/// Answers one request by the CGI program that git brings.
-fn answer(stream: &mut TcpStream, root: &Path, status: Option<u16>) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end() {
-            "" => break,
-            line => lines.push(line.to_owned()),
-        }
-    }
-    if let Some(status) = status {
-        let head = format!("HTTP/1.1 {status} X\r\nwww-authenticate: Basic realm=\"x\"\r\nconnection: close\r\n\r\n");
-        return stream.write_all(head.as_bytes()).ok();
-    }
-    let header = |name: &str| {
-        let same = |line: &&String| line.to_ascii_lowercase().starts_with(&format!("{name}: "));
-        lines.iter().find(same).map(|line| line.split_once(": ").unwrap().1.to_owned()).unwrap_or_default()
-    };
-    let mut words = lines[0].split(' ');
-    let (method, target) = (words.next()?, words.next()?);
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
-    reader.read_exact(&mut body).ok()?;
-    let mut child = Command::new("git")
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", root)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("REQUEST_METHOD", method)
-        .env("PATH_INFO", path)
-        .env("QUERY_STRING", query)
-        .env("CONTENT_TYPE", header("content-type"))
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("GIT_PROTOCOL", header("git-protocol"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
-    let mut stdin = child.stdin.take()?;
-    thread::spawn(move || stdin.write_all(&body));
-    let output = child.wait_with_output().ok()?.stdout;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n").ok()?;
-    stream.write_all(&output).ok()
-}
-
 #[test]
 fn http_is_spoken_and_credentials_are_shown_to_nobody() {
     if !has_git() {
@@ -510,7 +448,9 @@ fn http_is_spoken_and_credentials_are_shown_to_nobody() {
     let repo = Repo::new();
     repo.skill("s", "s");
     let commit = repo.commit();
-    let address = serve(repo.tmp.path(), None);
+    // user:t0psecret
+    let address = serve(repo.tmp.path(), Access::With("Basic dXNlcjp0MHBzZWNyZXQ="));
+    let open = serve(repo.tmp.path(), Access::Anyone);
     let source = |text: String| GitSource::parse(&text).unwrap().unwrap();
     let secret = source(format!("http://user:t0psecret@{address}/repo/.git#main:s"));
     let repository = repo.fetch_source(&secret).unwrap();
@@ -518,7 +458,7 @@ fn http_is_spoken_and_credentials_are_shown_to_nobody() {
     assert_eq!(repository.source.to_string(), format!("http://{address}/repo/.git#main:s"));
     let skills = repository.skills("s", &Filter::default()).unwrap();
     assert!(text(&repo.tree(&repository, &skills).unwrap(), "s", "SKILL.md").contains("name: s"));
-    let by_hash = source(format!("http://{address}/repo/.git#{commit}"));
+    let by_hash = source(format!("http://{open}/repo/.git#{commit}"));
     assert_eq!(repo.fetch_source(&by_hash).unwrap().commit, commit);
     // Nothing of it is written down, and no error shows it.
     let config = fs::read_dir(repo.tmp.path().join("store/.tmp"))
@@ -526,8 +466,8 @@ fn http_is_spoken_and_credentials_are_shown_to_nobody() {
         .flatten()
         .map(|entry| fs::read_to_string(entry.path().join("config")).unwrap_or_default());
     assert!(!config.collect::<String>().contains("t0psecret"));
-    let denied = serve(repo.tmp.path(), Some(401));
-    let missing = serve(repo.tmp.path(), Some(404));
+    let denied = serve(repo.tmp.path(), Access::Refused(401));
+    let missing = serve(repo.tmp.path(), Access::Refused(404));
     for address in [&denied, &missing] {
         let source = source(format!("http://user:t0psecret@{address}/repo/.git"));
         let error = repo.fetch_source(&source).unwrap_err();
@@ -537,13 +477,6 @@ fn http_is_spoken_and_credentials_are_shown_to_nobody() {
     }
     let error = repo.fetch_source(&source(format!("http://{denied}/repo/.git"))).unwrap_err();
     assert!(error.hint().unwrap().contains("asks for credentials"), "{error}");
-}
-
-/// Listens, and never says anything.
-fn mute() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
 }
 
 #[test]

@@ -58,7 +58,8 @@ impl Args {
         let context = || format!("Converting {}", self.from);
         let layout = shell.store()?;
         let limits = self.image.limits();
-        let (found, reference) = fetch(shell, &layout, &self.from, (self.pull, limits.size), &self.registry)?;
+        let fetched = fetch(shell, &layout, &self.from, (self.pull, limits.size), &self.registry);
+        let (found, reference) = fetched.with_context(context)?;
         let cancel = shell.cancel();
         let unpack = UnpackOptions { limits, ..unpack_options(limits.size, &cancel) };
         let skills = Contents::skills(&layout, &found.entry.descriptor, &unpack).with_context(context)?;

@@ -1,5 +1,6 @@
 //! `add`, `remove`, `update` and `sync`: the skills of a project.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ use crate::limits::Limits;
 use crate::lockfile::import::{self, From, Imported};
 use crate::lockfile::{BASE, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
 use crate::ops::install::{Installed, Options};
-use crate::ops::sync::{self, Problem, Project, check, superfluous};
+use crate::ops::sync::{self, Problem, Project, Resolved, check, superfluous};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::skills::read_bounded;
@@ -32,6 +33,9 @@ Examples:
   Say what is not as the files say, without a network:
     skillctl sync --check";
 
+/// What was looked up already, by the names of skills.
+type Ready = BTreeMap<String, Resolved>;
+
 /// Which skills of a project are worked on.
 #[derive(Clone, Copy)]
 struct Part<'a> {
@@ -41,6 +45,8 @@ struct Part<'a> {
     renew: &'a [String],
     /// Whether the lock file stays as it is.
     keep: bool,
+    /// What need not be looked up.
+    ready: &'a Ready,
 }
 
 /// What the verbs of a project share.
@@ -155,7 +161,7 @@ impl SyncArgs {
                 return Err(Error::Unavailable { reason, hint }.into());
             }
         }
-        work.install(&intent, &lock, Part { only: None, renew: &[], keep: self.locked })
+        work.install(&intent, &lock, Part { only: None, renew: &[], keep: self.locked, ready: &Ready::new() })
     }
 }
 
@@ -173,15 +179,12 @@ impl AddArgs {
         let mut intent = work.project.intent()?.unwrap_or_default();
         let mut lock = work.project.locked()?;
         let layout = shell.store()?;
-        let (mut names, mut renew) = (Vec::new(), Vec::new());
+        let (mut names, mut renew, mut ready) = (Vec::new(), Vec::new(), Ready::new());
         for text in &self.references {
-            for wanted in work
-                .lookup()
-                .wanted(&layout, text, &paths)
-                .with_context(|| format!("Adding {}", without_credentials(text)))?
-            {
-                let wanted =
-                    self.merged(&intent, wanted).with_context(|| format!("Adding {}", without_credentials(text)))?;
+            let context = || format!("Adding {}", without_credentials(text));
+            for (wanted, resolved) in work.lookup().wanted(&layout, text, &paths).with_context(context)? {
+                let wanted = self.merged(&intent, wanted).with_context(context)?;
+                ready.extend(resolved.map(|resolved| (wanted.name.clone(), resolved)));
                 names.push(wanted.name.clone());
                 renew.push(wanted.name.clone());
                 intent.put(wanted);
@@ -201,16 +204,17 @@ impl AddArgs {
                     intent.put(wanted);
                 }
                 From::Git(url) => {
-                    let add = || -> Result<Vec<Wanted>> {
+                    let add = || -> Result<Vec<(Wanted, Option<Resolved>)>> {
                         let mut all = work.lookup().wanted(&layout, &url, &paths)?;
                         // Of a repository whose directory the file does not say.
-                        if all.iter().any(|wanted| wanted.name == imported.name) {
-                            all.retain(|wanted| wanted.name == imported.name);
+                        if all.iter().any(|(wanted, _)| wanted.name == imported.name) {
+                            all.retain(|(wanted, _)| wanted.name == imported.name);
                         }
-                        all.into_iter().map(|wanted| self.merged(&intent, wanted)).collect()
+                        all.into_iter().map(|(wanted, ready)| Ok((self.merged(&intent, wanted)?, ready))).collect()
                     };
                     match add().with_context(|| format!("Adding {} from {url}", imported.name)) {
-                        Ok(all) => all.into_iter().for_each(|wanted| {
+                        Ok(all) => all.into_iter().for_each(|(wanted, resolved)| {
+                            ready.extend(resolved.map(|resolved| (wanted.name.clone(), resolved)));
                             names.push(wanted.name.clone());
                             intent.put(wanted);
                         }),
@@ -224,7 +228,7 @@ impl AddArgs {
                 }
             }
         }
-        let adds = Part { only: Some(&names), renew: &renew, keep: false };
+        let adds = Part { only: Some(&names), renew: &renew, keep: false, ready: &ready };
         work.install(&intent, &lock, adds)?;
         Ok(status)
     }
@@ -295,7 +299,7 @@ impl UpdateArgs {
             true => intent.skills.iter().map(|wanted| wanted.name.clone()).collect(),
             false => self.names,
         };
-        work.install(&intent, &lock, Part { only: None, renew: &names, keep: false })
+        work.install(&intent, &lock, Part { only: None, renew: &names, keep: false, ready: &Ready::new() })
     }
 }
 
@@ -345,8 +349,11 @@ impl<'a> Work<'a> {
                 cancel: &cancel,
             };
             let work = || -> Result<_> {
-                let resolved = self.lookup().image(&layout, wanted, known)?;
-                sync::install(&self.project, &layout, wanted, &resolved, &options)
+                let install = |resolved: &Resolved| sync::install(&self.project, &layout, wanted, resolved, &options);
+                match part.ready.get(&wanted.name).filter(|_| known.is_none()) {
+                    Some(resolved) => install(resolved),
+                    None => install(&self.lookup().image(&layout, wanted, known)?),
+                }
             };
             let (locked, installed) = work().with_context(|| format!("Installing {}", wanted.name))?;
             for (one, path) in installed {

@@ -33,11 +33,17 @@ pub struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Returns the skills that a reference asks for.
-    pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<Wanted>> {
+    /// Returns the skills that a reference asks for; those that are no images yet with what was built of them.
+    ///
+    /// An address may have credentials, which no wanted skill has: it cannot be fetched by that again.
+    pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<(Wanted, Option<Resolved>)>> {
         if let Some(address) = address(text)? {
-            let all = self.built(layout, &self.in_project(address)?)?;
-            return Ok(all.iter().map(|(name, _, origin)| Wanted::of(name, origin, paths.to_vec())).collect());
+            let ready = |(name, found, origin): (String, Found, Origin)| {
+                let wanted = Wanted::of(&name, &origin, paths.to_vec());
+                let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
+                Ok((wanted, Some(Resolved { found, reference, origin: Some(origin) })))
+            };
+            return self.built(layout, &self.in_project(address)?)?.into_iter().map(ready).collect();
         }
         let given = text.strip_prefix("docker://").unwrap_or(text);
         let typed = given.parse::<Reference>().ok();
@@ -56,7 +62,7 @@ impl Lookup<'_> {
         let unpack = unpack_options(Limits::default().size, &cancel);
         let contents = Contents::of(layout, &found.entry.descriptor, &unpack)?;
         let names = contents.names(&found.info, &reference);
-        Ok(names.into_iter().map(|name| Wanted::new(name, &reference, version, paths.to_vec())).collect())
+        Ok(names.into_iter().map(|name| (Wanted::new(name, &reference, version, paths.to_vec()), None)).collect())
     }
 
     /// Returns the newest published version of a repository.

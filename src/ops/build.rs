@@ -228,7 +228,7 @@ fn write_artifact(
 ) -> Result<Written> {
     let config = write(layout, &image::artifact_config(card))?;
     let layer = Blob { digest: packed.digest.clone(), size: packed.size };
-    let top = write(layout, &image::artifact(&config, &layer, annotations))?;
+    let top = write(layout, &image::artifact(&card.metadata.name, &config, &layer, annotations))?;
     Ok(Written { top, media_type: MediaType::ImageManifest, image_id: String::new() })
 }
 

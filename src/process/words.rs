@@ -6,7 +6,17 @@
 pub fn last_words(stderr: &str) -> Option<String> {
     let lines = stderr.lines().map(str::trim).filter(|l| !l.is_empty()).map(unwrap_line);
     // `max_by_key` returns the last of equals.
-    lines.max_by_key(|(rank, _)| *rank).map(|(_, text)| text)
+    lines.max_by_key(|(rank, _)| *rank).map(|(_, text)| without_measures(text))
+}
+
+/// Takes off what skopeo has measured of a connection that broke, which is for its authors.
+fn without_measures(mut text: String) -> String {
+    if let Some(at) = text.find("(heuristic tuning data:")
+        && let Some(end) = text[at..].find("): ")
+    {
+        text.replace_range(at..at + end + 3, "");
+    }
+    text
 }
 
 /// Returns how much a line tells, and its text without wrapper.
@@ -68,6 +78,10 @@ mod tests {
             ("time=\"x\" level=fatal msg=\"first\"\ntime=\"x\" level=warning msg=\"later\"\n", Some("first")),
             ("Error: unknown flag: --x\nSee 'podman untag --help'\n\n", Some("unknown flag: --x")),
             ("time=\"x\" level=warning msg=\"only\"", Some("only")),
+            (
+                "level=fatal msg=\"reading blob x: (heuristic tuning data: total 191 @1 ms): unexpected EOF\"",
+                Some("reading blob x: unexpected EOF"),
+            ),
             ("a\nb\n", Some("b")),
             ("  \n", None),
             ("", None),

@@ -134,15 +134,12 @@ pub(super) fn git_dir(scratch: &Scratch) -> std::ffi::OsString {
 pub(super) fn failed(source: &GitSource, output: &Output) -> Error {
     let said = source.scrub(&words(output));
     let host = source.host();
+    let credentials = || format!("git ls-remote {} asks for credentials that a helper can keep", source.shown);
     let hint = [
-        (
-            "terminal prompts disabled",
-            format!("git ls-remote {} asks for credentials that a helper can keep", source.shown),
-        ),
-        (
-            "Authentication failed",
-            format!("git ls-remote {} asks for credentials that a helper can keep", source.shown),
-        ),
+        ("terminal prompts disabled", credentials()),
+        // What newer ones say, where nobody may be asked.
+        ("unable to get password from user", credentials()),
+        ("Authentication failed", credentials()),
         ("Permission denied (", format!("ssh {host} says whether your key is accepted")),
         ("Host key verification failed", format!("ssh {host} shows its key, and remembers it if you accept it")),
         ("dubious ownership", "git config --global --add safe.directory DIRECTORY trusts it".to_owned()),

@@ -171,19 +171,27 @@ impl Remote {
     }
 
     /// Returns the blobs of an image, or of all images of an index.
+    ///
+    /// What is wrong with the list itself is found here, for skopeo would say that it cannot keep the digest.
     fn blobs(&self, reference: &Reference, manifest: &Manifest) -> Result<Vec<Descriptor>> {
+        let damaged = |reason: String| Error::damaged(format!("index {} of {reference}", manifest.digest), reason);
         if manifest.info.instances.len() > MAX_INSTANCES {
-            let reason = format!("it lists {} images", manifest.info.instances.len());
-            return Err(Error::damaged(format!("index {}", manifest.digest), reason));
+            return Err(damaged(format!("it lists {} images", manifest.info.instances.len())));
         }
         let mut blobs: Vec<Descriptor> = manifest.info.layers.iter().chain(&manifest.info.config).cloned().collect();
         for instance in &manifest.info.instances {
             let digest = instance.digest().to_string();
-            let instance = reference.with_digest(&digest)?;
-            if let Some(image) = self.registry.manifest(&instance)? {
-                let image = image.read(&instance)?.info;
-                blobs.extend(image.layers.into_iter().chain(image.config));
+            let named = reference.with_digest(&digest)?;
+            let Some(image) = self.registry.manifest(&named)? else { continue };
+            let Manifest { bytes, info, .. } = image.read(&named)?;
+            if bytes.len() as u64 != instance.size() {
+                let (says, has) = (instance.size(), bytes.len());
+                return Err(damaged(format!("it says that {digest} has {says} bytes, and it has {has}")));
             }
+            if !info.instances.is_empty() {
+                return Err(damaged(format!("it lists {digest}, which is no image but another index")));
+            }
+            blobs.extend(info.layers.into_iter().chain(info.config));
         }
         blobs.sort_by(|a, b| a.digest().as_ref().cmp(b.digest().as_ref()));
         blobs.dedup_by(|a, b| a.digest() == b.digest());

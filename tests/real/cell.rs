@@ -362,16 +362,20 @@ impl World {
 
     /// Makes the image that stands for an agent, with a shell, and returns its name.
     pub fn agent(&self) -> &'static str {
+        const NAME: &str = "localhost/agent";
         let root = self.path("agent");
+        if root.exists() {
+            return NAME;
+        }
         fs::create_dir_all(root.join("bin")).expect("a directory");
         fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox-static");
-        for applet in ["sh", "cat", "ls", "id", "stat", "touch", "mkdir", "test"] {
+        for applet in ["sh", "cat", "find", "ls", "id", "sort", "stat", "touch", "mkdir", "test"] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a symlink");
         }
         let tar = self.path("agent.tar");
         self.run("tar", ["-C".as_ref(), root.as_os_str(), "-cf".as_ref(), tar.as_os_str(), ".".as_ref()]).ok();
-        self.podman(["import".as_ref(), "-q".as_ref(), tar.as_os_str(), "localhost/agent".as_ref()]).ok();
-        "localhost/agent"
+        self.podman(["import".as_ref(), "-q".as_ref(), tar.as_os_str(), NAME.as_ref()]).ok();
+        NAME
     }
 
     /// Runs a shell command in a container of the agent image.

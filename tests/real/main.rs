@@ -14,6 +14,11 @@ mod exact;
 mod faults;
 mod fixtures;
 mod foreign;
+mod formats;
+#[path = "../forms.rs"]
+mod forms;
+#[path = "../git_server.rs"]
+mod git_server;
 mod go_tool;
 mod install;
 mod interop;
