@@ -30,6 +30,8 @@ pub enum Target {
     TimeAndSyncs(Duration, u32),
     /// A part of that contestant's time.
     Ratio(&'static str, f64),
+    /// So many times that contestant's time, and a time.
+    RatioAndTime(&'static str, f64, Duration),
     /// Peak memory, in KiB.
     Memory(u64),
     /// A size beside another one of the name: ours, the other, and the largest ratio.
@@ -73,7 +75,7 @@ impl Figure {
 type Measure = fn(&Bench, &'static str) -> Result<Figure>;
 
 /// All figures, in the order of the table.
-pub const FIGURES: [(&str, Measure); 21] = [
+pub const FIGURES: [(&str, Measure); 24] = [
     ("version", Bench::version),
     ("build small", Bench::build_small),
     ("build many", Bench::build_many),
@@ -95,6 +97,9 @@ pub const FIGURES: [(&str, Measure); 21] = [
     ("list installed 200", Bench::list_installed),
     ("sync check 200", Bench::sync_check),
     ("upgradable 100", Bench::upgradable),
+    ("convert many", Bench::convert_many),
+    ("build git 300", Bench::build_git),
+    ("install collection 50", Bench::install_collection),
 ];
 
 pub const fn ms(count: u64) -> Duration {

@@ -16,6 +16,7 @@
 mod figures;
 mod figures_install;
 mod figures_registry;
+mod figures_sources;
 mod inputs;
 mod measure;
 mod peers;

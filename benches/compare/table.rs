@@ -34,7 +34,13 @@ pub fn complete(figures: &[Figure]) -> bool {
 fn rows(figure: &Figure) -> Vec<[String; 6]> {
     let (ours, others) = figure.measured.split_first().expect("ours comes first");
     let mut rows: Vec<[String; 6]> = figure.targets.iter().map(|target| row(figure, target)).collect();
-    let has_target = |name| figure.targets.iter().any(|t| matches!(t, Target::Ratio(peer, _) if *peer == name));
+    let has_target = |name| {
+        let is_of = |target: &Target| match target {
+            Target::Ratio(peer, _) | Target::RatioAndTime(peer, ..) => *peer == name,
+            _ => false,
+        };
+        figure.targets.iter().any(is_of)
+    };
     let is_shown = |other: &&Measured| has_target(other.name) || is_probe(other);
     rows.extend(others.iter().filter(|other| !is_shown(other)).map(|other| {
         let ratio = ours.ratio(other).map_or_else(String::new, factor);
@@ -61,6 +67,13 @@ fn row(figure: &Figure, target: &Target) -> [String; 6] {
             let ratio = other(name).and_then(|other| ours.ratio(other));
             let text = ratio.map_or_else(String::new, factor);
             (other(name).map_or_else(String::new, peer), text, format!("≤ {limit:.2} ×"), ratio.map(|r| r <= *limit))
+        }
+        Target::RatioAndTime(name, limit, more) => {
+            let ratio = other(name).and_then(|other| ours.ratio(other));
+            let sum = other(name).and_then(Measured::wall).map(|other| other.mul_f64(*limit) + *more);
+            let wanted = format!("≤ {limit:.2} × + {} = {}", time(*more), sum.map_or("?".to_owned(), time));
+            let met = ours.wall().zip(sum).map(|(wall, limit)| wall <= limit);
+            (other(name).map_or_else(String::new, peer), ratio.map_or_else(String::new, factor), wanted, met)
         }
         Target::Memory(limit) => {
             let met = ours.memory().map(|memory| memory <= *limit);
