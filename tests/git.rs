@@ -14,7 +14,7 @@ use skillctl::layer::{PackOptions, Selection, pack_tree};
 use skillctl::limits::Limits;
 use skillctl::process::{Cancel, Tools};
 use skillctl::source::git::{Contents, Options, Repository, SkillPath, fetch, remote_commit};
-use skillctl::source::{Filter, GitSource, spool};
+use skillctl::source::{Filter, GitSource};
 use tempfile::TempDir;
 
 use crate::git_server::{Access, mute, serve};
@@ -105,7 +105,7 @@ impl Repo {
     }
 
     fn tree(&self, repository: &Repository, skills: &[SkillPath]) -> skillctl::error::Result<Contents> {
-        repository.tree(skills, spool(&self.store().0)?, Limits::default())
+        repository.tree(skills, tempfile::tempfile().unwrap(), Limits::default())
     }
 
     /// All of it in one step, for the tests of what is refused.
@@ -415,7 +415,7 @@ fn limits_hold_before_anything_is_read() {
         (Limits { entries: 1, ..Limits::default() }, "the number of entries exceeds the limit of 1"),
         (Limits { depth: 0, ..Limits::default() }, "the depth of s/SKILL.md exceeds the limit of 0"),
     ] {
-        let error = repository.tree(&skills, spool(&repo.store().0).unwrap(), limits).map(drop).unwrap_err();
+        let error = repository.tree(&skills, tempfile::tempfile().unwrap(), limits).map(drop).unwrap_err();
         assert!(error.to_string().starts_with(want) || error.to_string().contains("exceeds"), "{error}");
         assert_eq!(error.to_string().split(" exceeds").next(), want.split(" exceeds").next());
     }

@@ -55,7 +55,7 @@ pub fn convert(
         .filter(|(key, _)| PREDEFINED.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    annotations.insert(oci::BASE_NAME.to_owned(), from.reference.on_registry()?.to_string());
+    annotations.insert(oci::BASE_NAME.to_owned(), from.reference.in_storage());
     annotations.insert(oci::BASE_DIGEST.to_owned(), from.digest.to_owned());
     let elsewhere = Elsewhere {
         tree: from.skills.skill(name)?,

@@ -23,4 +23,3 @@ mod zip;
 
 pub use crate::git_url::GitSource;
 pub use glob::Filter;
-pub use scratch::spool;

@@ -4,12 +4,11 @@
 //! <store>/.tmp/<kind>-<pid>-<n>/    removed when dropped; after a crash it is garbage that `prune` knows
 //! ```
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
 
 use crate::error::{Error, Result};
 use crate::store::layout::TMP;
@@ -69,22 +68,6 @@ impl Drop for Scratch {
         // What cannot be removed now is garbage that `prune` knows.
         let _ = self.tmp.remove_dir_all(&self.name);
     }
-}
-
-/// Returns an empty file without a name in the store, for the contents of a [`Tree`](crate::layer::Tree).
-///
-/// # Errors
-/// If it cannot be made.
-pub fn spool(store: &Dir) -> Result<File> {
-    let make = || {
-        let tmp = open_tmp(store)?;
-        let name = fresh("spool");
-        let mut options = OpenOptions::new();
-        let file = tmp.open_with(&name, options.read(true).write(true).create_new(true))?;
-        tmp.remove_file(&name)?;
-        Ok(file.into_std())
-    };
-    make().map_err(Error::io(TMP))
 }
 
 fn open_tmp(store: &Dir) -> io::Result<Dir> {
