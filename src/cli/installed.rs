@@ -13,7 +13,7 @@ use super::targets::{Place, TargetArgs};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::installed::{Row, Verified, scan, verify};
-use crate::ops::upgrade::{Candidate, Sources, newest};
+use crate::ops::upgrade::{Candidate, Sources, is_elsewhere, newest};
 use crate::output::{cell, harmless_line, table};
 
 /// What is asked of the skills that are installed.
@@ -134,7 +134,7 @@ pub fn candidates(shell: &Shell, registry: &RegistryArgs, rows: &[Row]) -> Resul
     let checked = found.into_iter().zip(rows).map(|(found, row)| match found {
         Ok(candidate) => candidate,
         // Nothing to be said of what comes from no registry.
-        Err(_) if row.source.is_empty() || row.source.contains("://") => None,
+        Err(_) if row.source.is_empty() || is_elsewhere(&row.source) => None,
         Err(e) => {
             shell.warn(format!(
                 "Warning: cannot check {}: {}",

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Change, Difference, differences};
 use super::present::{self, Present, present};
+use super::upgrade::is_elsewhere;
 use crate::card::{self, Card, Provenance};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
@@ -69,7 +70,9 @@ pub fn scan(skills: &SkillsDir, target: &str) -> Result<(Vec<Row>, Vec<String>)>
 }
 
 fn described(row: Row, image: Image) -> Row {
-    let source = image.origin.map_or(image.reference, |origin| origin.source);
+    // What came from a directory or an archive has its image in the store.
+    let elsewhere = image.origin.map(|origin| origin.source).filter(|source| is_elsewhere(source));
+    let source = elsewhere.unwrap_or(image.reference);
     Row { version: image.skill_version, source, digest: image.digest, ..row }
 }
 

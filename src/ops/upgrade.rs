@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use semver::Version;
 
 use super::installed::Row;
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::image::{Info, STATUS};
 use crate::lifecycle::State;
@@ -61,6 +62,11 @@ pub fn newest(sources: Sources<'_>, rows: &[Row]) -> Vec<Result<Option<Candidate
     wanted.into_iter().map(|wanted| wanted.and_then(newer)).collect()
 }
 
+/// Returns whether a skill comes from a Git repository or a site; the Go tool, too, writes the URL of the first.
+pub fn is_elsewhere(source: &str) -> bool {
+    matches!(Address::of(source), Ok(Some(Address::Git(_) | Address::Site(_))))
+}
+
 /// Returns the reference of one version of what is installed.
 ///
 /// # Errors
@@ -80,11 +86,13 @@ fn from(row: &Row) -> Result<(Reference, Version)> {
 }
 
 fn source(row: &Row) -> Result<Reference> {
-    let none = || Error::Unavailable { reason: format!("no source for {} (installed locally)", row.name), hint: None };
+    let none = |reason, hint| Err(Error::Unavailable { reason, hint });
     match row.source.as_str() {
-        "" => Err(none()),
-        // The Go tool writes the URL of a Git repository there.
-        url if url.contains("://") => Err(none()),
+        "" => none(format!("no source for {} (installed locally)", row.name), None),
+        url if is_elsewhere(url) => {
+            let reason = format!("{} comes from {url}, which is no registry", row.name);
+            none(reason, Some("install it again from there".into()))
+        }
         source => Ok(source.parse::<Reference>()?.repository()),
     }
 }
@@ -188,7 +196,11 @@ mod tests {
             ("registry.example/acme/hr:1.0.0", "1.0.0", Ok("registry.example/acme/hr")),
             ("acme/hr:1.0.0-draft", "1.0.0-draft", Ok("acme/hr")),
             ("", "1.0.0", Err("no source for hr (installed locally)")),
-            ("https://git.example/acme/hr", "1.0.0", Err("no source for hr (installed locally)")),
+            (
+                "https://git.example/acme/hr",
+                "1.0.0",
+                Err("hr comes from https://git.example/acme/hr, which is no registry"),
+            ),
         ];
         for (source, version, want) in cases {
             let found = from(&row(source, version)).map(|(repository, _)| repository.to_string());
