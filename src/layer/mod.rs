@@ -14,6 +14,7 @@ mod listing;
 mod names;
 mod pack;
 mod pax;
+mod spool;
 mod stream;
 mod tree;
 mod tree_walk;

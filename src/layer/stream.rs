@@ -1,11 +1,12 @@
 //! The bytes of a layer, decompressed and hashed on both sides.
 //!
-//! Large layers are read and inflated on a thread of their own, so that writing the files goes on at the same time. The
-//! end of the stream is reported only for a blob that is exactly the expected one.
+//! Large layers are read and hashed on one thread and inflated on another, so that writing the files goes on at the same
+//! time. The end of the stream is reported only for a blob that is exactly the expected one.
 
-use std::io::{self, BufReader, Read};
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::thread;
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Scope};
 
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
@@ -72,9 +73,85 @@ impl<R: Read> Read for Blob<R> {
     }
 }
 
+/// A blob that is being read.
+trait Input: BufRead {
+    /// Returns the number of bytes so far.
+    fn count(&self) -> u64;
+    /// Returns the digest of all bytes, once the end was read.
+    fn digest(&self) -> String;
+}
+
+impl<R: Read> Input for BufReader<Blob<R>> {
+    fn count(&self) -> u64 {
+        self.get_ref().read
+    }
+
+    fn digest(&self) -> String {
+        digest_of(self.get_ref().hash.clone())
+    }
+}
+
+/// A blob that another thread reads and hashes.
+struct Ahead {
+    chunks: Chunks,
+    chunk: Chunk,
+    at: usize,
+    read: u64,
+    digest: Arc<OnceLock<String>>,
+}
+
+impl Ahead {
+    fn start<'scope, R: Read + Send + 'scope>(scope: &'scope Scope<'scope, '_>, mut blob: Blob<R>) -> Self {
+        let digest = Arc::new(OnceLock::new());
+        let known = Arc::clone(&digest);
+        let chunks = Chunks::start(scope, move |chunk| {
+            chunk.fill(|space| blob.read(space))?;
+            if chunk.len == 0 {
+                known.get_or_init(|| digest_of(blob.hash.clone()));
+            }
+            Ok(())
+        });
+        Self { chunks, chunk: Chunk::default(), at: 0, read: 0, digest }
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.fill_buf()?.read(buffer)?;
+        self.consume(got);
+        Ok(got)
+    }
+}
+
+impl BufRead for Ahead {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.chunk.len {
+            self.at = 0;
+            self.chunk.len = 0;
+            self.chunks.next(&mut self.chunk)?;
+            self.read += self.chunk.len as u64;
+        }
+        Ok(&self.chunk.bytes[self.at..self.chunk.len])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.at += len;
+    }
+}
+
+impl Input for Ahead {
+    fn count(&self) -> u64 {
+        self.read
+    }
+
+    fn digest(&self) -> String {
+        self.digest.get().cloned().unwrap_or_default()
+    }
+}
+
 enum Decoder<R> {
-    Gzip(Box<MultiGzDecoder<BufReader<Blob<R>>>>),
-    Tar(Blob<R>),
+    Gzip(Box<MultiGzDecoder<R>>),
+    Tar(R),
 }
 
 /// Inflates a blob chunk by chunk.
@@ -92,14 +169,65 @@ struct Chunk {
     len: usize,
 }
 
-impl<'a, R: Read> Source<'a, R> {
-    fn new(layer: R, expected: &'a Expected, limits: &Limits) -> Self {
-        let blob = Blob { inner: layer, hash: Sha256::new(), read: 0, size: expected.size };
-        let decoder = match expected.encoding {
-            Encoding::Gzip => {
-                let buffered = BufReader::with_capacity(CHUNK, blob);
-                Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered)))
+impl Chunk {
+    /// Reads until it is full; leaves it shorter, or empty, at the end.
+    fn fill(&mut self, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+        self.bytes.resize(CHUNK, 0);
+        self.len = 0;
+        while self.len < CHUNK {
+            match read(&mut self.bytes[self.len..]) {
+                Ok(0) => break,
+                Ok(got) => self.len += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && error.get_ref().is_none() => {}
+                Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+}
+
+/// Chunks that another thread fills; an empty one is the last.
+struct Chunks {
+    empty: Sender<Chunk>,
+    ready: Receiver<io::Result<Chunk>>,
+    ended: bool,
+}
+
+impl Chunks {
+    fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        fill: impl FnMut(&mut Chunk) -> io::Result<()> + Send + 'scope,
+    ) -> Self {
+        let (empty, free) = channel();
+        let (full, ready) = sync_channel(CHUNKS);
+        for _ in 0..CHUNKS {
+            // The receiver is alive: it is still here.
+            let _ = empty.send(Chunk::default());
+        }
+        scope.spawn(move || pump(fill, &free, &full));
+        Self { empty, ready, ended: false }
+    }
+
+    /// Replaces a chunk, which was read, by the next one; by an empty one for ever after the last.
+    fn next(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        if self.ended {
+            chunk.len = 0;
+            return Ok(());
+        }
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        let next = self.ready.recv().map_err(gone)??;
+        self.ended = next.len == 0;
+        let used = std::mem::replace(chunk, next);
+        // Fails when all has been read and no more buffers are wanted.
+        let _ = self.empty.send(used);
+        Ok(())
+    }
+}
+
+impl<'a, R: Input> Source<'a, R> {
+    fn new(blob: R, expected: &'a Expected, limits: &Limits) -> Self {
+        let decoder = match expected.encoding {
+            Encoding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(blob))),
             Encoding::Tar => Decoder::Tar(blob),
         };
         // What no archive within the limits reaches: attributes without number would keep us busy for hours.
@@ -108,30 +236,19 @@ impl<'a, R: Read> Source<'a, R> {
         Self { decoder, expected, limits: *limits, ceiling, inflated: 0 }
     }
 
-    fn blob(&self) -> &Blob<R> {
+    fn blob(&self) -> &R {
         match &self.decoder {
-            Decoder::Gzip(decoder) => decoder.get_ref().get_ref(),
+            Decoder::Gzip(decoder) => decoder.get_ref(),
             Decoder::Tar(blob) => blob,
         }
     }
 
     /// Fills the chunk; leaves it empty at the end of a blob that is what it should be.
     fn fill(&mut self, chunk: &mut Chunk) -> io::Result<()> {
-        chunk.bytes.resize(CHUNK, 0);
-        chunk.len = 0;
-        while chunk.len < CHUNK {
-            let space = &mut chunk.bytes[chunk.len..];
-            let got = match &mut self.decoder {
-                Decoder::Gzip(decoder) => decoder.read(space),
-                Decoder::Tar(blob) => blob.read(space),
-            };
-            match got {
-                Ok(0) => break,
-                Ok(got) => chunk.len += got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && error.get_ref().is_none() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        chunk.fill(|space| match &mut self.decoder {
+            Decoder::Gzip(decoder) => decoder.read(space),
+            Decoder::Tar(blob) => blob.read(space),
+        })?;
         self.inflated += chunk.len as u64;
         self.check_size().map_err(io::Error::other)?;
         if chunk.len == 0 { self.verify() } else { Ok(()) }
@@ -139,7 +256,7 @@ impl<'a, R: Read> Source<'a, R> {
 
     fn check_size(&self) -> Result<()> {
         let ratio = self.limits.ratio;
-        if self.inflated > RATIO_AFTER && self.inflated / ratio.max(1) > self.blob().read {
+        if self.inflated > RATIO_AFTER && self.inflated / ratio.max(1) > self.blob().count() {
             let what = format!("the ratio of unpacked to packed bytes of {}", self.expected.digest);
             return Err(exceeded(what, ratio.to_string(), "--max-ratio"));
         }
@@ -152,10 +269,10 @@ impl<'a, R: Read> Source<'a, R> {
 
     fn verify(&self) -> io::Result<()> {
         let blob = self.blob();
-        if blob.read != blob.size {
-            return Err(damaged(format!("it has {} bytes, expected {}", blob.read, blob.size)));
+        if blob.count() != self.expected.size {
+            return Err(damaged(format!("it has {} bytes, expected {}", blob.count(), self.expected.size)));
         }
-        let digest = digest_of(blob.hash.clone());
+        let digest = blob.digest();
         if digest != self.expected.digest {
             return Err(damaged(format!("its digest is {digest}")));
         }
@@ -172,14 +289,14 @@ pub(super) struct Stream<'a> {
     chunk: Chunk,
     at: usize,
     ended: bool,
-    hash: Sha256,
+    /// Where the digest is wanted.
+    hash: Option<Sha256>,
     object: &'a str,
 }
 
 impl<'a> Stream<'a> {
-    fn new(object: &'a str, supply: impl FnMut(&mut Chunk) -> io::Result<()> + 'a) -> Self {
-        let (chunk, hash) = (Chunk::default(), Sha256::new());
-        Self { supply: Box::new(supply), chunk, at: 0, ended: false, hash, object }
+    fn new(object: &'a str, hash: Option<Sha256>, supply: impl FnMut(&mut Chunk) -> io::Result<()> + 'a) -> Self {
+        Self { supply: Box::new(supply), chunk: Chunk::default(), at: 0, ended: false, hash, object }
     }
 
     /// Name of the layer, for messages.
@@ -193,7 +310,9 @@ impl<'a> Stream<'a> {
             self.at = 0;
             self.chunk.len = 0;
             (self.supply)(&mut self.chunk).map_err(|error| lift(self.object, error))?;
-            self.hash.update(&self.chunk.bytes[..self.chunk.len]);
+            if let Some(hash) = &mut self.hash {
+                hash.update(&self.chunk.bytes[..self.chunk.len]);
+            }
             self.ended = self.chunk.len == 0;
         }
         Ok(&self.chunk.bytes[self.at..self.chunk.len])
@@ -221,8 +340,8 @@ impl<'a> Stream<'a> {
         Ok(done)
     }
 
-    /// Reads to the end and returns the digest of all bytes.
-    fn finish(mut self, diff_id: Option<&str>) -> Result<String> {
+    /// Reads to the end and returns the digest of all bytes, where it is wanted.
+    fn finish(mut self, diff_id: Option<&str>) -> Result<Option<String>> {
         let mut trailer = 0;
         loop {
             let len = self.fill()?.len();
@@ -235,52 +354,49 @@ impl<'a> Stream<'a> {
                 return Err(damage(self.object, format!("more than {TRAILER} bytes follow its archive")));
             }
         }
-        let got = digest_of(self.hash);
-        match diff_id {
-            Some(want) if want != got => Err(damage(self.object, format!("its diff ID is {got}, expected {want}"))),
+        let got = self.hash.map(digest_of);
+        match (&got, diff_id) {
+            (Some(got), Some(want)) if want != got => {
+                Err(damage(self.object, format!("its diff ID is {got}, expected {want}")))
+            }
             _ => Ok(got),
         }
     }
 }
 
-/// Runs `work` on the archive in `layer`; returns its result and the diff ID once all of the layer is verified.
+/// Runs `work` on the archive in `layer`; returns its result once all of the layer is verified, and the diff ID where that is
+/// expected or `wanted`.
 pub(super) fn with_stream<R: Read + Send, T>(
     layer: R,
-    expected: &Expected,
+    (expected, wanted): (&Expected, bool),
     limits: &Limits,
     work: impl FnOnce(&mut Stream<'_>) -> Result<T>,
-) -> Result<(T, String)> {
-    let mut source = Source::new(layer, expected, limits);
+) -> Result<(T, Option<String>)> {
+    let hash = (wanted || expected.diff_id.is_some()).then(Sha256::new);
+    let blob = Blob { inner: layer, hash: Sha256::new(), read: 0, size: expected.size };
     let consume = |mut stream: Stream<'_>| {
         let result = work(&mut stream)?;
         Ok((result, stream.finish(expected.diff_id.as_deref())?))
     };
     if expected.size <= ONE_THREAD {
-        return consume(Stream::new(&expected.digest, |chunk| source.fill(chunk)));
+        let mut source = Source::new(BufReader::with_capacity(CHUNK, blob), expected, limits);
+        return consume(Stream::new(&expected.digest, hash, |chunk| source.fill(chunk)));
     }
     thread::scope(|scope| {
-        let (empty, free) = channel();
-        let (full, ready) = sync_channel(CHUNKS);
-        for _ in 0..CHUNKS {
-            // The receiver is alive: it is still here.
-            let _ = empty.send(Chunk::default());
-        }
-        scope.spawn(move || pump(source, &free, &full));
-        consume(Stream::new(&expected.digest, move |chunk| {
-            let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-            let next = ready.recv().map_err(gone)??;
-            let used = std::mem::replace(chunk, next);
-            // Fails when all has been read and no more buffers are wanted.
-            let _ = empty.send(used);
-            Ok(())
-        }))
+        let mut source = Source::new(Ahead::start(scope, blob), expected, limits);
+        let mut chunks = Chunks::start(scope, move |chunk| source.fill(chunk));
+        consume(Stream::new(&expected.digest, hash, move |chunk| chunks.next(chunk)))
     })
 }
 
 /// Fills chunks until the end, an error, or until nobody wants them.
-fn pump<R: Read>(mut source: Source<'_, R>, free: &Receiver<Chunk>, full: &SyncSender<io::Result<Chunk>>) {
+fn pump(
+    mut fill: impl FnMut(&mut Chunk) -> io::Result<()>,
+    free: &Receiver<Chunk>,
+    full: &SyncSender<io::Result<Chunk>>,
+) {
     for mut chunk in free {
-        let filled = source.fill(&mut chunk).map(|()| chunk);
+        let filled = fill(&mut chunk).map(|()| chunk);
         let last = filled.as_ref().map_or(true, |chunk| chunk.len == 0);
         if full.send(filled).is_err() || last {
             return;

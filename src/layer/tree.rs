@@ -1,17 +1,17 @@
 //! A directory tree that comes from somewhere else than a directory: archives, layers of an image, a Git repository.
 //!
-//! Its contents are spooled to one file without a name, so that nothing of it is ever opened by a path, and it is packed
-//! in the order of a layer however it was read.
+//! Its contents are kept in memory, and those of a large one in a file without a name (`spool`), so that nothing of it is
+//! ever opened by a path, and it is packed in the order of a layer however it was read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
-use std::os::unix::fs::FileExt as _;
+use std::io::{Read, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::archive::{Archive, Entry, Kind};
 use super::bounds::{Tally, exceeded};
 use super::names::{WHITEOUT, clean, refused};
+use super::spool::Spool;
 use super::stream::{Expected, with_stream};
 use super::unpack::UnpackOptions;
 use crate::error::{Error, Result};
@@ -19,9 +19,6 @@ use crate::limits::Limits;
 
 /// Name of the whiteout that deletes all that the layers below have in its directory (image specification, layer.md).
 const OPAQUE: &str = ".wh..wh..opq";
-
-/// Bytes that are copied at once.
-const CHUNK: usize = 256 << 10;
 
 /// What is in a directory, in the order of its bytes.
 pub type Entries = BTreeMap<String, Item>;
@@ -51,16 +48,16 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct Tree {
     root: Entries,
-    contents: File,
-    end: u64,
+    contents: Spool,
     limits: Limits,
     tally: Tally,
 }
 
 impl Tree {
-    /// Returns an empty tree, whose contents go into `contents`: an empty file that nobody else has.
-    pub fn new(contents: File, limits: Limits) -> Self {
-        Self { root: Entries::new(), contents, end: 0, limits, tally: Tally::new(limits) }
+    /// Returns an empty tree; what of its contents is too much for memory goes into `file`: an empty one that nobody else
+    /// has.
+    pub fn new(file: File, limits: Limits) -> Self {
+        Self { root: Entries::new(), contents: Spool::new(file), limits, tally: Tally::new(limits) }
     }
 
     /// Adds what is in an archive, over what is there; its paths begin below the directory `at`, or the root.
@@ -108,9 +105,9 @@ impl Tree {
     pub fn add_file(&mut self, path: &str, executable: bool, (content, size): (&mut dyn Read, u64)) -> Result<()> {
         self.tally.content(size)?;
         self.check_room(size)?;
-        let stored = Stored { at: self.end, size, executable };
-        let copied = std::io::copy(&mut content.take(size), &mut &self.contents).map_err(Error::io(path))?;
-        self.end += copied;
+        let stored = Stored { at: self.contents.end(), size, executable };
+        let copied = std::io::copy(&mut content.take(size), &mut self.contents).map_err(Error::io(path))?;
+        self.contents.flush().map_err(spooling)?;
         if copied < size {
             return Err(Error::damaged(path, format!("it has {copied} bytes, expected {size}")));
         }
@@ -146,7 +143,7 @@ impl Tree {
     }
 
     fn check_room(&self, size: u64) -> Result<()> {
-        match self.end.saturating_add(size) > self.limits.size {
+        match self.contents.end().saturating_add(size) > self.limits.size {
             true => Err(exceeded("the size of all files", format!("{} bytes", self.limits.size), "--max-size")),
             false => Ok(()),
         }
@@ -161,8 +158,7 @@ impl Tree {
         options: &UnpackOptions<'_>,
     ) -> Result<(Entries, Vec<String>)> {
         let (mut entries, mut whiteouts) = (Entries::new(), Vec::new());
-        let mut contents = BufWriter::with_capacity(CHUNK, self.contents.try_clone().map_err(spooling)?);
-        let mut end = self.end;
+        let contents = &mut self.contents;
         let mut visit = |entry: &Entry, content: &mut super::Content<'_, '_>| -> Result<()> {
             let name = entry.path.rsplit('/').next().unwrap_or(&entry.path);
             if name.starts_with(WHITEOUT) {
@@ -177,12 +173,11 @@ impl Tree {
                     _ => return Err(Error::damaged(&entry.path, "it is a link to no file")),
                 },
                 Kind::File => {
-                    let stored = Stored { at: end, size: entry.size, executable: entry.executable };
+                    let stored = Stored { at: contents.end(), size: entry.size, executable: entry.executable };
                     content.for_each(|bytes| {
                         check_cancelled(options.cancelled, &entry.path)?;
                         contents.write_all(bytes).map_err(spooling)
                     })?;
-                    end += entry.size;
                     Item::File(stored)
                 }
             };
@@ -190,9 +185,9 @@ impl Tree {
             directory(&mut entries, above)?.insert(name.to_owned(), item);
             Ok(())
         };
-        with_stream(archive, expected, &self.limits, |stream| reader.run(stream, &mut visit))?;
+        // Nobody asks for the diff ID of what is no layer of ours.
+        with_stream(archive, (expected, false), &self.limits, |stream| reader.run(stream, &mut visit))?;
         contents.flush().map_err(spooling)?;
-        self.end = end;
         self.check_room(0)?;
         Ok((entries, whiteouts))
     }
@@ -250,14 +245,14 @@ impl<'a> Subtree<'a> {
 
     /// Returns the content of a file.
     pub(super) fn content(&self, stored: Stored) -> Contents<'a> {
-        Contents { file: &self.tree.contents, at: stored.at, left: stored.size }
+        Contents { spool: &self.tree.contents, at: stored.at, left: stored.size }
     }
 }
 
 /// Reads the content of one file.
 #[derive(Debug)]
 pub struct Contents<'a> {
-    file: &'a File,
+    spool: &'a Spool,
     at: u64,
     left: u64,
 }
@@ -265,7 +260,7 @@ pub struct Contents<'a> {
 impl Read for Contents<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let got = self.file.read_at(&mut buffer[..want], self.at)?;
+        let got = self.spool.read_at(&mut buffer[..want], self.at)?;
         self.at += got as u64;
         self.left -= got as u64;
         Ok(got)

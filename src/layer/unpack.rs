@@ -153,9 +153,9 @@ pub fn read<R: Read + Send>(
     visit: &mut dyn FnMut(&Entry, &mut Content<'_, '_>) -> Result<()>,
 ) -> Result<Unpacked> {
     let archive = Archive::new(&options.limits, options.fold_case);
-    let (tally, diff_id) = with_stream(layer, expected, &options.limits, |stream| archive.run(stream, visit))?;
+    let (tally, diff_id) = with_stream(layer, (expected, true), &options.limits, |stream| archive.run(stream, visit))?;
     let Tally { entries, files, bytes, .. } = tally;
-    Ok(Unpacked { diff_id, entries, files, bytes, leftover: None })
+    Ok(Unpacked { diff_id: diff_id.unwrap_or_default(), entries, files, bytes, leftover: None })
 }
 
 /// A hidden directory beside the one that is to be published; removed with all that is in it unless that happens.
