@@ -218,7 +218,7 @@ impl Wanted {
                 };
                 Ok(Some(Address::Git(Box::new(source))))
             }
-            Some(Address::Local(path)) if !path.starts_with("./") => {
+            Some(Address::Local(path)) if !path.starts_with("./") || path.split('/').any(|part| part == "..") => {
                 refused(format!("{path:?} is no path in the project, such as ./skills/hr"))
             }
             other if self.version.is_none() => Ok(other),

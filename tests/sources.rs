@@ -187,6 +187,26 @@ fn a_project_locks_the_commit_of_a_skill() {
 }
 
 #[test]
+fn sync_fetches_a_repository_once_for_all_of_its_skills() {
+    let repo = Repo::new();
+    let url = repo.url();
+    let skill = |name: &str, path: &str| json!({"name": name, "source": url, "path": path});
+    let wanted = json!({"skills": [skill("hr", "skills/hr"), skill("legal", ".claude/skills/legal")]});
+    repo.world.write("skills.json", wanted.to_string());
+    repo.run(&["version"]).ok();
+    let git = fs::read_link(repo.world.path("bin/git")).unwrap();
+    let log = repo.world.path("log");
+    fs::remove_file(repo.world.path("bin/git")).unwrap();
+    let script = format!("#!/bin/sh\necho \"$*\" >> {}\nexec {} \"$@\"\n", log.display(), git.display());
+    repo.world.write("bin/git", script);
+    fs::set_permissions(repo.world.path("bin/git"), fs::Permissions::from_mode(0o755)).unwrap();
+    repo.run(&["sync"]).ok();
+    let fetches = |log: &str| log.lines().filter(|line| line.contains(" fetch ")).count();
+    assert_eq!(fetches(&fs::read_to_string(log).unwrap()), 1);
+    assert!(repo.world.path(".agents/skills/legal/SKILL.md").exists());
+}
+
+#[test]
 fn lock_files_of_other_tools_bring_their_git_repositories() {
     let repo = Repo::new();
     let url = repo.url();
@@ -309,6 +329,15 @@ fn a_project_may_have_skills_of_its_own_files() {
     assert!(ran.stderr.contains("was expected"), "{ran}");
     world.run(["update", "hr"]).ok();
     assert!(world.path(".agents/skills/hr/more.md").exists());
+    // Somebody else may have written the file.
+    for (source, why) in [("./../x", "is no path in the project"), ("./out", "leads out of the project")] {
+        std::os::unix::fs::symlink("/etc", world.path("out")).ok();
+        let text = json!({"skills": [{"name": "hr", "source": source}]}).to_string();
+        world.write("skills.json", text);
+        let ran = world.run(["sync"]).fails(2);
+        assert!(ran.stderr.contains(why), "{ran}");
+    }
+    world.write("skills.json", r#"{"skills": []}"#);
     let outside = world.run(["add", "/etc"]).fails(2);
     assert!(outside.stderr.contains("is not in the project"), "{outside}");
 }

@@ -1,7 +1,7 @@
 //! Where skills come from that are no images yet, opened: repositories, sites, archives and directories.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -9,9 +9,11 @@ use super::build::open_skill;
 use super::registry::RegistryArgs;
 use super::shell::Shell;
 use crate::address::Address;
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::gather::{self, Gathered};
-use crate::source::{Filter, git};
+use crate::source::git::{self, Repository};
+use crate::source::{Filter, GitSource};
 use crate::store::layout::Layout;
 
 /// How the names of archives end.
@@ -29,6 +31,27 @@ pub fn address(text: &str) -> Result<Option<Address>> {
     })
 }
 
+/// Fetches a repository; the caller keeps prune from it.
+///
+/// # Errors
+/// As [`git::fetch`].
+pub fn fetch(shell: &Shell, layout: &Layout, source: &GitSource) -> Result<Repository> {
+    let progress = shell.progress(&format!("Fetching {}", source.shown));
+    let report = |bytes| progress.set(bytes);
+    let options = git::Options { progress: Some(&report), ..git::Options::default() };
+    Ok(git::fetch(&shell.tools(), (layout.dir(), layout.path()), source, &options)?)
+}
+
+/// Returns a path of a project, which somebody else may have written: by whatever links, it stays in there.
+fn beneath(root: &Path, text: &str) -> Result<PathBuf> {
+    let root = root.canonicalize()?;
+    let path = root.join(text).canonicalize()?;
+    match path.starts_with(&root) {
+        true => Ok(path),
+        false => Err(Error::Unavailable { reason: "it leads out of the project".into(), hint: None }.into()),
+    }
+}
+
 /// Opens a source: those of its skills that a pattern names. What is local is below `root`, or the working directory.
 ///
 /// # Errors
@@ -42,18 +65,21 @@ pub fn gather(
 ) -> Result<Gathered> {
     match address {
         Address::Git(source) => {
-            let progress = shell.progress(&format!("Fetching {}", source.shown));
-            let report = |bytes| progress.set(bytes);
-            let options = git::Options { progress: Some(&report), ..git::Options::default() };
-            gather::from_git((&shell.tools(), layout), source, filter, limits, &options)
+            // Keeps prune from what is fetched.
+            let _writing = layout.writing()?;
+            let repository = fetch(shell, layout, source)?;
+            gather::from_repository(layout, &repository, &repository.source.path, filter, limits)
         }
         Address::Site(url) => {
             let _progress = shell.progress(&format!("Fetching {address}"));
             gather::from_site(layout, &registry.registry(shell)?.web(), url, filter, limits)
         }
         Address::Local(text) => {
-            let path = root.map_or_else(|| Path::new(text).to_owned(), |root| root.join(text));
             let context = || format!("Reading {text}");
+            let path = match root {
+                Some(root) => beneath(root, text).with_context(context)?,
+                None => Path::new(text).to_owned(),
+            };
             if path.is_dir() {
                 let (dir, name) = open_skill(&path).with_context(context)?;
                 return Ok(gather::from_directory(dir, &name, text));

@@ -179,10 +179,11 @@ impl AddArgs {
         let mut intent = work.project.intent()?.unwrap_or_default();
         let mut lock = work.project.locked()?;
         let layout = shell.store()?;
+        let lookup = work.lookup();
         let (mut names, mut renew, mut ready) = (Vec::new(), Vec::new(), Ready::new());
         for text in &self.references {
             let context = || format!("Adding {}", without_credentials(text));
-            for (wanted, resolved) in work.lookup().wanted(&layout, text, &paths).with_context(context)? {
+            for (wanted, resolved) in lookup.wanted(&layout, text, &paths).with_context(context)? {
                 let wanted = self.merged(&intent, wanted).with_context(context)?;
                 ready.extend(resolved.map(|resolved| (wanted.name.clone(), resolved)));
                 names.push(wanted.name.clone());
@@ -205,7 +206,7 @@ impl AddArgs {
                 }
                 From::Git(url) => {
                     let add = || -> Result<Vec<(Wanted, Option<Resolved>)>> {
-                        let mut all = work.lookup().wanted(&layout, &url, &paths)?;
+                        let mut all = lookup.wanted(&layout, &url, &paths)?;
                         // Of a repository whose directory the file does not say.
                         if all.iter().any(|(wanted, _)| wanted.name == imported.name) {
                             all.retain(|(wanted, _)| wanted.name == imported.name);
@@ -318,7 +319,7 @@ impl<'a> Work<'a> {
     }
 
     fn lookup(&self) -> Lookup<'_> {
-        Lookup { shell: self.shell, registry: self.registry, project: self.project.path() }
+        Lookup::new(self.shell, self.registry, self.project.path())
     }
 
     fn not_wanted(&self, name: &str) -> Error {
@@ -331,6 +332,7 @@ impl<'a> Work<'a> {
         let layout = self.shell.store()?;
         let cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
+        let lookup = self.lookup();
         let mut rows = Vec::new();
         let mut written = Lock::default();
         written.generated_at = self.date()?;
@@ -352,7 +354,7 @@ impl<'a> Work<'a> {
                 let install = |resolved: &Resolved| sync::install(&self.project, &layout, wanted, resolved, &options);
                 match part.ready.get(&wanted.name).filter(|_| known.is_none()) {
                     Some(resolved) => install(resolved),
-                    None => install(&self.lookup().image(&layout, wanted, known)?),
+                    None => install(&lookup.image(&layout, wanted, known)?),
                 }
             };
             let (locked, installed) = work().with_context(|| format!("Installing {}", wanted.name))?;

@@ -1,10 +1,12 @@
 //! What the skills that a project wants are exactly: images of a registry or of the store, or commits that become images.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
 
-use super::gather::{address, gather};
+use super::gather::{address, fetch as fetch_repository, gather};
 use super::install::{built, fetch, unpack_options};
 use super::pull::When;
 use super::registry::RegistryArgs;
@@ -15,24 +17,35 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::lockfile::{LOCK, Locked, Origin, Wanted};
 use crate::ops::contents::Contents;
+use crate::ops::gather::from_repository;
 use crate::ops::installed::Row;
 use crate::ops::sync::Resolved;
 use crate::ops::upgrade::{Sources, newest};
 use crate::reference::{Reference, is_digest};
-use crate::source::Filter;
+use crate::source::git::Repository;
+use crate::source::{Filter, GitSource};
 use crate::store::Found;
 use crate::store::layout::Layout;
+use crate::store::locks::Writing;
 
 /// Where they are looked up.
-#[derive(Clone, Copy)]
 pub struct Lookup<'a> {
     pub shell: &'a Shell,
     pub registry: &'a RegistryArgs,
     /// The root of the project.
     pub project: &'a Path,
+    /// Those that were fetched, and what keeps prune from them.
+    repositories: RefCell<Vec<(Revision, Rc<Repository>, Writing)>>,
 }
 
-impl Lookup<'_> {
+/// A repository at a revision: its address, the open part of that, and the revision.
+type Revision = (String, Option<String>, Option<String>);
+
+impl<'a> Lookup<'a> {
+    /// Returns what looks up the skills of a project.
+    pub fn new(shell: &'a Shell, registry: &'a RegistryArgs, project: &'a Path) -> Self {
+        Self { shell, registry, project, repositories: RefCell::default() }
+    }
     /// Returns the skills that a reference asks for; those that are no images yet with what was built of them.
     ///
     /// An address may have credentials, which no wanted skill has: it cannot be fetched by that again.
@@ -150,8 +163,18 @@ impl Lookup<'_> {
     fn built(&self, layout: &Layout, address: &Address) -> Result<Vec<(String, Found, Origin)>> {
         let cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
-        let at = (layout, Some(self.project));
-        let gathered = gather(self.shell, at, address, (&Filter::default(), unpack.limits), self.registry)?;
+        let gathered = match address {
+            Address::Git(source) => {
+                let repository = self.repository(layout, source)?;
+                // Where the address left open which part of it is the directory, that is known by now.
+                let path = if source.tree.is_some() { &repository.source.path } else { &source.path };
+                from_repository(layout, &repository, path, &Filter::default(), unpack.limits)?
+            }
+            address => {
+                let at = (layout, Some(self.project));
+                gather(self.shell, at, address, (&Filter::default(), unpack.limits), self.registry)?
+            }
+        };
         self.shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
         for (found, origin) in built(self.shell, layout, &gathered, &unpack)? {
@@ -160,6 +183,18 @@ impl Lookup<'_> {
             all.push((name, found, Origin { source, reference: gathered.reference.clone(), commit, path }));
         }
         Ok(all)
+    }
+
+    /// Returns a repository at a revision, fetched once however many of its skills are wanted.
+    fn repository(&self, layout: &Layout, source: &GitSource) -> Result<Rc<Repository>> {
+        let key = (source.shown.clone(), source.tree.clone(), source.reference.clone());
+        if let Some((_, known, _)) = self.repositories.borrow().iter().find(|(own, ..)| *own == key) {
+            return Ok(Rc::clone(known));
+        }
+        let writing = layout.writing()?;
+        let repository = Rc::new(fetch_repository(self.shell, layout, source)?);
+        self.repositories.borrow_mut().push((key, Rc::clone(&repository), writing));
+        Ok(repository)
     }
 
     /// Names a path from the root of the project, as its files do.

@@ -14,9 +14,9 @@ use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image;
 use crate::layer::{Selection, Tree};
 use crate::limits::Limits;
-use crate::process::{Cancel, Tools};
-use crate::source::git::{self, Contents, SkillPath};
-use crate::source::{Filter, GitSource, archive, well_known};
+use crate::process::Cancel;
+use crate::source::git::{Contents, Repository, SkillPath};
+use crate::source::{Filter, archive, well_known};
 use crate::store::layout::Layout;
 use crate::store::web::Web;
 
@@ -58,21 +58,18 @@ enum Files {
     Directory(Dir),
 }
 
-/// Fetches the skills of a Git repository: those that a pattern names, or all.
+/// Reads the skills of a directory of a repository that was fetched.
 ///
 /// # Errors
-/// As [`git::fetch`] and [`git::Repository::skills`].
-pub fn from_git(
-    (tools, layout): (&Tools, &Layout),
-    source: &GitSource,
+/// As [`git::Repository::skills`] and [`git::Repository::tree`].
+pub fn from_repository(
+    layout: &Layout,
+    repository: &Repository,
+    path: &str,
     filter: &Filter,
     limits: Limits,
-    options: &git::Options<'_>,
 ) -> Result<Gathered> {
-    // Keeps prune from what is fetched.
-    let _writing = layout.writing()?;
-    let repository = git::fetch(tools, (layout.dir(), layout.path()), source, options)?;
-    let skills = repository.skills(&repository.source.path, filter)?;
+    let skills = repository.skills(path, filter)?;
     let Contents { tree, left_out, lfs } = repository.tree(&skills, layout.scratch()?, limits)?;
     let url = repository.source.shown.clone();
     let one = |skill: SkillPath| {
