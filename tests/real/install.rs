@@ -147,16 +147,13 @@ fn an_image_of_another_tool_is_installed_under_its_name(world: &World) {
     let there = Site::other(world, "there");
     let name = hub.name("tools/their-skill:1.0.0");
     claude(&there, &["install", &name]).ok();
-    let dir = world.home().join(".claude/skills/their-skill");
+    let dir = world.home().join(".claude/skills/other");
     let card = fs::read_to_string(dir.join("skill.yaml")).expect("a card");
-    assert!(
-        card.contains("name: their-skill\n") && card.contains(&name) && card.contains("  version: 1.0.0\n"),
-        "{card}"
-    );
+    assert!(card.contains("name: other\n") && card.contains(&name) && card.contains("  version: 1.0.0\n"), "{card}");
     let rows = there.skillctl(["list", "-i", "--format", "json"]).json();
-    assert_eq!((&rows[0]["name"], &rows[0]["version"]), (&json!("their-skill"), &json!("1.0.0")));
+    assert_eq!((&rows[0]["name"], &rows[0]["version"]), (&json!("other"), &json!("1.0.0")));
     hub.put("tools/their-skill", "1.1.0", &image(&hub, "tools/their-skill", &tar));
-    claude(&there, &["upgrade", "their-skill"]).ok();
+    claude(&there, &["upgrade", "other"]).ok();
     there.skillctl(["list", "-i", "--verify"]).ok();
     // What has no SKILL.md is no skill, whatever it is called.
     hub.put("tools/none", "1.0.0", &image(&hub, "tools/none", &archive(&[("README.md", "text", "")])));

@@ -109,8 +109,8 @@ impl<'a> Repo<'a> {
         self.run(&["add", &url]).ok();
         assert_eq!(self.json("skills.json")["skills"][0]["source"], json!(shown));
         assert_eq!(
-            self.json("skills.lock.json")["skills"][0]["git"],
-            json!({"url": shown, "ref": "v1", "commit": commit, "path": "skills/hr"})
+            self.json("skills.lock.json")["skills"][0]["origin"],
+            json!({"source": shown, "ref": "v1", "commit": commit, "path": "skills/hr"})
         );
         self.absent();
         self.run(&["sync", "--locked"]).ok();
