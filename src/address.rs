@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::git_url::GitSource;
 
 /// What is in the address of an index of skills and in no repository's (agent-skills-discovery).
@@ -27,7 +27,7 @@ impl Address {
     pub fn of(text: &str) -> Result<Option<Self>> {
         let is_web = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
         Ok(match text {
-            text if is_web && text.contains(WELL_KNOWN) => Some(Self::Site(text.to_owned())),
+            text if is_web && text.contains(WELL_KNOWN) => Some(site(text)?),
             "." | ".." => Some(Self::Local(text.to_owned())),
             text if ["./", "../", "/"].iter().any(|start| text.starts_with(start)) => {
                 Some(Self::Local(text.to_owned()))
@@ -37,12 +37,24 @@ impl Address {
     }
 }
 
+/// Takes the address of an index. No site is told a password, and what looks like one may not even be asked for as a host.
+fn site(text: &str) -> Result<Address> {
+    let (before, _) = text.split_once(WELL_KNOWN).unwrap_or((text, ""));
+    match before.contains('@') {
+        true => Err(Error::Unavailable {
+            reason: "the address of an index of skills has a user, whom no site is told".into(),
+            hint: Some("leave out what is before the host, and the @".into()),
+        }),
+        false => Ok(Address::Site(text.to_owned())),
+    }
+}
+
 /// The text that names it, without credentials.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Git(source) => source.fmt(f),
-            Self::Site(text) | Self::Local(text) => f.write_str(&crate::git_url::without_credentials(text)),
+            Self::Site(text) | Self::Local(text) => f.write_str(&crate::redact::without_credentials(text)),
         }
     }
 }
@@ -74,11 +86,13 @@ mod tests {
             ("../hr", "local"),
             ("/srv/hr", "local"),
             ("ext::sh -c x", "refused"),
+            ("https://u:p@site.example/.well-known/skills/", "refused"),
+            ("https://u:p/q@site.example/.well-known/skills/", "refused"),
         ];
         for (text, want) in cases {
             assert_eq!(kind(text), want, "{text}");
         }
-        let shown = Address::of("https://u:secret@site.example/.well-known/agent-skills/").ok().flatten();
+        let shown = Address::of("https://site.example/.well-known/agent-skills/?secret").ok().flatten();
         assert_eq!(shown.map(|a| a.to_string()).as_deref(), Some("https://site.example/.well-known/agent-skills/"));
     }
 }

@@ -17,6 +17,7 @@ use std::fmt;
 
 use crate::card::is_name;
 use crate::error::{Error, Result};
+use crate::redact::without_credentials;
 use crate::text::hidden;
 
 /// What git can be asked to speak; everything else, such as `ext::`, runs commands or is unknown.
@@ -452,28 +453,6 @@ fn secrets(url: &str) -> Vec<String> {
     found.retain(|text| !text.is_empty());
     found.sort_by_key(|text| std::cmp::Reverse(text.len()));
     found
-}
-
-/// Returns a text in which no address has a user, unless it is one of ssh, who is a part of it: git also shows addresses of its
-/// configuration, and of redirections.
-pub(crate) fn without_credentials(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        clean += before;
-        let end = after.find(|c: char| c.is_whitespace() || "/'\"<>".contains(c)).unwrap_or(after.len());
-        let user = after[..end].rfind('@').map(|at| after.split_at(at + 1));
-        rest = match user {
-            Some((user, host)) if before.ends_with("ssh://") && !user.contains(':') => {
-                clean += user;
-                host
-            }
-            Some((_, host)) => host,
-            None => after,
-        };
-    }
-    clean + rest
 }
 
 fn refuse(shown: &str, reason: &str) -> Error {

@@ -37,6 +37,7 @@ pub mod ops;
 pub mod output;
 pub mod process;
 pub mod receipt;
+mod redact;
 pub mod reference;
 pub mod skills;
 pub mod source;

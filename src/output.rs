@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::redact::without_credentials;
 use crate::text::hidden;
 
 /// Returns `text` without what could steer a terminal or forge a line: control characters, bidirectional controls,
@@ -38,6 +39,11 @@ pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
 /// The same on one line: a newline would forge a line that scripts parse.
 pub fn harmless_line(text: &str) -> String {
     harmless(text).replace(['\n', '\t'], " ")
+}
+
+/// The same without what an address may have in it that nobody else may see.
+pub fn public_line(text: &str) -> String {
+    harmless_line(&without_credentials(text))
 }
 
 /// Longest cell of a table, in characters: more than any name and version of a skill, and far less than what a hostile

@@ -107,6 +107,36 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     assert!(flag.stderr.contains("--ref is for Git repositories"), "{flag}");
 }
 
+/// A hint has names by strangers in it, too.
+#[test]
+fn a_name_in_a_repository_forges_no_line() {
+    let repo = Repo::new();
+    repo.world.write("repo/x\nDigest: sha256:00/SKILL.md", SKILL.replace("name: hr", "name: \"a\\nDigest: b\""));
+    repo.commit("v3");
+    let ran = repo.run(&["build", &repo.url(), "--load=never", "--filter", "none"]).fails(2);
+    assert!(ran.stderr.contains("\nhint: there are "), "{ran}");
+    assert!(!ran.stderr.lines().any(|line| line.starts_with("Digest:")), "{ran}");
+}
+
+#[test]
+fn a_password_is_in_no_message_whatever_it_is_made_of() {
+    let world = World::new();
+    let urls = [
+        "https://u:secret@127.0.0.1:1/a/b",
+        "https://u:se/secret@127.0.0.1:1/a/b",
+        "https://127.0.0.1:1/a/b?secret",
+        "https://u:secret@127.0.0.1:1/.well-known/skills/",
+        "https://u:se/secret@127.0.0.1:1/.well-known/skills/",
+        "https://127.0.0.1:1/.well-known/skills/?secret",
+    ];
+    for url in urls {
+        for verb in [&["build", "--load=never"][..], &["install", "-o", "out"], &["add"], &["inspect"]] {
+            let ran = world.run([verb, &[url]].concat()).fails(2);
+            assert!(ran.stderr.starts_with("error: ") && !format!("{ran}").contains("secret"), "{ran}");
+        }
+    }
+}
+
 #[test]
 fn a_skill_that_is_not_valid_fails_alone() {
     let repo = Repo::new();

@@ -20,7 +20,7 @@ use crate::agent::Home;
 use crate::env::{Env, path_var};
 use crate::error::Error;
 use crate::ops::prune;
-use crate::output::{harmless, harmless_line, json};
+use crate::output::{harmless, json, public_line};
 use crate::process::{Cancel, Tools};
 use crate::store::layout::Layout;
 use crate::store::remote::Canary;
@@ -122,7 +122,7 @@ impl Shell {
     /// Prints warnings that may have text by strangers in them.
     pub fn warnings(&self, warnings: &[String]) {
         for warning in warnings {
-            self.warn(format!("warning: {}", harmless_line(warning)));
+            self.warn(format!("warning: {}", public_line(warning)));
         }
     }
 
@@ -143,10 +143,10 @@ impl Shell {
 
     /// Prints an error and its hint, and returns the exit status.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
-        self.warn(format!("error: {}", harmless_line(&format!("{error:#}"))));
+        self.warn(format!("error: {}", public_line(&format!("{error:#}"))));
         let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
         if let Some(hint) = hint {
-            self.warn(format!("hint: {hint}"));
+            self.warn(format!("hint: {}", public_line(&hint)));
         }
         match self.cancel.get().is_some_and(Cancel::is_cancelled) {
             true => ExitCode::from(INTERRUPTED),

@@ -15,7 +15,6 @@ use super::targets::project_root;
 use super::wanted::Lookup;
 use crate::agent::Agent;
 use crate::error::Error;
-use crate::git_url::without_credentials;
 use crate::limits::Limits;
 use crate::lockfile::import::{self, From, Imported};
 use crate::lockfile::{BASE, INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Wanted};
@@ -23,6 +22,7 @@ use crate::ops::install::{Installed, Options};
 use crate::ops::sync::{self, Problem, Project, Resolved, check, superfluous};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
+use crate::redact::without_credentials;
 use crate::skills::read_bounded;
 
 const EXAMPLES: &str = "\

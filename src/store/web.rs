@@ -86,8 +86,8 @@ impl Web {
             false => Err(Error::Registry {
                 registry: url.authority.clone(),
                 fault: Fault::Tls,
-                reason: format!("{} has an address of plain HTTP, of which anybody may change the answer", url.path),
-                hint: Some(format!("use https://{}{}", url.authority, url.path)),
+                reason: format!("{} has an address of plain HTTP, of which anybody may change the answer", path(url)),
+                hint: Some(format!("use https://{}{}", url.authority, path(url))),
             }),
         }
     }
@@ -129,7 +129,7 @@ fn redirection(url: &Url, response: &Response) -> Result<Option<Url>> {
 }
 
 fn answer(url: &Url, response: Response) -> Result<Option<Vec<u8>>> {
-    let fail = |fault| Err(error(&url.authority, fault, format!("{}: status {}", url.path, response.status)));
+    let fail = |fault| Err(error(&url.authority, fault, format!("{}: status {}", path(url), response.status)));
     match response.status {
         200 => Ok(Some(response.body)),
         404 | 410 => Ok(None),
@@ -141,7 +141,12 @@ fn answer(url: &Url, response: Response) -> Result<Option<Vec<u8>>> {
 }
 
 fn protocol(url: &Url, reason: String) -> Error {
-    error(&url.authority, Fault::Protocol, format!("{}: {reason}", url.path))
+    error(&url.authority, Fault::Protocol, format!("{}: {reason}", path(url)))
+}
+
+/// Returns the path for a message: sites redirect to addresses whose query is a signature.
+fn path(url: &Url) -> &str {
+    url.path.split('?').next().unwrap_or_default()
 }
 
 /// Returns the address that `location` means on a page, without `.` and `..`; `None` where it is none, or where it is of
