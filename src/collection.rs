@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::card::emit;
 use crate::error::{Error, Result};
+use crate::redact::without_credentials;
 use crate::reference::Reference;
 use crate::yaml::{self, Node, Place, Value};
 
@@ -65,7 +66,12 @@ pub enum Origin {
 impl Member {
     /// Returns what it is called in messages: its name, else where it is.
     pub fn label(&self) -> String {
-        self.name.clone().unwrap_or_else(|| self.address())
+        self.name.clone().unwrap_or_else(|| self.shown())
+    }
+
+    /// Returns the reference, or the URL without credentials.
+    pub fn shown(&self) -> String {
+        without_credentials(&self.address())
     }
 
     /// Returns the reference or the URL.

@@ -51,6 +51,24 @@ fn skills_of_the_store_are_installed() {
 }
 
 #[test]
+fn a_password_of_a_member_is_neither_shown_nor_published() {
+    let world = World::new();
+    office(&world, "  - {source: 'https://u:secret@127.0.0.1:1/a/b'}\n");
+    for args in [
+        &["install", "-f", "office.yaml", "-o", "out"][..],
+        &["install", "-f", "office.yaml", "-o", "out", "--format", "json"],
+        &["generate", "-f", "office.yaml"],
+        &["push", "-f", "office.yaml", "127.0.0.1:1/a/b:1"],
+    ] {
+        let ran = world.run([&["collection"], args].concat()).fails(2);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains("https://127.0.0.1:1/a/b") && !said.contains("secret"), "{ran}");
+        let refused = "its URL has credentials, which everybody could read in the collection";
+        assert_eq!(said.contains(refused), args[0] == "push", "{ran}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_one_error() {
     let world = World::new();
     world.skill("hr", "1.0.0");

@@ -186,7 +186,7 @@ fn read(path: &Path) -> Result<Opened> {
 fn members(collection: &Collection) -> Vec<Value> {
     let value = |member: &Member| match member.image() {
         Some(image) => json!({"name": member.name, "image": image.to_string()}),
-        None => json!({"name": member.name, "source": member.address()}),
+        None => json!({"name": member.name, "source": member.shown()}),
     };
     collection.members.iter().map(value).collect()
 }
@@ -363,7 +363,7 @@ impl PullArgs {
         let mut text =
             format!("Pulled collection {} ({} skills)\n", harmless_line(&collection.name), collection.members.len());
         for member in &collection.members {
-            text += &format!("  - {} ({})\n", harmless_line(&member.label()), harmless_line(&member.address()));
+            text += &format!("  - {} ({})\n", harmless_line(&member.label()), harmless_line(&member.shown()));
         }
         if let Some(image) = &opened.image {
             text += &format!("Digest: {}\n", image.digest);

@@ -17,6 +17,7 @@ use crate::ops::collection::{Fetched, Opened};
 use crate::ops::contents::Contents;
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::output::{backup, harmless_line};
+use crate::redact::without_credentials;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -105,7 +106,7 @@ impl InstallArgs {
                 Ok(false) => counts.same += 1,
                 Err(e) => {
                     let e = e.context(format!("Installing {label} of collection {}", collection.name));
-                    counts.failed.push(json!({"member": label, "error": format!("{e:#}")}));
+                    counts.failed.push(json!({"member": label, "error": without_credentials(&format!("{e:#}"))}));
                     shell.fail(&e);
                 }
             }

@@ -10,6 +10,7 @@ use crate::collection::{self, Collection, Form, Item, Member, Origin};
 use crate::error::{Error, Fault};
 use crate::ops::pull::{self, When, store_as};
 use crate::ops::push as image;
+use crate::redact::without_credentials;
 use crate::reference::Reference;
 use crate::store::blob::sha256;
 use crate::store::remote::not_found;
@@ -105,6 +106,11 @@ pub fn push(means: &Means<'_>, collection: &Collection, to: &Reference, options:
 fn look(means: &Means<'_>, member: &Member, form: Form) -> Result<Option<String>, Error> {
     let reference = match (&member.from, form) {
         (Origin::Image(reference), _) => reference.clone().or_latest(),
+        (Origin::Source(url), _) if without_credentials(url) != *url => {
+            let reason = "its URL has credentials, which everybody could read in the collection".into();
+            let hint = Some("leave them out: git asks a credential helper for them".into());
+            return Err(Error::Unavailable { reason, hint });
+        }
         (Origin::Source(_), Form::Artifact) => return Ok(None),
         (Origin::Source(url), Form::Index) => {
             let reason = format!("{url} is no image, and an index lists images");
