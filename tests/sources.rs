@@ -107,6 +107,27 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     assert!(flag.stderr.contains("--ref is for Git repositories"), "{flag}");
 }
 
+/// Whoever can add a directory to a repository could otherwise replace any skill beside it.
+#[test]
+fn two_skills_of_one_name_are_refused_unless_they_are_copies() {
+    let repo = Repo::new();
+    for (file, text) in [("SKILL.md", SKILL), ("run.sh", "#!/bin/sh\n"), ("new.md", "new\n")] {
+        repo.world.write(&format!("repo/.claude/skills/hr/{file}"), text);
+    }
+    let script = repo.world.path("repo/.claude/skills/hr/run.sh");
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
+    repo.commit("v3");
+    repo.run(&["install", &repo.url(), "-o", "copies"]).ok();
+    repo.world.write("repo/.claude/skills/hr/run.sh", "#!/bin/bash\n");
+    repo.commit("v4");
+    for verb in [&["build", "--load=never"][..], &["install", "-o", "out"]] {
+        let ran = repo.run(&[verb, &[&repo.url()]].concat()).fails(2);
+        assert!(ran.stderr.contains("has two skills called hr: .claude/skills/hr and skills/hr\nhint: "), "{ran}");
+    }
+    assert!(!repo.world.path("out").exists());
+    repo.run(&["install", &format!("{}#:skills/hr", repo.url()), "-o", "out"]).ok();
+}
+
 /// A hint has names by strangers in it, too.
 #[test]
 fn a_name_in_a_repository_forges_no_line() {
@@ -135,6 +156,16 @@ fn a_password_is_in_no_message_whatever_it_is_made_of() {
             assert!(ran.stderr.starts_with("error: ") && !format!("{ran}").contains("secret"), "{ran}");
         }
     }
+}
+
+#[test]
+fn where_an_archive_is_on_this_machine_is_not_told() {
+    let world = World::new();
+    for name in ["a@b.zip", "plain.zip"] {
+        world.write(name, zip(&[("hr/SKILL.md", SKILL, 0o644)]));
+    }
+    let build = |name: &str| world.run(["build", name, "--load=never", "--format", "json"]).ok().json();
+    assert_eq!(build("./a@b.zip")[0]["digest"], build("./plain.zip")[0]["digest"]);
 }
 
 #[test]
@@ -415,6 +446,19 @@ fn the_index_of_a_site_is_a_source() {
         moved.stderr.contains("skills.lock.json has sha256:") && moved.stderr.contains("skillctl update hr"),
         "{moved}"
     );
+}
+
+#[test]
+fn a_site_cannot_list_one_name_and_serve_another() {
+    let world = World::new();
+    let place = "site/.well-known/skills";
+    world.write(&format!("{place}/legal/SKILL.md"), SKILL);
+    let index = json!({"skills": [{"name": "legal", "description": "x", "files": ["SKILL.md"]}]});
+    world.write(&format!("{place}/index.json"), index.to_string());
+    let url = format!("{}/.well-known/skills/index.json", serve(world.path("site")));
+    let ran = world.run(["install", &url, "-o", "out"]).fails(2);
+    assert!(ran.stderr.contains("lists legal, and what it has there is called hr"), "{ran}");
+    assert!(!world.path("out").exists());
 }
 
 #[test]

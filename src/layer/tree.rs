@@ -252,6 +252,37 @@ impl<'a> Subtree<'a> {
         }
     }
 
+    /// Returns whether another has the same files.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn is_same(&self, other: &Subtree<'_>) -> Result<bool> {
+        let mut left = vec![(self.root, other.root)];
+        while let Some((own, its)) = left.pop() {
+            if own.len() != its.len() {
+                return Ok(false);
+            }
+            for ((name, item), (other_name, other_item)) in own.iter().zip(its) {
+                let same = match (item, other_item) {
+                    (Item::Directory(own), Item::Directory(its)) => {
+                        left.push((own, its));
+                        true
+                    }
+                    (Item::Symlink(own), Item::Symlink(its)) => own == its,
+                    (Item::File(own), Item::File(its)) => {
+                        (own.size, own.executable) == (its.size, its.executable)
+                            && same_bytes(self.content(*own), other.content(*its)).map_err(Error::io(name.as_str()))?
+                    }
+                    _ => false,
+                };
+                if !same || name != other_name {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Returns the content of a file.
     pub(super) fn content(&self, stored: Stored) -> Contents<'a> {
         Contents { file: &self.tree.contents, at: stored.at, left: stored.size }
@@ -273,6 +304,21 @@ impl Read for Contents<'_> {
         self.at += got as u64;
         self.left -= got as u64;
         Ok(got)
+    }
+}
+
+/// Compares contents of one size.
+fn same_bytes(mut one: impl Read, mut other: impl Read) -> std::io::Result<bool> {
+    let (mut own, mut its) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let got = one.read(&mut own)?;
+        if got == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut its[..got])?;
+        if own[..got] != its[..got] {
+            return Ok(false);
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use crate::error::Error;
 use crate::finding::Finding;
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image;
-use crate::layer::{Selection, Tree};
+use crate::layer::{Selection, Subtree, Tree};
 use crate::limits::Limits;
 use crate::process::{Cancel, Tools};
+use crate::source::foreign::front_name;
 use crate::source::git::{self, Contents, SkillPath};
 use crate::source::{Filter, GitSource, archive, well_known};
 use crate::store::layout::Layout;
@@ -36,6 +37,8 @@ pub struct Gathered {
     pub warnings: Vec<String>,
     namespace: Option<String>,
     trees: Vec<Tree>,
+    /// Whether it is a path, which is nobody's business but this machine's.
+    is_local: bool,
 }
 
 /// One of them.
@@ -90,7 +93,9 @@ pub fn from_git(
     }
     let skills = skills.into_iter().map(one).collect();
     let (namespace, reference) = (repository.source.owner.clone(), repository.source.reference.clone());
-    Ok(Gathered { from: url.clone(), reference, skills, warnings, namespace, trees: vec![tree] })
+    let gathered = Gathered { reference, skills, warnings, namespace, trees: vec![tree], ..Gathered::of(&url) };
+    gathered.check_names()?;
+    Ok(gathered)
 }
 
 /// Reads the skills of an archive that is called `name`.
@@ -119,8 +124,10 @@ pub fn from_archive(
         let reason = format!("{name} has no {SKILL_FILE}: there is no skill in it");
         return Err(Error::Unavailable { reason, hint: None }.into());
     }
-    let gathered = Gathered { skills, trees: vec![read.tree], ..Gathered::of(name) };
-    gathered.only(filter)
+    let gathered = Gathered { skills, trees: vec![read.tree], is_local: true, ..Gathered::of(name) };
+    let gathered = gathered.only(filter)?;
+    gathered.check_names()?;
+    Ok(gathered)
 }
 
 /// Fetches the skills that a web site offers.
@@ -133,6 +140,11 @@ pub fn from_site(layout: &Layout, web: &Web, url: &str, filter: &Filter, limits:
     for entry in index.entries.iter().filter(|entry| filter.matches(&[&entry.name])) {
         let fetched = well_known::fetch(web, &index, entry, layout.scratch()?, limits)
             .with_context(|| format!("Fetching {}", entry.name))?;
+        // An index that was looked at must not bring a skill of another name, which may be installed already.
+        if let Some(own) = fetched.tree.below("").and_then(|tree| front_name(&tree)).filter(|own| *own != entry.name) {
+            let reason = format!("{} lists {}, and what it has there is called {own}", index.url, entry.name);
+            return Err(Error::Unavailable { reason, hint: None }.into());
+        }
         gathered.skills.push(One {
             name: entry.name.clone(),
             path: entry.name.clone(),
@@ -152,13 +164,40 @@ pub fn from_site(layout: &Layout, web: &Web, url: &str, filter: &Filter, limits:
 pub fn from_directory(dir: Dir, name: &str, path: &str) -> Gathered {
     let provenance = Provenance { source: path.to_owned(), ..Provenance::default() };
     let one = One { name: name.to_owned(), path: path.to_owned(), files: Files::Directory(dir), provenance };
-    Gathered { skills: vec![one], ..Gathered::of(path) }
+    Gathered { skills: vec![one], is_local: true, ..Gathered::of(path) }
 }
 
 impl Gathered {
     fn of(from: &str) -> Self {
         let (skills, warnings, trees) = (Vec::new(), Vec::new(), Vec::new());
-        Self { from: from.to_owned(), reference: None, skills, warnings, namespace: None, trees }
+        Self { from: from.to_owned(), reference: None, skills, warnings, namespace: None, trees, is_local: false }
+    }
+
+    /// Refuses two skills of one name with different files: the second would replace the first, in the store and where agents
+    /// look, and whoever can add a directory could so replace any skill beside it. Copies for several agents are common.
+    fn check_names(&self) -> Result<()> {
+        let mut seen: BTreeMap<String, (&One, Subtree<'_>)> = BTreeMap::new();
+        for one in &self.skills {
+            let Some((name, tree)) = self.tree(one).and_then(|tree| Some((front_name(&tree)?, tree))) else { continue };
+            let Some((other, its)) = seen.get(&name) else {
+                seen.insert(name, (one, tree));
+                continue;
+            };
+            if !tree.is_same(its).with_context(|| format!("Reading {}", one.path))? {
+                let reason = format!("{} has two skills called {name}: {} and {}", self.from, other.path, one.path);
+                let hint = "name the directory, as in URL#REF:DIRECTORY, or choose with a pattern".to_owned();
+                return Err(Error::Unavailable { reason, hint: Some(hint) }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the files of one of the skills, unless it is a directory of this machine.
+    fn tree(&self, one: &One) -> Option<Subtree<'_>> {
+        match &one.files {
+            Files::Directory(_) => None,
+            Files::Tree(tree, root) => self.trees[*tree].below(root),
+        }
     }
 
     /// Leaves out what no pattern names.
@@ -187,19 +226,17 @@ pub fn build_one(
     one: &One,
     options: &Options<'_>,
 ) -> Result<Result<Built, Vec<Finding>>> {
-    let (tree, root) = match &one.files {
+    match &one.files {
         Files::Directory(dir) if !dir.exists(SKILL_FILE) => return Err(build::no_skill(dir)),
         Files::Directory(dir) => return build::build(layout, Input::Directory(dir, &one.name), options),
-        Files::Tree(tree, root) => (&gathered.trees[*tree], root),
-    };
+        Files::Tree(..) => {}
+    }
     let missing = || Error::damaged(&gathered.from, format!("{} is gone", one.path));
-    // Where it is on this machine is nobody's business.
-    let is_local = !one.provenance.source.contains("://") && !one.provenance.source.contains('@');
-    let provenance = Some(one.provenance.clone()).filter(|_| !is_local);
+    let provenance = Some(one.provenance.clone()).filter(|_| !gathered.is_local);
     let path = provenance.iter().filter(|from| !from.path.is_empty());
     let namespace = gathered.namespace.as_deref();
     let elsewhere = Elsewhere {
-        tree: tree.below(root).ok_or_else(missing)?,
+        tree: gathered.tree(one).ok_or_else(missing)?,
         selection: Selection::AsDirectory,
         annotations: path.map(|from| (image::SOURCE_PATH.to_owned(), from.path.clone())).collect::<BTreeMap<_, _>>(),
         origin: Origin { dir_name: &one.name, namespace, author: namespace, provenance, ..Origin::default() },

@@ -235,7 +235,7 @@ fn find(tree: &Tree, info: &Info) -> Vec<Skill> {
 }
 
 /// Returns the name in the front matter of a skill, where it is one.
-fn front_name(skill: &Subtree<'_>) -> Option<String> {
+pub(crate) fn front_name(skill: &Subtree<'_>) -> Option<String> {
     let (_, content) = skill.open(SKILL_FILE)?;
     let mut head = Vec::new();
     content.take(HEAD).read_to_end(&mut head).ok()?;
