@@ -159,6 +159,20 @@ fn a_password_is_in_no_message_whatever_it_is_made_of() {
 }
 
 #[test]
+fn flags_that_would_be_ignored_are_refused_and_those_of_hints_exist() {
+    let world = World::new();
+    let zeros = "\0".repeat(65 << 20);
+    world.write("hr.zip", zip(&[("SKILL.md", SKILL, 0o644), ("zeros", &zeros, 0o644)]));
+    for source in ["./hr.zip", "https://127.0.0.1:1/.well-known/skills/"] {
+        let with = world.run(["build", "--ref", "v1", source]).fails(2);
+        assert!(with.stderr.contains("--ref is for Git repositories"), "{with}");
+    }
+    let bomb = world.run(["build", "./hr.zip", "--load=never"]).fails(2);
+    assert!(bomb.stderr.ends_with("hint: raise it with --max-ratio\n"), "{bomb}");
+    world.run(["build", "./hr.zip", "--load=never", "--max-ratio", "2000"]).ok();
+}
+
+#[test]
 fn where_an_archive_is_on_this_machine_is_not_told() {
     let world = World::new();
     for name in ["a@b.zip", "plain.zip"] {

@@ -86,18 +86,26 @@ impl Args {
                 let source = given(*source, self.reference.as_deref())?;
                 return self.several(shell, &Address::Git(Box::new(source)), formats);
             }
-            Some(address @ Address::Site(_)) => return self.several(shell, &address, formats),
+            Some(address @ Address::Site(_)) => {
+                self.only_for_git(self.reference.as_ref().map(|_| "--ref"))?;
+                return self.several(shell, &address, formats);
+            }
             Some(address @ Address::Local(_)) if self.source.is_file() => {
+                self.only_for_git(self.reference.as_ref().map(|_| "--ref"))?;
                 return self.several(shell, &address, formats);
             }
             _ => {}
         }
-        if let Some(flag) = self.reference.as_ref().map(|_| "--ref").or((!self.filter.is_empty()).then_some("--filter"))
-        {
-            let reason = format!("{flag} is for Git repositories, and {} is none", self.source.display());
-            return Err(Error::Unavailable { reason, hint: None }.into());
-        }
+        let filter = (!self.filter.is_empty()).then_some("--filter");
+        self.only_for_git(self.reference.as_ref().map(|_| "--ref").or(filter))?;
         self.directory(shell, formats)
+    }
+
+    /// Refuses a flag that would be ignored.
+    fn only_for_git(&self, flag: Option<&str>) -> Result<()> {
+        let Some(flag) = flag else { return Ok(()) };
+        let reason = format!("{flag} is for Git repositories, and {} is none", self.source.display());
+        Err(Error::Unavailable { reason, hint: None }.into())
     }
 
     fn directory(&self, shell: &Shell, (form, format): (Form, Format)) -> Result<ExitCode> {

@@ -67,13 +67,16 @@ struct LimitArgs {
     /// Deepest directory
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().depth)]
     max_depth: usize,
+    /// Highest ratio of unpacked to packed bytes
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().ratio)]
+    max_ratio: u64,
 }
 
 impl ImageArgs {
     /// Returns the bounds on a skill.
     pub fn limits(&self) -> Limits {
-        let LimitArgs { max_size, max_files, max_depth } = self.limits;
-        Limits { size: max_size, entries: max_files, depth: max_depth, ..Limits::default() }
+        let LimitArgs { max_size, max_files, max_depth, max_ratio } = self.limits;
+        Limits { size: max_size, entries: max_files, depth: max_depth, ratio: max_ratio }
     }
 
     /// Returns the flag for what an artifact cannot have, where one is given.
