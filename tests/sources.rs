@@ -183,6 +183,19 @@ fn where_an_archive_is_on_this_machine_is_not_told() {
 }
 
 #[test]
+fn a_directory_that_changed_is_not_called_damaged() {
+    let world = World::new();
+    world.write("p/skills/hr/SKILL.md", SKILL);
+    let run = |args: &[&str]| Ran::from(world.command(args).current_dir(world.path("p")).output().unwrap());
+    run(&["add", "./skills/hr"]).ok();
+    world.write("p/skills/hr/SKILL.md", format!("{SKILL}More.\n"));
+    let ran = run(&["sync", "--locked"]).fails(2);
+    assert!(ran.stderr.contains("./skills/hr has changed: its content is sha256:"), "{ran}");
+    assert!(ran.stderr.contains("\nhint: skillctl update hr takes what is there\n"), "{ran}");
+    run(&["update", "hr"]).ok();
+}
+
+#[test]
 fn a_skill_that_is_not_valid_fails_alone() {
     let repo = Repo::new();
     repo.world.write("repo/skills/bad/SKILL.md", "---\n---");

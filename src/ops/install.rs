@@ -223,11 +223,14 @@ fn nothing_yet(source: &Source<'_>) -> Installed {
 }
 
 fn check_content(source: &Source<'_>, found: &str, options: &Options<'_>) -> Result<(), Error> {
-    match options.content {
-        Some(wanted) if wanted != found => {
-            Err(Error::damaged(source.reference, format!("its content is {found}, and {wanted} was expected")))
-        }
-        _ => Ok(()),
+    let Some(wanted) = options.content.filter(|wanted| *wanted != found) else { return Ok(()) };
+    match source.origin {
+        // It was built just now, from what has no versions: a directory, or an index without digests.
+        Some(from) if from.commit.is_empty() => Err(Error::Unavailable {
+            reason: format!("{} has changed: its content is {found}, and {wanted} was expected", from.source),
+            hint: Some(format!("skillctl update {} takes what is there", source.name)),
+        }),
+        _ => Err(Error::damaged(source.reference, format!("its content is {found}, and {wanted} was expected"))),
     }
 }
 
