@@ -183,6 +183,21 @@ fn where_an_archive_is_on_this_machine_is_not_told() {
 }
 
 #[test]
+fn the_files_of_a_project_read_nothing_outside_of_it() {
+    let world = World::new();
+    world.write("other/hr/SKILL.md", SKILL);
+    world.write("p/skills.json", r#"{"skills": [{"name": "hr", "source": "./../other/hr"}]}"#);
+    let command = |at: &str| Ran::from(world.command(["sync"]).current_dir(world.path(at)).output().unwrap());
+    let ran = command("p").fails(2);
+    assert!(ran.stderr.contains("./../other/hr is not in the project"), "{ran}");
+    std::os::unix::fs::symlink("../other", world.path("p/link")).unwrap();
+    world.write("p/skills.json", r#"{"skills": [{"name": "hr", "source": "./link/hr"}]}"#);
+    let ran = command("p").fails(2);
+    assert!(ran.stderr.contains("./link/hr is not in the project"), "{ran}");
+    assert!(!world.path("p/.agents").exists());
+}
+
+#[test]
 fn a_directory_that_changed_is_not_called_damaged() {
     let world = World::new();
     world.write("p/skills/hr/SKILL.md", SKILL);

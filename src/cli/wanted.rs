@@ -1,6 +1,6 @@
 //! What the skills that a project wants are exactly: images of a registry or of the store, or commits that become images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -120,6 +120,9 @@ impl Lookup<'_> {
 
     /// Returns the image that was built from a source: the one of the store where that is locked, else a new one.
     fn made(&self, layout: &Layout, address: Address, wanted: &Wanted, locked: Option<&Locked>) -> Result<Resolved> {
+        if let Address::Local(text) = &address {
+            self.below(text, &self.project.join(text))?;
+        }
         let origin = locked.and_then(|locked| locked.origin.clone());
         if let (Some(locked), Some(origin)) = (locked, &origin)
             && !matches!(address, Address::Local(_))
@@ -165,11 +168,17 @@ impl Lookup<'_> {
     /// Names a path from the root of the project, as its files do.
     fn in_project(&self, address: Address) -> Result<Address> {
         let Address::Local(text) = address else { return Ok(address) };
+        let below = self.below(&text, Path::new(&text))?;
+        Ok(Address::Local(format!("./{}", below.display())))
+    }
+
+    /// Returns where in the project a path is. Whoever wrote the files of a project must not read others with them.
+    fn below(&self, text: &str, path: &Path) -> Result<PathBuf> {
         let shown = || format!("{text} is not in the project, {}", self.project.display());
-        let path = std::fs::canonicalize(&text).with_context(|| text.clone())?;
+        let path = std::fs::canonicalize(path).with_context(|| text.to_owned())?;
         let root = std::fs::canonicalize(self.project).with_context(|| self.project.display().to_string())?;
         let hint = Some("a file of a project can name only what is in there".to_owned());
         let below = path.strip_prefix(root).map_err(|_| Error::Unavailable { reason: shown(), hint })?;
-        Ok(Address::Local(format!("./{}", below.display())))
+        Ok(below.to_owned())
     }
 }
