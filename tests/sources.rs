@@ -183,6 +183,15 @@ fn where_an_archive_is_on_this_machine_is_not_told() {
 }
 
 #[test]
+fn a_fifo_is_no_archive_and_nobody_waits_for_it() {
+    let world = World::new();
+    let made = Command::new("mkfifo").arg(world.path("hr.zip")).status().unwrap();
+    assert!(made.success());
+    let ran = world.run(["install", "./hr.zip", "-o", "out"]).fails(2);
+    assert!(ran.stderr.contains("./hr.zip is no regular file"), "{ran}");
+}
+
+#[test]
 fn the_files_of_a_project_read_nothing_outside_of_it() {
     let world = World::new();
     world.write("other/hr/SKILL.md", SKILL);

@@ -9,6 +9,7 @@ use super::build::open_skill;
 use super::registry::RegistryArgs;
 use super::shell::Shell;
 use crate::address::Address;
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::gather::{self, Gathered};
 use crate::source::{Filter, git};
@@ -57,6 +58,11 @@ pub fn gather(
             if path.is_dir() {
                 let (dir, name) = open_skill(&path).with_context(context)?;
                 return Ok(gather::from_directory(dir, &name, text));
+            }
+            // A FIFO would never be open.
+            if !std::fs::metadata(&path).with_context(context)?.is_file() {
+                let reason = format!("{text} is no regular file");
+                return Err(Error::Unavailable { reason, hint: None }.into());
             }
             let file = File::open(&path).with_context(context)?;
             gather::from_archive(layout, (text, &file), filter, limits, &shell.cancel())
