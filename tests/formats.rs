@@ -58,6 +58,20 @@ fn every_form_is_inspected_installed_and_converted() {
     }
 }
 
+/// One JSON value, whatever became of each.
+#[test]
+fn one_that_is_not_valid_leaves_the_others_exact() {
+    let world = world();
+    let flux = "application/vnd.cncf.flux.content.v1.tar+gzip";
+    let bad = ("bad/SKILL.md".to_owned(), "---\nname: BAD\n---\n", 0o644);
+    let parts = [Part::archive(flux, &[vec![bad], skill("hr/")].concat())];
+    tag(&world, &artifact(&world, "", "application/vnd.cncf.flux.config.v1+json", &parts, &json!({})), NAME);
+    let ran = world.run(["convert", NAME, "--pull=never", "--load=never", "--format", "json"]).fails(1);
+    assert_eq!(ran.json().as_array().map(Vec::len), Some(1), "{ran}");
+    assert_eq!(ran.json()[0]["reference"], "local/hr:1.2.0-draft");
+    assert!(ran.stderr.contains("BAD"), "{ran}");
+}
+
 /// What was packed once is not judged again: names that would stop a build stay, and links become what they lead to.
 #[test]
 fn what_is_converted_is_what_a_directory_of_it_is_built_to() {

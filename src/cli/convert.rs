@@ -80,7 +80,12 @@ impl Args {
             let built = convert(&layout, from, name, &options).with_context(context)?;
             drop(progress);
             let place = if names.len() == 1 { self.from.clone() } else { format!("{} ({name})", self.from) };
-            made.push(self.image.finish(shell, &layout, ("Converted", Path::new(&place), self.format), built)?);
+            let place = Path::new(&place);
+            made.push(match (&names[..], self.format) {
+                // All of them are one value.
+                ([_, _, ..], Format::Json) => self.image.finish_one(shell, &layout, (place, self.format), built)?,
+                _ => self.image.finish(shell, &layout, ("Converted", place, self.format), built)?,
+            });
         }
         match &made[..] {
             [only] => exit(shell, self.format, only.as_ref()),
