@@ -156,8 +156,20 @@ fn a_password_is_in_no_message_whatever_it_is_made_of() {
             assert!(ran.stderr.starts_with("error: ") && !format!("{ran}").contains("secret"), "{ran}");
         }
     }
-    let with = world.run(["build", "--ref", "v1", "https://127.0.0.1:1/.well-known/skills/"]).fails(2);
-    assert!(with.stderr.contains("--ref is for Git repositories"), "{with}");
+}
+
+#[test]
+fn flags_that_would_be_ignored_are_refused_and_those_of_hints_exist() {
+    let world = World::new();
+    let zeros = "\0".repeat(65 << 20);
+    world.write("hr.zip", zip(&[("SKILL.md", SKILL, 0o644), ("zeros", &zeros, 0o644)]));
+    for source in ["./hr.zip", "https://127.0.0.1:1/.well-known/skills/"] {
+        let with = world.run(["build", "--ref", "v1", source]).fails(2);
+        assert!(with.stderr.contains("--ref is for Git repositories"), "{with}");
+    }
+    let bomb = world.run(["build", "./hr.zip", "--load=never"]).fails(2);
+    assert!(bomb.stderr.ends_with("hint: raise it with --max-ratio\n"), "{bomb}");
+    world.run(["build", "./hr.zip", "--load=never", "--max-ratio", "2000"]).ok();
 }
 
 #[test]
@@ -168,6 +180,30 @@ fn where_an_archive_is_on_this_machine_is_not_told() {
     }
     let build = |name: &str| world.run(["build", name, "--load=never", "--format", "json"]).ok().json();
     assert_eq!(build("./a@b.zip")[0]["digest"], build("./plain.zip")[0]["digest"]);
+}
+
+#[test]
+fn a_fifo_is_no_archive_and_nobody_waits_for_it() {
+    let world = World::new();
+    let made = Command::new("mkfifo").arg(world.path("hr.zip")).status().unwrap();
+    assert!(made.success());
+    let ran = world.run(["install", "./hr.zip", "-o", "out"]).fails(2);
+    assert!(ran.stderr.contains("./hr.zip is no regular file"), "{ran}");
+}
+
+#[test]
+fn the_files_of_a_project_read_nothing_outside_of_it() {
+    let world = World::new();
+    world.write("other/hr/SKILL.md", SKILL);
+    world.write("p/skills.json", r#"{"skills": [{"name": "hr", "source": "./../other/hr"}]}"#);
+    let command = |at: &str| Ran::from(world.command(["sync"]).current_dir(world.path(at)).output().unwrap());
+    let ran = command("p").fails(2);
+    assert!(ran.stderr.contains("\"./../other/hr\" is no path in the project"), "{ran}");
+    std::os::unix::fs::symlink("../other", world.path("p/link")).unwrap();
+    world.write("p/skills.json", r#"{"skills": [{"name": "hr", "source": "./link/hr"}]}"#);
+    let ran = command("p").fails(2);
+    assert!(ran.stderr.contains("./link/hr: it leads out of the project"), "{ran}");
+    assert!(!world.path("p/.agents").exists());
 }
 
 #[test]

@@ -84,6 +84,11 @@ pub fn gather(
                 let (dir, name) = open_skill(&path).with_context(context)?;
                 return Ok(gather::from_directory(dir, &name, text));
             }
+            // A FIFO would never be open.
+            if !std::fs::metadata(&path).with_context(context)?.is_file() {
+                let reason = format!("{text} is no regular file");
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            }
             let file = File::open(&path).with_context(context)?;
             gather::from_archive(layout, (text, &file), filter, limits, &shell.cancel())
         }
