@@ -75,7 +75,12 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     let repo = Repo::new();
     let url = repo.url();
     let built = repo.run(&["build", &url, "--load=never"]).ok();
-    let lines: Vec<&str> = built.stdout.lines().filter(|line| !line.starts_with("  Digest: sha256:")).collect();
+    let lines: Vec<&str> = built
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("  Digest: sha256:"))
+        .filter(|line| !line.starts_with("  Reference: localhost/acme/"))
+        .collect();
     let first = format!("Cloning {url}...");
     let last = format!("Built 2 skill(s) from {url}");
     assert_eq!(lines, [&first, "Building legal (1/2)...", "Building hr (2/2)...", "", &last], "{built}");
@@ -224,7 +229,7 @@ fn a_skill_that_is_not_valid_fails_alone() {
     let repo = Repo::new();
     repo.world.write("repo/skills/bad/SKILL.md", "---\n---");
     repo.commit("v3");
-    let built = repo.run(&["build", &repo.url(), "--load=never"]).fails(2);
+    let built = repo.run(&["build", &repo.url(), "--load=never"]).fails(1);
     assert!(built.stdout.contains("Built 2 skill(s)"), "{built}");
     assert!(
         built.stderr.contains("skills/bad/SKILL.md") && built.stderr.contains("1 skill(s) failed to build"),
@@ -424,6 +429,20 @@ fn directories_and_archives_are_built_and_installed_alike() {
     world.write("page.zip", "<!DOCTYPE html>");
     let page = world.run(["build", "page.zip"]).fails(2);
     assert!(page.stderr.contains("page.zip is a page of HTML, which is not supported"), "{page}");
+}
+
+#[test]
+fn what_was_probably_meant_is_said() {
+    let world = World::new();
+    world.write("skills/hr/SKILL.md", SKILL);
+    for (args, hint) in [
+        (&["install", "skills/hr", "-o", "out"][..], "hint: skillctl install ./skills/hr takes what is there"),
+        (&["build", "skills"], "hint: there is a skill in hr: name its directory"),
+        (&["build", "."], "hint: there is a skill in skills/hr: name its directory"),
+    ] {
+        let ran = world.run(args).fails(2);
+        assert!(ran.stderr.contains(hint), "{ran}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::gather::{address, gather};
 use super::make::{ImageArgs, exit};
 use super::registry::RegistryArgs;
-use super::shell::{Format, Shell, open_dir};
+use super::shell::{Format, NO, Shell, open_dir};
 use crate::address::Address;
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
@@ -49,7 +49,7 @@ pub struct Args {
     /// Branch, tag or commit of the repository, instead of what the URL says
     #[arg(long = "ref", value_name = "REF")]
     reference: Option<String>,
-    /// Of the repository's skills those whose name matches; repeatable
+    /// Of the skills of a repository, archive or site those whose name matches; repeatable
     #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
     /// Tag or whole reference [default: <namespace>/<name>:<version>-draft]
@@ -141,10 +141,14 @@ impl Args {
         let count = gathered.skills.len();
         if count > 1 && self.tag.as_ref().is_some_and(|tag| tag.contains(['/', ':'])) {
             let reason = format!("{} has {count} skills, and --tag names one image", gathered.from);
-            let hint = Some("choose one with --filter, or name the directory: URL#REF:DIRECTORY".to_owned());
+            let hint = match address {
+                Address::Git(_) => "choose one with --filter, or name the directory: URL#REF:DIRECTORY",
+                _ => "choose one with --filter",
+            };
+            let hint = Some(hint.to_owned());
             return Err(Error::Unavailable { reason, hint }.into());
         }
-        let (mut made, mut failed) = (Vec::new(), 0);
+        let (mut made, mut invalid, mut failed) = (Vec::new(), 0, 0);
         for (at, one) in gathered.skills.iter().enumerate() {
             text(format!("Building {} ({}/{count})...\n", harmless_line(&one.name), at + 1))?;
             let cancel = shell.cancel();
@@ -156,7 +160,7 @@ impl Args {
             let built = built.with_context(|| format!("Packing {}", one.name));
             match built.and_then(|built| self.image.finish_one(shell, &layout, (place, format), built)) {
                 Ok(Some(value)) => made.push(value),
-                Ok(None) => failed += 1,
+                Ok(None) => invalid += 1,
                 Err(e) if shell.cancel().is_cancelled() => return Err(e),
                 Err(e) => {
                     shell.fail(&e);
@@ -168,10 +172,14 @@ impl Args {
         if format == Format::Json {
             shell.print_json(&made)?;
         }
-        match failed {
-            0 => Ok(ExitCode::SUCCESS),
-            failed => {
-                let reason = format!("{failed} skill(s) failed to build");
+        match (failed, invalid) {
+            (0, 0) => Ok(ExitCode::SUCCESS),
+            (0, invalid) => {
+                shell.warn(format!("error: {invalid} skill(s) failed to build"));
+                Ok(ExitCode::from(NO))
+            }
+            (failed, invalid) => {
+                let reason = format!("{} skill(s) failed to build", failed + invalid);
                 Err(Error::Unavailable { reason, hint: None }.into())
             }
         }

@@ -130,7 +130,7 @@ impl ImageArgs {
         };
         if format == Format::Text {
             super::validate::warn(shell, place, &built.findings);
-            shell.print(format!("  Digest: {}\n", built.digest))?;
+            shell.print(format!("  Digest: {}\n  {}\n", built.digest, reference(&built)))?;
         }
         let loaded = self.load.after(shell, layout, &built.entry)?;
         let mut value = serde_json::to_value(&built)?;
@@ -181,19 +181,19 @@ pub fn exit(shell: &Shell, format: Format, made: Option<&serde_json::Value>) -> 
 }
 
 fn text(done: &str, place: &Path, built: &Built) -> String {
+    let place = harmless_line(&place.display().to_string());
+    format!("{done} {place}\nDigest: {}\n{}\n", built.digest, reference(built))
+}
+
+/// Says what an image is called, and what is in it.
+fn reference(built: &Built) -> String {
     let left_out = match built.left_out {
         0 => String::new(),
         n => format!(" ({n} left out)"),
     };
     let files = if built.files == 1 { "file" } else { "files" };
     let local = built.reference.parse().map_or_else(|_| built.reference.clone(), |r: Reference| r.in_storage());
-    format!(
-        "{done} {}\nDigest: {}\nReference: {local}   {} {files}, {}{left_out}\n",
-        harmless_line(&place.display().to_string()),
-        built.digest,
-        built.files,
-        size(built.bytes),
-    )
+    format!("Reference: {local}   {} {files}, {}{left_out}", built.files, size(built.bytes))
 }
 
 fn seconds(text: &str) -> Result<DateTime<Utc>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
@@ -180,6 +180,7 @@ impl RegistryArgs {
         }
         let reason = format!("{text} looks like a local reference, not a remote registry");
         let hint = match reference.is_host() {
+            _ if Path::new(text).exists() => format!("skillctl install ./{text} takes what is there"),
             true => format!("give the repository too: {reference}/NAMESPACE/NAME"),
             false => {
                 format!("give the registry too, registry.example/{reference}, or docker://{reference} for Docker Hub")

@@ -36,6 +36,16 @@ Examples:
 /// What was looked up already, by the names of skills.
 type Ready = BTreeMap<String, Resolved>;
 
+const ADD_EXAMPLES: &str = "\
+Examples:
+  The newest published version, and one that stays:
+    skillctl add registry.example/acme/hr
+    skillctl add registry.example/acme/hr:1.0.0
+  From Git, one directory at a branch, whose commit is locked:
+    skillctl add https://github.com/acme/skills#main:skills/hr
+  A directory of the project itself:
+    skillctl add ./skills/hr";
+
 /// Which skills of a project are worked on.
 #[derive(Clone, Copy)]
 struct Part<'a> {
@@ -88,9 +98,11 @@ pub struct SyncArgs {
 /// or in the working directory, where there are none. With a tag or digest that version stays; without, update takes the
 /// newest published one.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = ADD_EXAMPLES)]
 pub struct AddArgs {
-    /// Images of the store or of registries
-    #[arg(required_unless_present = "import", value_name = "REFERENCE")]
+    /// Images of the store or of registries, Git repositories (URL[#REF[:DIRECTORY]]), indexes of web sites, directories
+    /// (./DIRECTORY) or archives
+    #[arg(required_unless_present = "import", value_name = "REFERENCE|URL")]
     references: Vec<String>,
     /// Add the skills of a lock file of npx skills, gh skill or ToolHive, too
     #[arg(long, value_name = "FILE")]

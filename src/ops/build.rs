@@ -154,12 +154,36 @@ pub struct Built {
     pub findings: Vec<Finding>,
 }
 
+/// How many directories deep a skill is looked for that somebody may have meant: `.claude/skills/NAME`.
+const DEPTH: usize = 3;
+/// Most entries of each that are looked at: it is for a hint only.
+const LOOKED_AT: usize = 100;
+
 /// Returns the error for a directory without `SKILL.md`.
 pub fn no_skill(dir: &Dir) -> anyhow::Error {
     let reason = format!("it has no {SKILL_FILE}, and a directory with {SKILL_FILE} is expected");
-    let lower = dir.exists("skill.md");
-    let hint = if lower { "rename skill.md to SKILL.md" } else { "skillctl init DIR starts a skill" };
-    Error::Unavailable { reason, hint: Some(hint.into()) }.into()
+    let hint = match below(dir, "", DEPTH) {
+        _ if dir.exists("skill.md") => "rename skill.md to SKILL.md".to_owned(),
+        Some(path) => format!("there is a skill in {path}: name its directory"),
+        None => "skillctl init DIR starts a skill".to_owned(),
+    };
+    Error::Unavailable { reason, hint: Some(hint) }.into()
+}
+
+/// Looks for a skill in the directories below, which somebody may have meant.
+fn below(dir: &Dir, path: &str, depth: usize) -> Option<String> {
+    let mut names: Vec<String> =
+        dir.entries().ok()?.take(LOOKED_AT).filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    names.iter().filter(|name| *name != ".git").find_map(|name| {
+        let own = dir.open_dir(name).ok()?;
+        let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        match own.is_file(SKILL_FILE) {
+            true => Some(path),
+            false if depth > 1 => below(&own, &path, depth - 1),
+            false => None,
+        }
+    })
 }
 
 /// Builds a skill into the store.
