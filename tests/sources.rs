@@ -363,6 +363,13 @@ fn a_collection_takes_skills_from_git_and_may_be_in_git() {
     assert!(repo.world.path("some/hr/SKILL.md").exists(), "{some}");
     assert!(some.stderr.contains("has no branch, tag or commit v9"), "{some}");
 
+    // Two that are called alike do not replace each other.
+    let twice = format!("  - {{source: '{url}#v1:skills/hr'}}\n  - {{source: '{url}#v2:skills/hr'}}\n");
+    repo.world.write("twice.yaml", office(&twice));
+    let ran = repo.run(&["collection", "install", "-f", "twice.yaml", "-o", "twice"]).fails(2);
+    assert!(ran.stderr.contains("its skill hr is another one than that of the member"), "{ran}");
+    assert!(!repo.world.path("twice/hr/new.md").exists(), "the first stays");
+
     repo.world.write("repo/sets/office.yaml", office(&members));
     repo.commit("v3");
     let text = format!("{url}#v3:sets/office.yaml");

@@ -1,5 +1,6 @@
 //! `collection install`
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -61,6 +62,9 @@ pub struct InstallArgs {
     registry: RegistryArgs,
 }
 
+/// The skills that were installed so far, by name: the digest of the image, and the member.
+type Seen = BTreeMap<String, (String, String)>;
+
 /// What became of the members.
 #[derive(Default)]
 struct Counts {
@@ -97,11 +101,11 @@ impl InstallArgs {
         if self.format == Format::Text {
             shell.print(format!("Installing collection \"{name}\" ({} skills)\n", collection.members.len()))?;
         }
-        let (mut counts, mut rows) = (Counts::default(), Vec::new());
+        let (mut counts, mut rows, mut seen) = (Counts::default(), Vec::new(), Seen::new());
         for (at, member) in collection.members.iter().enumerate() {
             shell.cancel().check()?;
             let label = member.label();
-            match self.member(reach, (opened, at), places, &mut rows) {
+            match self.member(reach, (opened, at), places, (&mut rows, &mut seen)) {
                 Ok(true) => counts.installed += 1,
                 Ok(false) => counts.same += 1,
                 Err(e) => {
@@ -139,7 +143,7 @@ impl InstallArgs {
         reach: &Reach<'_>,
         (opened, at): (&Opened, usize),
         places: &[Place],
-        rows: &mut Vec<Value>,
+        (rows, seen): (&mut Vec<Value>, &mut Seen),
     ) -> Result<bool> {
         let (shell, member) = (reach.shell, &opened.collection.members[at]);
         let (mut written, mut notes, mut local) = (false, String::new(), true);
@@ -147,7 +151,7 @@ impl InstallArgs {
             shell.warnings(&fetched.warnings);
             local &= fetched.reference.registry().is_none();
             let label = member.label();
-            self.install_one(reach, &fetched, places, |installed, place| {
+            self.install_one(reach, (&fetched, &label), places, seen, |installed, place| {
                 written |= installed.written;
                 notes += &backup(installed.backup.as_deref());
                 shell.warnings(&installed.warnings);
@@ -180,8 +184,9 @@ impl InstallArgs {
     fn install_one(
         &self,
         reach: &Reach<'_>,
-        fetched: &Fetched,
+        (fetched, label): (&Fetched, &str),
         places: &[Place],
+        seen: &mut Seen,
         mut each: impl FnMut(&Installed, &Place) -> Result<()>,
     ) -> Result<()> {
         let (layout, manifest) = (&reach.layout, &fetched.found.entry.descriptor);
@@ -192,6 +197,13 @@ impl InstallArgs {
         let contents = Contents::of(layout, manifest, &unpack)?;
         let (info, reference, origin) = (&fetched.found.info, &fetched.reference, fetched.git.as_ref());
         for name in contents.names(info, reference) {
+            let digest = manifest.digest().to_string();
+            // The one after the other would replace it, and nobody would know which of them is there.
+            if let Some((other, member)) = seen.get(name).filter(|(other, _)| *other != digest) {
+                let reason = format!("its skill {name} is another one than that of the member {member} ({other})");
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            }
+            seen.insert(name.to_owned(), (digest, label.to_owned()));
             let source = Source { layout, contents: &contents, manifest, info, reference, name, origin };
             for place in places {
                 let installed = match self.dry_run {
