@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -113,9 +114,7 @@ impl Args {
         let (dir, name) = open_skill(&self.source).with_context(|| format!("Packing {shown}"))?;
         let progress = shell.progress(&format!("Packing {shown}"));
         let (report, cancel) = (|bytes| progress.set(bytes), shell.cancel());
-        let mut options = self.image.options(shell, self.tag.as_deref(), &report, cancel.flag())?;
-        options.form = form;
-        options.include.clone_from(&self.include);
+        let options = self.options(shell, form, &report, cancel.flag())?;
         if !dir.exists(SKILL_FILE) {
             // Before the store is made, which would be a trace of nothing.
             return Err(build::no_skill(&dir)).with_context(|| format!("Packing {shown}"));
@@ -126,6 +125,17 @@ impl Args {
         drop(progress);
         let made = self.image.finish(shell, &layout, ("Built", &self.source, format), built)?;
         exit(shell, format, made.as_ref())
+    }
+
+    fn options<'a>(
+        &self,
+        shell: &Shell,
+        form: Form,
+        progress: &'a dyn Fn(u64),
+        cancelled: &'a AtomicBool,
+    ) -> Result<build::Options<'a>> {
+        let options = self.image.options(shell, self.tag.as_deref(), progress, cancelled)?;
+        Ok(build::Options { form, include: self.include.clone(), ..options })
     }
 
     /// Builds the skills of a Git repository, a site or an archive.
@@ -152,9 +162,7 @@ impl Args {
         for (at, one) in gathered.skills.iter().enumerate() {
             text(format!("Building {} ({}/{count})...\n", harmless_line(&one.name), at + 1))?;
             let cancel = shell.cancel();
-            let mut options = self.image.options(shell, self.tag.as_deref(), &|_| (), cancel.flag())?;
-            options.form = form;
-            options.include.clone_from(&self.include);
+            let options = self.options(shell, form, &|_| (), cancel.flag())?;
             let place = Path::new(&one.path);
             let built = build_one(&layout, &gathered, one, &options);
             let built = built.with_context(|| format!("Packing {}", one.name));

@@ -13,7 +13,7 @@ use chrono::{DateTime, SecondsFormat};
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::install::unpack_options;
+use super::install::{Made, built, unpack_options};
 use super::pull::{When, Writing, check_output, write};
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
@@ -25,7 +25,7 @@ use crate::ops::collection::{self as ops, Fetched, Means, Opened};
 use crate::ops::pull::Pulled;
 use crate::output::{harmless_line, shown};
 use crate::reference::Reference;
-use crate::source::{Filter, GitSource, git};
+use crate::source::{Filter, GitSource};
 use crate::store;
 use crate::store::layout::Layout;
 use crate::store::remote::Remote;
@@ -137,10 +137,9 @@ impl<'a> Reach<'a> {
         let gathered = super::gather::gather(shell, (layout, None), &address, filter, self.registry)?;
         shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
-        for (found, git) in super::install::built(shell, layout, &gathered, &unpack)? {
-            let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
+        for Made { found, reference, origin } in built(shell, layout, &gathered, &unpack)? {
             let (moved_from, warnings) = (None, Vec::new());
-            all.push(Fetched { found, reference, moved_from, warnings, git: Some(git) });
+            all.push(Fetched { found, reference, moved_from, warnings, git: Some(origin) });
         }
         let is_named = |fetched: &Fetched| name.is_some() && fetched.found.info.skill_name() == name;
         if all.iter().any(is_named) {
@@ -152,12 +151,9 @@ impl<'a> Reach<'a> {
     /// Reads a collection that is a file of a repository.
     fn open_in_git(&self, url: &str, reference: Option<&str>) -> Result<Opened> {
         let source = super::build::given(source(url)?, reference)?;
-        let tools = self.shell.tools();
-        let at = (self.layout.dir(), self.layout.path());
-        let file = {
-            let _writing = self.layout.writing()?;
-            git::fetch(&tools, at, &source, &git::Options::default())?.file(MAX_YAML as u64 + 1)?
-        };
+        // Keeps prune from what is fetched.
+        let _writing = self.layout.writing()?;
+        let file = super::gather::fetch(self.shell, &self.layout, &source)?.file(MAX_YAML as u64 + 1)?;
         Ok(Opened::file(&file, &source.to_string())?)
     }
 }

@@ -12,19 +12,17 @@ use crate::address::Address;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::gather::{self, Gathered};
+use crate::source::archive::SUFFIXES;
 use crate::source::git::{self, Repository};
 use crate::source::{Filter, GitSource};
 use crate::store::layout::Layout;
-
-/// How the names of archives end.
-const ARCHIVES: [&str; 4] = [".tar.gz", ".tgz", ".tar", ".zip"];
 
 /// Reads what a user gave; `None` for an image's reference.
 ///
 /// # Errors
 /// As [`Address::of`].
 pub fn address(text: &str) -> Result<Option<Address>> {
-    let is_archive = || ARCHIVES.iter().any(|end| text.ends_with(end)) && Path::new(text).is_file();
+    let is_archive = || SUFFIXES.iter().any(|end| text.ends_with(end)) && Path::new(text).is_file();
     Ok(match Address::of(text)? {
         None if is_archive() => Some(Address::Local(text.to_owned())),
         address => address,

@@ -131,9 +131,8 @@ impl Args {
         let gathered = gather(shell, (&layout, None), address, filter, &self.registry)?;
         shell.warnings(&gathered.warnings);
         // All before any is installed: one that is not valid keeps the others out, too.
-        for (found, origin) in built(shell, &layout, &gathered, &unpack)? {
+        for Made { found, reference, origin } in built(shell, &layout, &gathered, &unpack)? {
             let manifest = &found.entry.descriptor;
-            let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
             let contents = Contents::of(&layout, manifest, &unpack)?;
             let (info, reference) = (&found.info, &reference);
             for name in contents.names(info, reference) {
@@ -232,23 +231,29 @@ pub fn fetch(
     Ok((store::read(layout, pulled.entry)?, reference))
 }
 
-/// Builds skills into the store, and returns each with the commit that it is from.
+/// A skill that was built just now.
+pub struct Made {
+    /// The image.
+    pub found: Found,
+    /// Its name in the store.
+    pub reference: Reference,
+    /// The commit or the digest that it is from.
+    pub origin: Provenance,
+}
+
+/// Builds skills into the store.
 ///
 /// # Errors
 /// If one is not valid, which is reported.
-pub fn built(
-    shell: &Shell,
-    layout: &Layout,
-    gathered: &Gathered,
-    unpack: &UnpackOptions<'_>,
-) -> Result<Vec<(Found, Provenance)>> {
+pub fn built(shell: &Shell, layout: &Layout, gathered: &Gathered, unpack: &UnpackOptions<'_>) -> Result<Vec<Made>> {
     let options = ops::build::Options { limits: unpack.limits, cancelled: unpack.cancelled, ..Default::default() };
     let mut all = Vec::new();
     for one in &gathered.skills {
         let built = build_one(layout, gathered, one, &options);
         match built.with_context(|| format!("Packing {}", one.path))? {
             Ok(built) => {
-                all.push((store::read(layout, built.entry)?, one.provenance.clone()));
+                let reference = built.reference.parse()?;
+                all.push(Made { found: store::read(layout, built.entry)?, reference, origin: one.provenance.clone() });
             }
             Err(findings) => {
                 super::validate::report(shell, Path::new(&one.path), &findings, Format::Text)?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result};
 
 use super::gather::{address, fetch as fetch_repository, gather};
-use super::install::{built, fetch, unpack_options};
+use super::install::{Made, built, fetch, unpack_options};
 use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::Shell;
@@ -46,17 +46,16 @@ impl<'a> Lookup<'a> {
     pub fn new(shell: &'a Shell, registry: &'a RegistryArgs, project: &'a Path) -> Self {
         Self { shell, registry, project, repositories: RefCell::default() }
     }
+
     /// Returns the skills that a reference asks for; those that are no images yet with what was built of them.
     ///
     /// An address may have credentials, which no wanted skill has: it cannot be fetched by that again.
     pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<(Wanted, Option<Resolved>)>> {
         if let Some(address) = address(text)? {
-            let ready = |(name, found, origin): (String, Found, Origin)| {
-                let wanted = Wanted::of(&name, &origin, paths.to_vec());
-                let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
-                Ok((wanted, Some(Resolved { found, reference, origin: Some(origin) })))
+            let ready = |(name, resolved, origin): (String, Resolved, Origin)| {
+                (Wanted::of(&name, &origin, paths.to_vec()), Some(resolved))
             };
-            return self.built(layout, &self.in_project(address)?)?.into_iter().map(ready).collect();
+            return Ok(self.built(layout, &self.in_project(address)?)?.into_iter().map(ready).collect());
         }
         let given = text.strip_prefix("docker://").unwrap_or(text);
         let typed = given.parse::<Reference>().ok();
@@ -144,23 +143,22 @@ impl<'a> Lookup<'a> {
             (Address::Git(source), Some(origin)) => Address::Git(Box::new(source.with_reference(&origin.commit)?)),
             (address, _) => address,
         };
-        let is_wanted = |(name, _, origin): &(String, Found, Origin)| {
+        let is_wanted = |(name, _, origin): &(String, Resolved, Origin)| {
             *name == wanted.name && wanted.path.as_deref().unwrap_or_default() == origin.path
         };
         let missing = || Error::Unavailable { reason: format!("{address} has no skill {}", wanted.name), hint: None };
-        let (_, found, made) = self.built(layout, &address)?.into_iter().find(is_wanted).ok_or_else(missing)?;
+        let (_, resolved, made) = self.built(layout, &address)?.into_iter().find(is_wanted).ok_or_else(missing)?;
         if let Some(before) = origin.filter(|before| before.commit != made.commit) {
             let reason = format!("{address} is {} now, and {LOCK} has {}", made.commit, before.commit);
             let hint = Some(format!("skillctl update {} takes what is there", wanted.name));
             return Err(Error::Unavailable { reason, hint }.into());
         }
-        let reference = found.entry.name.as_deref().unwrap_or_default().parse()?;
         let origin = Origin { source: wanted.source.clone(), reference: wanted.version.clone(), ..made };
-        Ok(Resolved { found, reference, origin: Some(origin) })
+        Ok(Resolved { origin: Some(origin), ..resolved })
     }
 
     /// Builds the skills of a source, and returns them with their names.
-    fn built(&self, layout: &Layout, address: &Address) -> Result<Vec<(String, Found, Origin)>> {
+    fn built(&self, layout: &Layout, address: &Address) -> Result<Vec<(String, Resolved, Origin)>> {
         let cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
         let gathered = match address {
@@ -177,10 +175,11 @@ impl<'a> Lookup<'a> {
         };
         self.shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
-        for (found, origin) in built(self.shell, layout, &gathered, &unpack)? {
+        for Made { found, reference, origin } in built(self.shell, layout, &gathered, &unpack)? {
             let Provenance { source, commit, path } = origin;
             let name = found.info.skill_name().unwrap_or_default().to_owned();
-            all.push((name, found, Origin { source, reference: gathered.reference.clone(), commit, path }));
+            let origin = Origin { source, reference: gathered.reference.clone(), commit, path };
+            all.push((name, Resolved { found, reference, origin: Some(origin.clone()) }, origin));
         }
         Ok(all)
     }

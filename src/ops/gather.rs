@@ -109,7 +109,7 @@ pub fn from_archive(
     let options = archive::Options { digest: None, limits, cancel: cancel.clone() };
     let read = archive::read(name, file, layout.scratch()?, &options)?;
     let stem = name.rsplit('/').next().unwrap_or(name);
-    let stem = [".tar.gz", ".tgz", ".tar", ".zip"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem);
+    let stem = archive::SUFFIXES.iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem);
     let one = |root: String| One {
         name: root.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or(stem).to_owned(),
         provenance: Provenance { source: name.to_owned(), commit: read.digest.clone(), path: root.clone() },

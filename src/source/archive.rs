@@ -13,6 +13,9 @@ use crate::layer::{Encoding, Expected, Tree, UnpackOptions};
 use crate::limits::Limits;
 use crate::process::Cancel;
 
+/// How the names of archives end, the longer before the shorter.
+pub const SUFFIXES: [&str; 4] = [".tar.gz", ".tgz", ".tar", ".zip"];
+
 /// Bytes that are hashed at once.
 const CHUNK: usize = 256 << 10;
 /// Bytes that tell what a file is; the mark of tar is at 257.
