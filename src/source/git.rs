@@ -22,10 +22,10 @@ use cap_std::fs::Dir;
 pub use super::git_list::SkillPath;
 pub use super::git_read::Contents;
 use super::git_run::{Git, failed, git_dir};
-use super::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::git_url::GitSource;
 use crate::process::{Output, Tools};
+use crate::store::scratch::Scratch;
 
 /// How long nothing may come from a server. git tells how far it and the server are about every second.
 pub const SILENCE: Duration = Duration::from_secs(30);

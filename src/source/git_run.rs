@@ -12,10 +12,10 @@
 
 use std::time::Duration;
 
-use super::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::git_url::GitSource;
 use crate::process::{Output, Process, Tools};
+use crate::store::scratch::Scratch;
 
 /// The variables with which one git tells another where it works, and how it takes its arguments (git(1)).
 const TAKEN_AWAY: [&str; 24] = [

@@ -17,7 +17,6 @@ mod git_list;
 mod git_read;
 mod git_run;
 mod glob;
-mod scratch;
 pub mod well_known;
 mod zip;
 

@@ -25,6 +25,7 @@ mod registry_error;
 mod registry_wire;
 pub mod remote;
 pub mod repository;
+pub mod scratch;
 pub mod skopeo;
 pub mod storage;
 pub mod storage_conf;

@@ -15,19 +15,19 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, File};
+use cap_std::fs::{Dir, File};
 use nix::fcntl::OFlag;
 use nix::unistd::{pipe2, symlinkat};
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
 use super::blob::BLOBS;
-use super::layout::TMP;
 use super::place::inherit;
+use super::scratch::Scratch;
 use crate::error::{Error, Result};
 
 /// The file that says that a directory is a layout, and what is in it.
@@ -40,10 +40,7 @@ const CLOSED: &str = "closed";
 /// A layout of one image, removed when dropped.
 #[derive(Debug)]
 pub struct PrivateLayout {
-    tmp: Dir,
-    name: String,
-    dir: Dir,
-    path: PathBuf,
+    scratch: Scratch,
     refused: Arc<AtomicBool>,
 }
 
@@ -53,27 +50,13 @@ impl PrivateLayout {
     /// # Errors
     /// If it cannot be made, or skopeo could not be told its path.
     pub fn empty(store: &Dir, store_path: &Path) -> Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         if store_path.to_string_lossy().contains(':') {
             return Err(Error::Unavailable {
                 reason: format!("{}: skopeo reads no layout whose path has a colon", store_path.display()),
                 hint: Some("keep the store elsewhere, with --store".into()),
             });
         }
-        let tmp_path = store_path.join(TMP);
-        let io = |e| Error::io(tmp_path.display().to_string())(e);
-        ensure_private(store, TMP).map_err(io)?;
-        let tmp = store.open_dir(TMP).map_err(io)?;
-        loop {
-            let name = format!("skopeo-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-            match tmp.create_dir_with(&name, DirBuilder::new().mode(0o700)) {
-                // Left by a process that crashed and had our identifier.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
-                result => result.map_err(io)?,
-            }
-            let dir = tmp.open_dir(&name).map_err(io)?;
-            return Ok(Self { path: tmp_path.join(&name), tmp, name, dir, refused: Arc::default() });
-        }
+        Ok(Self { scratch: Scratch::new(store, store_path, "skopeo")?, refused: Arc::default() })
     }
 
     /// Makes one with an image, whose blobs are in the store or are put here with [`Self::write_blob`].
@@ -82,7 +65,7 @@ impl PrivateLayout {
     /// As [`Self::empty`].
     pub fn of(store: &Dir, store_path: &Path, manifest: &Descriptor) -> Result<Self> {
         let layout = Self::empty(store, store_path)?;
-        layout.fill(manifest).map_err(|e| Error::io(layout.path.display().to_string())(e))?;
+        layout.fill(manifest).map_err(|e| Error::io(layout.scratch.path.display().to_string())(e))?;
         Ok(layout)
     }
 
@@ -100,15 +83,15 @@ impl PrivateLayout {
     }
 
     fn fill(&self, manifest: &Descriptor) -> io::Result<()> {
-        self.dir.write(MARKER, MARKED)?;
-        self.dir.write(INDEX, index(manifest))
+        self.scratch.dir.write(MARKER, MARKED)?;
+        self.scratch.dir.write(INDEX, index(manifest))
     }
 
     fn gate(&self, manifest: &Descriptor) -> io::Result<Gate> {
-        self.dir.write(MARKER, MARKED)?;
+        self.scratch.dir.write(MARKER, MARKED)?;
         let (inherited, pipe) = pipe2(OFlag::O_CLOEXEC)?;
-        symlinkat(inherit(&inherited)?.as_str(), &self.dir, INDEX)?;
-        let (dir, index) = (self.dir.try_clone()?, Some(index(manifest)));
+        symlinkat(inherit(&inherited)?.as_str(), &self.scratch.dir, INDEX)?;
+        let (dir, index) = (self.scratch.dir.try_clone()?, Some(index(manifest)));
         let refused = Arc::clone(&self.refused);
         Ok(Gate { dir, pipe: File::from_std(pipe.into()), _inherited: inherited, index, refused })
     }
@@ -120,17 +103,17 @@ impl PrivateLayout {
 
     /// Returns its directory.
     pub fn dir(&self) -> &Dir {
-        &self.dir
+        &self.scratch.dir
     }
 
     /// Returns its absolute path.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.scratch.path
     }
 
     /// Returns `oci:PATH`.
     pub fn reference(&self) -> String {
-        format!("oci:{}", self.path.display())
+        format!("oci:{}", self.scratch.path.display())
     }
 
     /// Writes a blob of its own, so that nothing but what is handed over needs to be in the store.
@@ -140,10 +123,10 @@ impl PrivateLayout {
     pub fn write_blob(&self, digest: &str, bytes: &[u8]) -> Result<()> {
         let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
         let write = || -> io::Result<()> {
-            self.dir.create_dir_all(BLOBS)?;
-            self.dir.create(format!("{BLOBS}/{hex}"))?.write_all(bytes)
+            self.scratch.dir.create_dir_all(BLOBS)?;
+            self.scratch.dir.create(format!("{BLOBS}/{hex}"))?.write_all(bytes)
         };
-        write().map_err(Error::io(self.path.display().to_string()))
+        write().map_err(Error::io(self.scratch.path.display().to_string()))
     }
 
     /// Lends it a blob that the store has, so that skopeo does not fetch it.
@@ -153,8 +136,8 @@ impl PrivateLayout {
     pub fn lend(&self, store: &Dir, digest: &str) -> io::Result<()> {
         let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
         let path = format!("{BLOBS}/{hex}");
-        self.dir.create_dir_all(BLOBS)?;
-        match store.hard_link(&path, &self.dir, &path) {
+        self.scratch.dir.create_dir_all(BLOBS)?;
+        match store.hard_link(&path, &self.scratch.dir, &path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
         }
@@ -162,15 +145,7 @@ impl PrivateLayout {
 
     /// Returns the number of bytes that are in it: how far a copy into it has come.
     pub fn bytes(&self) -> u64 {
-        let size = |dir: io::Result<Dir>| -> io::Result<u64> {
-            dir?.entries()?.try_fold(0, |sum: u64, entry| {
-                let metadata = entry?.metadata();
-                // Renamed meanwhile, or of a kind that does not count.
-                Ok(sum + metadata.ok().filter(|m| m.is_file()).map_or(0, |m| m.len()))
-            })
-        };
-        let own = size(self.dir.try_clone()).unwrap_or(0);
-        own + size(self.dir.open_dir(BLOBS)).unwrap_or(0)
+        self.scratch.bytes(".") + self.scratch.bytes(BLOBS)
     }
 }
 
@@ -214,13 +189,6 @@ impl Drop for Gate {
     }
 }
 
-impl Drop for PrivateLayout {
-    fn drop(&mut self) {
-        // What cannot be removed now is garbage that `prune` knows.
-        let _ = self.tmp.remove_dir_all(&self.name);
-    }
-}
-
 fn index(manifest: &Descriptor) -> String {
     let entry = json!({
         "mediaType": manifest.media_type().to_string(),
@@ -228,13 +196,6 @@ fn index(manifest: &Descriptor) -> String {
         "size": manifest.size(),
     });
     json!({ "schemaVersion": 2, "manifests": [entry] }).to_string()
-}
-
-fn ensure_private(dir: &Dir, name: &str) -> io::Result<()> {
-    match dir.create_dir_with(name, DirBuilder::new().mode(0o700)) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

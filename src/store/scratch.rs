@@ -1,4 +1,4 @@
-//! Directories of our own for what is fetched, beside those of `store/private.rs`.
+//! Directories of our own for what is not in the store yet: private layouts, and Git repositories that are read.
 //!
 //! ```text
 //! <store>/.tmp/<kind>-<pid>-<n>/    removed when dropped; after a crash it is garbage that `prune` knows
@@ -10,23 +10,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
 
+use super::layout::TMP;
 use crate::error::{Error, Result};
-use crate::store::layout::TMP;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// A directory that only we know, removed when dropped.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub struct Scratch {
     tmp: Dir,
     name: String,
+    /// It.
     pub dir: Dir,
     /// Where it is, for programs that are told.
     pub path: PathBuf,
 }
 
 impl Scratch {
-    /// Makes an empty one.
+    /// Makes an empty one, whose name begins with `kind`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
     pub fn new(store: &Dir, store_path: &Path, kind: &str) -> Result<Self> {
         let tmp_path = store_path.join(TMP);
         let io = |e| Error::io(tmp_path.display().to_string())(e);
@@ -44,6 +48,9 @@ impl Scratch {
     }
 
     /// Empties it.
+    ///
+    /// # Errors
+    /// If something in it cannot be removed.
     pub fn clear(&self) -> io::Result<()> {
         for entry in self.dir.entries()? {
             let entry = entry?;
@@ -59,7 +66,8 @@ impl Scratch {
     pub fn bytes(&self, name: &str) -> u64 {
         let Ok(entries) = self.dir.open_dir(name).and_then(|dir| dir.entries()) else { return 0 };
         // Renamed meanwhile, or of a kind that does not count.
-        entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+        let files = entries.flatten().filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());
+        files.map(|metadata| metadata.len()).sum()
     }
 }
 
