@@ -11,6 +11,7 @@
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
 //! * [`source`]: skills in the forms of other tools, Git repositories, archives and `.well-known` indexes
 //! * [`generate`]: from images to what runs them, as text
+//! * [`hook`]: what runtimes start; it uses the store and what is below, and no program or network
 //! * [`ops`]: one file per verb, data in, data out
 //! * The shell: [`cli`], [`env`], [`output`]
 
@@ -27,6 +28,7 @@ pub mod format;
 pub mod frontmatter;
 pub mod generate;
 mod git_url;
+pub mod hook;
 pub mod image;
 pub mod layer;
 pub mod lifecycle;

@@ -13,6 +13,7 @@ mod fsck;
 mod gather;
 mod generate;
 mod history;
+mod hook;
 mod images;
 mod init;
 mod install;
@@ -171,6 +172,8 @@ enum Command {
     Fsck(Late<fsck::Args>),
     /// Generate what runs a container with skills
     Generate(Late<generate::Args>),
+    /// Give containers the skills that they name
+    Hook(Late<hook::Args>),
     /// Say what is here, what is missing, and how to mend it
     Doctor(Late<doctor::Args>),
     /// Print the completion script of a shell
@@ -226,6 +229,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Agents(args) => args.0.run(&shell),
         Command::Fsck(args) => args.0.run(&shell),
         Command::Generate(args) => args.0.run(&shell),
+        Command::Hook(args) => args.0.run(&shell),
         Command::Doctor(args) => args.0.run(&shell),
         Command::Completion(args) => args.0.run(&shell),
         Command::Version(args) => args.0.run(&shell),

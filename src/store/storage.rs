@@ -331,7 +331,7 @@ pub(super) fn read_bounded(dir: &Dir, root: &Path, path: &str, limit: u64) -> Re
 }
 
 /// Reads a list; a missing or empty file is an empty list.
-fn read_list<T: DeserializeOwned>(dir: &Dir, root: &Path, path: &str) -> Result<Vec<T>> {
+pub(super) fn read_list<T: DeserializeOwned>(dir: &Dir, root: &Path, path: &str) -> Result<Vec<T>> {
     let mut again = true;
     loop {
         let bytes = read_bounded(dir, root, path, MAX_LIST)?.unwrap_or_default();

@@ -213,6 +213,22 @@ pub struct StorageConf {
     pub policy_dirs: Vec<PathBuf>,
 }
 
+impl StorageConf {
+    /// Returns the storage at a graph root, to read what it has itself.
+    pub fn at(graph_root: PathBuf, driver: Driver) -> Self {
+        Self {
+            graph_root,
+            run_root: PathBuf::new(),
+            driver,
+            image_store: None,
+            additional: Vec::new(),
+            rootless: false,
+            flags: StoreFlags::default(),
+            policy_dirs: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 struct ConfFile {
     #[serde(default)]

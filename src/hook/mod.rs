@@ -1,0 +1,281 @@
+//! The OCI hooks: a container that names skills gets them, read-only and verified.
+//!
+//! ```text
+//! podman, precreate:   the runtime configuration in, the same with mounts out     (oci-hooks(5); podman 1.0 and newer)
+//! ```
+//!
+//! No program is started, nothing goes over the network, and nothing is asked of podman, which holds the container's lock
+//! meanwhile. What the container and its image say is hostile: see [`request`], [`rootfs`] and [`policy`]. The environment is empty, so
+//! where things are follows from where the container's root file system is:
+//!
+//! ```text
+//! X/containers/storage/…    graph root
+//! X/skillctl/store          the store         X/skillctl/unpacked    the cache that is bound
+//! /usr/lib/skillctl/store   what an image of the operating system brings (read-only)
+//! ```
+
+pub mod policy;
+pub mod request;
+pub mod rootfs;
+pub mod spec;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cap_std::fs::Dir;
+use serde_json::Value;
+
+use crate::agent::Home;
+use crate::error::{Error, Result};
+use crate::generate::podman::home;
+use crate::image::Info;
+use crate::layer::UnpackOptions;
+use crate::process::Cancel;
+use crate::store;
+use crate::store::layout::Layout;
+use crate::store::skill::{Layer, for_host, instances};
+use crate::store::storage::{OpenDir, Storage};
+use crate::store::storage_conf::{Driver, StorageConf};
+use crate::store::unpacked::{self, Cache};
+use policy::Policy;
+use request::{Request, Wanted};
+use rootfs::Rootfs;
+use spec::{Mount, Spec, bind};
+
+/// The store of an image of the operating system, searched after the writable one.
+pub const SYSTEM_STORE: &str = "/usr/lib/skillctl/store";
+/// Where skills are mounted unless an agent or a path is named.
+const MOUNT_ROOT: &str = "/skills";
+
+/// What the shell gives: it alone opens absolute paths.
+pub struct Host {
+    /// The store, where it was named.
+    pub store: Option<PathBuf>,
+    /// The policy, where there is one.
+    pub policy: Option<Policy>,
+    /// Opens a directory.
+    pub open: fn(&Path) -> io::Result<Dir>,
+    /// Opens a directory, which is made with its parents where it is not there.
+    pub make: fn(&Path) -> io::Result<Dir>,
+    /// The working directory: podman 4.7 and newer start hooks in the container's bundle.
+    pub cwd: Option<PathBuf>,
+    /// Ends waiting.
+    pub cancel: Cancel,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("store", &self.store).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// A skill that goes into a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// What was asked for.
+    pub reference: String,
+    /// Digest of the manifest.
+    pub digest: String,
+    /// The tree.
+    pub source: PathBuf,
+    /// Where it is mounted.
+    pub destination: String,
+    /// Whether a tree that was altered was made anew for it.
+    pub repaired: bool,
+}
+
+/// Returns the data directory beside a container's storage: `X/skillctl` for `X/containers/storage/…`.
+pub fn data_dir(root: &str) -> Option<PathBuf> {
+    let at = root.rfind("/containers/storage/").filter(|_| root.starts_with('/'))?;
+    Some(Path::new(&root[..at]).join("skillctl"))
+}
+
+/// Adds the skills that a container asks for to its configuration. Returns it and what was added.
+///
+/// # Errors
+/// If it asks for something that it may not have, or that is not here, or that has no place in it. Nothing is mounted then.
+pub fn precreate(text: &str, host: &Host) -> Result<(String, Vec<Bound>)> {
+    let spec = Spec::parse(text)?;
+    let Some(request) = Request::of(&spec)? else { return Ok((text.to_owned(), Vec::new())) };
+    if let Some(policy) = &host.policy {
+        policy.check_request(&request.skills)?;
+    }
+    check_origin(&spec, host)?;
+    let places = Places::of(&spec, host)?;
+    let existing = spec.mounts()?;
+    let root = (host.open)(Path::new(spec.root())).map(Rootfs::new).map_err(Error::io("the container's root"))?;
+    let below = below(&spec, &request, &root)?;
+    let mut bound: Vec<Bound> = Vec::new();
+    for wanted in &request.skills {
+        let skill = places.find(wanted, host)?;
+        let destination = wanted.destination.clone().unwrap_or_else(|| format!("{below}/{}", skill.name));
+        request::check(&destination)?;
+        if existing.iter().chain(&own(&bound)).any(|mount| mount.destination.trim_end_matches('/') == destination) {
+            let reason =
+                format!("{}: something is mounted at {destination} in the container already", wanted.reference);
+            return Err(Error::Unavailable { reason, hint: None });
+        }
+        make_place(&spec, &existing, (&root, host), &destination)?;
+        bound.push(Bound { reference: wanted.reference.to_string(), destination, ..places.tree(skill, host)? });
+    }
+    let mounts: Vec<Value> =
+        bound.iter().map(|bound| bind(&bound.source.display().to_string(), &bound.destination)).collect();
+    Ok((spec.with(&mounts, is_ours)?, bound))
+}
+
+fn own(bound: &[Bound]) -> Vec<Mount> {
+    bound
+        .iter()
+        .map(|bound| Mount { destination: bound.destination.clone(), source: None, options: Vec::new() })
+        .collect()
+}
+
+/// Returns whether a createContainer hook is ours: what precreate has done must not be done twice.
+fn is_ours(hook: &Value) -> bool {
+    let args: Vec<&str> = hook["args"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    hook["path"].as_str().is_some_and(|path| path.ends_with("/skillctl")) && args.get(1..2) == Some(&["hook"])
+}
+
+/// Refuses what the container's image asks for: podman before 4.5.1 gives an image's annotations to the container, and an
+/// image must not choose what of this host it sees.
+fn check_origin(spec: &Spec<'_>, host: &Host) -> Result<()> {
+    let new = host.cwd.as_deref().is_some_and(|cwd| cwd.ends_with("userdata"));
+    let containerenv = spec.mounts()?.into_iter().find(|mount| mount.destination == "/run/.containerenv");
+    let id = containerenv
+        .and_then(|mount| mount.source)
+        .and_then(|source| Some(Path::new(&source).parent()?.parent()?.file_name()?.to_str()?.to_owned()));
+    let (false, Some(id), Some(storage)) = (new, id, storage(spec, host)) else { return Ok(()) };
+    let annotations = storage.annotations_of_container(&id)?;
+    for key in [request::SKILLS, request::TARGET, request::MODE] {
+        let Some(value) = spec.annotation(key) else { continue };
+        if annotations.get(key).is_some_and(|own| own.trim() == value) {
+            let reason = format!("the annotation {key} is that of the container's image, which may not choose skills");
+            return Err(Error::Unavailable { reason, hint: None });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the containers-storage that a container's root file system is in.
+fn storage(spec: &Spec<'_>, host: &Host) -> Option<Storage> {
+    let root = spec.root();
+    let at = root.rfind("/containers/storage/")? + "/containers/storage".len();
+    let driver = match root[at + 1..].split('/').next()? {
+        "overlay" => Driver::Overlay,
+        "vfs" => Driver::Vfs,
+        other => Driver::Other(other.to_owned()),
+    };
+    let conf = StorageConf::at(root[..at].into(), driver);
+    let open: OpenDir = Box::new(host.open);
+    Some(Storage::new(conf, open))
+}
+
+/// Returns the directory that skills go to which have no place of their own.
+fn below(spec: &Spec<'_>, request: &Request, root: &Rootfs) -> Result<String> {
+    let Some(agent) = request.agent else { return Ok(MOUNT_ROOT.into()) };
+    let from_passwd = || home(&spec.user().uid.to_string(), &root.passwd().unwrap_or_default()).0;
+    let home = spec.variable("HOME").filter(|home| home.starts_with('/')).map_or_else(from_passwd, str::to_owned);
+    let dir = agent.user_dir(Home::plain(Path::new(&home))).ok_or_else(|| {
+        let reason = format!("{} looks for skills in projects only: name the place as REFERENCE=/PATH", agent.name);
+        Error::Unavailable { reason, hint: None }
+    })?;
+    Ok(dir.display().to_string())
+}
+
+/// Makes the directories that a skill is mounted at, as the container's user: the runtime would make them as root. Where
+/// something is mounted on the way, they are made in there if it is a directory of the host that the container may write to.
+fn make_place(spec: &Spec<'_>, mounts: &[Mount], (root, host): (&Rootfs, &Host), destination: &str) -> Result<()> {
+    let rest = |mount: &&Mount| {
+        destination.strip_prefix(mount.destination.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
+    };
+    let covering = mounts.iter().filter(|mount| mount.destination != "/" && rest(mount).is_some());
+    let user = spec.host_user()?;
+    let Some(mount) = covering.max_by_key(|mount| mount.destination.len()) else {
+        return root.make_directories(destination, user);
+    };
+    match (&mount.source, rest(&mount)) {
+        (Some(source), Some(rest)) if mount.is_writable_bind() => match (host.open)(Path::new(source)) {
+            Ok(dir) => Rootfs::new(dir).make_directories(rest, user),
+            // The runtime says what is wrong with it.
+            Err(_) => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Where skills are looked for and unpacked.
+struct Places {
+    stores: Vec<Layout>,
+    cache: PathBuf,
+}
+
+/// A skill that was found.
+struct Skill<'a> {
+    layout: &'a Layout,
+    name: String,
+    digest: String,
+    layer: Layer,
+}
+
+impl Places {
+    fn of(spec: &Spec<'_>, host: &Host) -> Result<Self> {
+        let own = host.store.clone().or_else(|| Some(data_dir(spec.root())?.join("store")));
+        let own = own.unwrap_or_else(|| "/var/lib/skillctl/store".into());
+        let mut stores = Vec::new();
+        for path in [own.as_path(), Path::new(SYSTEM_STORE)] {
+            match (host.open)(path) {
+                Ok(dir) => stores.push(Layout::open(dir, path)?),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(path.display().to_string())(e)),
+            }
+        }
+        Ok(Self { stores, cache: unpacked::path(&own) })
+    }
+
+    fn find(&self, wanted: &Wanted, host: &Host) -> Result<Skill<'_>> {
+        let text = wanted.reference.to_string();
+        for layout in &self.stores {
+            let found = match store::open(layout, &text) {
+                Err(Error::ImageNotFound(_)) => continue,
+                found => found?,
+            };
+            if let Some(policy) = &host.policy {
+                policy.check_state(wanted, Some(&found.info))?;
+            }
+            let instance = for_host(instances(layout, &found.entry.descriptor)?)?;
+            let name = found.info.skill_name().or(instance.image.skill_name()).unwrap_or(wanted.reference.basename());
+            let layer = mountable(layout, &instance.image, &text)?;
+            return Ok(Skill { layout, name: name.to_owned(), digest: found.entry.digest().to_owned(), layer });
+        }
+        Err(Error::ImageNotFound(text))
+    }
+
+    fn tree(&self, skill: Skill<'_>, host: &Host) -> Result<Bound> {
+        let dir = (host.make)(&self.cache).map_err(Error::io(self.cache.display().to_string()))?;
+        let cache = Cache::new(dir, &self.cache, host.cancel.clone());
+        let mut options = UnpackOptions::default();
+        if let Some(most) = host.policy.as_ref().and_then(|policy| policy.max_bytes) {
+            options.limits.size = options.limits.size.min(most);
+        }
+        let tree = cache.tree(skill.layout, &skill.layer, &options)?;
+        Ok(Bound {
+            reference: String::new(),
+            digest: skill.digest,
+            source: tree.path,
+            destination: String::new(),
+            repaired: tree.replaced,
+        })
+    }
+}
+
+/// Returns the layer of an image that is mounted as it is.
+fn mountable(layout: &Layout, image: &Info, text: &str) -> Result<Layer> {
+    let is_own = crate::format::Format::of(image, text)?.shape == crate::format::Shape::Own;
+    match &image.layers[..] {
+        [layer] if is_own => Layer::of(layout, image, layer),
+        _ => {
+            let reason = format!("{text} is not a skill image that can be mounted");
+            Err(Error::Unavailable { reason, hint: Some(format!("skillctl convert {text} NEW:TAG")) })
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `hook.toml`: what containers may ask the hook for. Without the file they may ask for any image that is here; with it,
+//! for nothing but what it allows.
+
+use serde::Deserialize;
+
+use super::request::{MAX_SKILLS, Wanted};
+use crate::error::{Error, Result};
+use crate::image::Info;
+use crate::lifecycle::State;
+
+/// What the file is called, below the directory of the system's configuration.
+pub const FILE: &str = "skillctl/hook.toml";
+
+/// The policy of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Repositories, and prefixes of repositories up to a slash.
+    pub allowed_repositories: Vec<String>,
+    /// Whether references have to have a digest.
+    #[serde(default)]
+    pub require_digest: bool,
+    /// The states that an image may be in; all where there is none.
+    #[serde(default)]
+    pub allowed_states: Vec<String>,
+    /// Most skills of one container.
+    #[serde(default = "max_skills")]
+    pub max_skills: usize,
+    /// Most bytes that a skill may unpack to.
+    pub max_bytes: Option<u64>,
+    /// Where it came from.
+    #[serde(skip)]
+    path: String,
+}
+
+fn max_skills() -> usize {
+    MAX_SKILLS
+}
+
+impl Policy {
+    /// Reads the text of the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the file and the place: a policy that cannot be read allows nothing.
+    pub fn parse(text: &str, path: &str) -> Result<Self> {
+        let bad = |reason: String| Error::Unavailable { reason: format!("{path}: {reason}"), hint: None };
+        let mut policy: Self = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
+        if let Some(unknown) = policy.allowed_states.iter().find(|state| state.parse::<State>().is_err()) {
+            return Err(bad(format!("allowed_states has {unknown:?}, which is no lifecycle state")));
+        }
+        policy.path = path.to_owned();
+        Ok(policy)
+    }
+
+    /// Refuses what may not be asked for, before anything is looked up.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] that names the rule and the file.
+    pub fn check_request(&self, skills: &[Wanted]) -> Result<()> {
+        if skills.len() > self.max_skills {
+            return Err(self.denied(&format!(
+                "{} skills are more than max_skills = {}",
+                skills.len(),
+                self.max_skills
+            )));
+        }
+        for Wanted { reference, .. } in skills {
+            let name = reference.name();
+            let allowed = |prefix: &String| {
+                let prefix = prefix.trim_end_matches('/');
+                let prefix = prefix.strip_prefix("localhost/").unwrap_or(prefix);
+                name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if !self.allowed_repositories.iter().any(allowed) {
+                return Err(self.denied(&format!("{name} is not in allowed_repositories")));
+            }
+            if self.require_digest && reference.digest().is_none() {
+                return Err(self.denied(&format!("{reference} has no digest, and require_digest = true")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an image in a state that is not allowed; one that says no state is in none.
+    ///
+    /// # Errors
+    /// As [`Self::check_request`].
+    pub fn check_state(&self, wanted: &Wanted, info: Option<&Info>) -> Result<()> {
+        if self.allowed_states.is_empty() {
+            return Ok(());
+        }
+        let state = info.and_then(Info::state).map(State::as_str);
+        match state.filter(|state| self.allowed_states.iter().any(|allowed| allowed == state)) {
+            Some(_) => Ok(()),
+            None => {
+                let state = state.map_or("of no known state".into(), |state| format!("in the state {state}"));
+                Err(self.denied(&format!("{} is {state}, which is not in allowed_states", wanted.reference)))
+            }
+        }
+    }
+
+    fn denied(&self, what: &str) -> Error {
+        Error::Unavailable { reason: format!("{what} ({})", self.path), hint: None }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn wanted(reference: &str) -> Vec<Wanted> {
+        vec![Wanted { reference: reference.parse().unwrap(), destination: None }]
+    }
+
+    #[test]
+    fn only_what_is_allowed_may_be_asked_for() {
+        let policy = r#"allowed_repositories = ["acme", "quay.io/o/hr", "localhost/team/"]"#;
+        let policy = Policy::parse(policy, "hook.toml").unwrap();
+        let cases = [
+            ("acme/hr:1", true),
+            ("localhost/acme/hr:1", true),
+            ("acme/a/b:1", true),
+            ("quay.io/o/hr:1", true),
+            ("team/x:1", true),
+            ("quay.io/o/hr2:1", false),
+            ("acmes/hr:1", false),
+            ("quay.io/acme/hr:1", false),
+        ];
+        for (reference, allowed) in cases {
+            assert_eq!(policy.check_request(&wanted(reference)).is_ok(), allowed, "{reference}");
+        }
+        let denied = policy.check_request(&wanted("other/hr:1")).unwrap_err().to_string();
+        assert_eq!(denied, "other/hr is not in allowed_repositories (hook.toml)");
+    }
+
+    #[test]
+    fn digests_states_and_numbers_are_held() {
+        let text = "allowed_repositories = [\"acme\"]\nrequire_digest = true\nallowed_states = [\"published\"]\nmax_skills = 1";
+        let policy = Policy::parse(text, "hook.toml").unwrap();
+        let pinned = format!("acme/hr@sha256:{}", "a".repeat(64));
+        assert!(policy.check_request(&wanted(&pinned)).is_ok());
+        let two = [wanted(&pinned), wanted(&pinned)].concat();
+        for (skills, want) in [(wanted("acme/hr:1"), "require_digest"), (two, "max_skills")] {
+            assert!(policy.check_request(&skills).unwrap_err().to_string().contains(want));
+        }
+        let wanted = &wanted(&pinned)[0];
+        assert!(policy.check_state(wanted, None).unwrap_err().to_string().contains("of no known state"));
+        let open = Policy::parse("allowed_repositories = []", "hook.toml").unwrap();
+        assert!(open.check_state(wanted, None).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_understood_allows_nothing() {
+        for text in [
+            "",
+            "allowed_repositories = \"acme\"",
+            "allowed_repositories = []\nallow = []",
+            "allowed_repositories = []\nallowed_states = [\"done\"]",
+            "=",
+        ] {
+            assert!(Policy::parse(text, "hook.toml").unwrap_err().to_string().starts_with("hook.toml: "), "{text}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The unpacked cache: read-only trees of verified layers, which hooks and CDI bind into containers.
+//!
+//! ```text
+//! <data>/skillctl/
+//!   store/                 the store
+//!   unpacked/              0755, beside it
+//!     .lock                flock, exclusive: held by whoever adds or removes a tree
+//!     <hex of diff ID>/    what the layer unpacks to: directories 0755, files 0644 or 0755, of whoever unpacked it
+//!     <hex>.seal           what the tree was like then; its modification time is that of the last use
+//!     <hex>.old-<n>/       a tree that was found altered, until no container has it any more
+//! ```
+//!
+//! A tree is unpacked beside, renamed to its place, and sealed: a hash over the type, mode, owner, links, size, inode and times of everything
+//! in it. Reading that takes microseconds a file, where the content would take as long as unpacking; no write to a file can
+//! leave its change time as it was. At each use the tree is held against its seal, so that what was altered never gets into a
+//! second container: it is unpacked anew, from the layer in the store. Whoever may write here may also write seals: `fsck` compares content.
+//!
+//! Crash story: a tree without a seal counts as none. A power failure may leave files that never reached the disk; their
+//! sizes or times then differ from the seal.
+//!
+//! A tree that a running container has bound is never written to or emptied: it survives `podman rmi`, and `prune` asks who
+//! has it first.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use nix::dir::Dir as Listed;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, utimensat};
+use nix::sys::time::TimeSpec;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result};
+use crate::layer::{UnpackOptions, unpack};
+use crate::lock::{How, lock};
+use crate::process::Cancel;
+use crate::store::layout::Layout;
+use crate::store::skill::Layer;
+
+/// The directory of the cache, beside that of the store.
+const NAME: &str = "unpacked";
+const LOCK: &str = ".lock";
+const SEAL: &str = ".seal";
+const OLD: &str = ".old-";
+/// What a seal begins with: another version of it counts as none.
+const VERSION: &str = "skillctl tree 1";
+/// How often a use is noted at most: the time says to the day who needs a tree.
+const NOTED: Duration = Duration::from_secs(3600);
+
+/// Returns where the cache of a store is: beside it.
+pub fn path(store: &Path) -> PathBuf {
+    match store.file_name() {
+        Some(name) if name == "store" => store.with_file_name(NAME),
+        // Not among other things that somebody keeps beside a layout.
+        Some(name) => {
+            let mut own = name.to_owned();
+            own.push(".");
+            own.push(NAME);
+            store.with_file_name(own)
+        }
+        None => store.join(NAME),
+    }
+}
+
+/// The cache of one store.
+#[derive(Debug)]
+pub struct Cache {
+    dir: Dir,
+    path: PathBuf,
+    cancel: Cancel,
+}
+
+/// A tree that was found as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What became of one that was there before, and was not as it was made.
+    pub replaced: bool,
+}
+
+/// A tree of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The name of its directory.
+    pub name: String,
+    /// Digest of the archive, `sha256:…`.
+    pub diff_id: String,
+    /// When it was last used; `None` where it has no seal.
+    pub used: Option<SystemTime>,
+    /// Whether it was replaced, and only waits for its containers to end.
+    pub old: bool,
+}
+
+impl Cache {
+    /// Returns the cache in `dir`, which is at `path`.
+    pub fn new(dir: Dir, path: &Path, cancel: Cancel) -> Self {
+        Self { dir, path: path.to_owned(), cancel }
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the tree of a layer, and makes it where there is none, or one that was altered.
+    ///
+    /// # Errors
+    /// As [`unpack`]; also where the layer's image says nothing of its archive's digest.
+    pub fn tree(&self, layout: &Layout, layer: &Layer, options: &UnpackOptions<'_>) -> Result<Tree> {
+        let hex = layer.expected.diff_id.as_deref().and_then(hex_of).ok_or_else(|| {
+            Error::damaged(format!("image with the layer {}", layer.expected.digest), "its config names no diff ID")
+        })?;
+        let tree = |replaced| Tree { path: self.path.join(hex), replaced };
+        if self.is_sealed(hex)? {
+            self.note_use(hex);
+            return Ok(tree(false));
+        }
+        let _lock = self.lock()?;
+        // Somebody may have made it meanwhile.
+        if self.is_sealed(hex)? {
+            return Ok(tree(false));
+        }
+        let replaced = self.put_aside(hex)?;
+        let options = UnpackOptions { replace: false, ..*options };
+        unpack(layer.open(layout)?, &layer.expected, &self.dir, hex, &options)?;
+        let seal = self.fingerprint(hex)?;
+        self.write_seal(hex, &seal).map_err(Error::io(self.shown(hex)))?;
+        Ok(tree(replaced))
+    }
+
+    /// Returns whether the tree of a diff ID is there, as it was made.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn has(&self, diff_id: &str) -> Result<bool> {
+        hex_of(diff_id).map_or(Ok(false), |hex| self.is_sealed(hex))
+    }
+
+    /// Returns all trees, sorted by name.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Kept>> {
+        let mut kept = Vec::new();
+        for entry in self.dir.entries().map_err(Error::io(self.path.display().to_string()))? {
+            let entry = entry.map_err(Error::io(self.path.display().to_string()))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let (hex, old) = name.split_once(OLD).map_or((name.as_str(), false), |(hex, _)| (hex, true));
+            if !is_hex(hex) {
+                continue;
+            }
+            let sealed = self.dir.symlink_metadata(format!("{hex}{SEAL}")).ok().filter(|_| !old);
+            let used = sealed.and_then(|metadata| Some(metadata.modified().ok()?.into_std()));
+            kept.push(Kept { diff_id: format!("sha256:{hex}"), name, used, old });
+        }
+        kept.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(kept)
+    }
+
+    /// Removes the trees that `goes` says, which is asked under the lock. Returns their names.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn remove(&self, goes: impl Fn(&Kept) -> bool) -> Result<Vec<String>> {
+        let _lock = self.lock()?;
+        let mut removed = Vec::new();
+        for kept in self.list()?.into_iter().filter(|kept| goes(kept)) {
+            let remove = || -> io::Result<()> {
+                if !kept.old {
+                    // First: what is half removed must not count as a tree.
+                    gone(self.dir.remove_file(format!("{}{SEAL}", kept.name)))?;
+                }
+                gone(self.dir.remove_dir_all(&kept.name))
+            };
+            remove().map_err(Error::io(self.shown(&kept.name)))?;
+            removed.push(kept.name);
+        }
+        Ok(removed)
+    }
+
+    fn lock(&self) -> Result<nix::fcntl::Flock<File>> {
+        lock(&self.dir, LOCK, How::Exclusive, &self.cancel).map_err(Error::io(self.shown(LOCK)))
+    }
+
+    fn is_sealed(&self, hex: &str) -> Result<bool> {
+        let mut seal = String::new();
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+        match self.dir.open_with(format!("{hex}{SEAL}"), &options) {
+            Ok(file) => file.take(256).read_to_string(&mut seal).map_err(Error::io(self.shown(hex)))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::io(self.shown(hex))(e)),
+        };
+        match self.fingerprint(hex) {
+            Ok(found) => Ok(found == seal),
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Returns what the seal of a tree is as it is now.
+    fn fingerprint(&self, hex: &str) -> Result<String> {
+        let root = open_dir(&self.dir, hex).map_err(Error::io(self.shown(hex)))?;
+        let mut hash = Sha256::new();
+        let stat = fstat(&root).map_err(io::Error::from);
+        stat.map(|stat| add(&mut hash, b"", &stat))
+            .and_then(|()| walk(root, &mut hash))
+            .map_err(Error::io(self.shown(hex)))?;
+        Ok(format!("{VERSION}\n{}\n", hex::encode(hash.finalize())))
+    }
+
+    fn write_seal(&self, hex: &str, seal: &str) -> io::Result<()> {
+        let beside = format!(".{hex}{SEAL}");
+        gone(self.dir.remove_file(&beside))?;
+        let mut file = self.dir.open_with(&beside, OpenOptions::new().write(true).create_new(true).mode(0o644))?;
+        file.write_all(seal.as_bytes())?;
+        self.dir.rename(&beside, &self.dir, format!("{hex}{SEAL}"))
+    }
+
+    /// Notes that a tree is in use; where that cannot be written, nobody can remove it either.
+    fn note_use(&self, hex: &str) {
+        let seal = format!("{hex}{SEAL}");
+        let noted = self.dir.symlink_metadata(&seal).and_then(|metadata| metadata.modified());
+        let age = noted.ok().and_then(|at| SystemTime::now().duration_since(at.into_std()).ok());
+        if age.is_none_or(|age| age > NOTED) {
+            let now = TimeSpec::UTIME_NOW;
+            let _ = utimensat(self.dir.as_fd(), seal.as_str(), &now, &now, UtimensatFlags::NoFollowSymlink);
+        }
+    }
+
+    /// Moves what has the name of a tree away, for containers that have it bound. Returns whether there was anything.
+    fn put_aside(&self, hex: &str) -> Result<bool> {
+        for n in 0_u32.. {
+            let old = format!("{hex}{OLD}{n}");
+            if self.dir.symlink_metadata(&old).is_ok() {
+                continue;
+            }
+            return match self.dir.rename(hex, &self.dir, &old) {
+                Ok(()) => Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(Error::io(self.shown(hex))(e)),
+            };
+        }
+        Ok(false)
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+/// Adds everything below a directory to a hash, in byte order of the names.
+fn walk(dir: OwnedFd, hash: &mut Sha256) -> io::Result<()> {
+    let mut listed = Listed::from_fd(dir)?;
+    let mut names = Vec::new();
+    for entry in listed.iter() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    for name in names {
+        let stat = fstatat(&listed, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        add(hash, name.to_bytes(), &stat);
+        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
+            walk(open_dir(&listed, name.as_c_str())?, hash)?;
+            hash.update(b"/");
+        }
+    }
+    Ok(())
+}
+
+fn open_dir<P: nix::NixPath + ?Sized>(dir: impl AsFd, name: &P) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Adds what a name is. The size of a directory is the file system's affair.
+fn add(hash: &mut Sha256, name: &[u8], stat: &FileStat) {
+    hash.update((name.len() as u64).to_le_bytes());
+    hash.update(name);
+    let is_dir = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+    let size = if is_dir { 0 } else { stat.st_size };
+    for number in [i64::from(stat.st_mode), i64::from(stat.st_uid), i64::from(stat.st_gid), size] {
+        hash.update(number.to_le_bytes());
+    }
+    for number in [stat.st_ino, stat.st_nlink as u64] {
+        hash.update(number.to_le_bytes());
+    }
+    for number in [stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec] {
+        hash.update(number.to_le_bytes());
+    }
+}
+
+fn hex_of(diff_id: &str) -> Option<&str> {
+    diff_id.strip_prefix("sha256:").filter(|hex| is_hex(hex))
+}
+
+fn is_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
