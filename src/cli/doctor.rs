@@ -1,15 +1,22 @@
 //! `doctor`
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use chrono::{TimeDelta, Utc};
+use serde_json::Value;
 
+use super::hook;
 use super::shell::{Format, NO, Shell};
 use crate::ops::doctor::{self, Check, Level};
 use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
+
+/// How long a failure of the hook is told.
+const RECENT: TimeDelta = TimeDelta::days(7);
 
 /// Say what is here, what is missing, and how to mend it
 ///
@@ -65,12 +72,29 @@ fn checks(shell: &Shell) -> Result<Vec<Check>> {
     checks.extend(doctor::policy(&real, &policies));
     checks.push(doctor::skopeo(&tools, policed));
     checks.push(doctor::podman(&tools));
+    checks.push(hook(shell, &path)?);
     if shell.env.uid != 0 {
         let user = shell.env.user.clone().unwrap_or_else(|| shell.env.uid.to_string());
         let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
         checks.push(doctor::rootless(&user, &subuid, shell.env.find_program("newuidmap").is_some()));
     }
     Ok(checks)
+}
+
+/// Looks at the hook, and at the last line of its log, which is beside the store, that is an error of the last days.
+fn hook(shell: &Shell, store: &Path) -> Result<Check> {
+    let log = store.with_file_name(hook::LOG);
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let last = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let last =
+        last.map(|line| ["time", "level", "message"].map(|key| line[key].as_str().unwrap_or_default().to_owned()));
+    let recent = (Utc::now() - RECENT).format(hook::TIME).to_string();
+    let last = last.into_iter().find(|[time, level, _]| level == "error" && *time > recent);
+    let last = last.map(|[time, _, message]| (time, message));
+    Ok(match hook::state(shell) {
+        Ok((enabled, problems)) => doctor::hook(enabled, &problems, last),
+        Err(e) => doctor::hook(false, &[format!("{e:#}")], last),
+    })
 }
 
 /// Returns the number of entries and of bytes of a store.

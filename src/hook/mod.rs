@@ -5,15 +5,18 @@
 //! ```
 //!
 //! No program is started, nothing goes over the network, and nothing is asked of podman, which holds the container's lock
-//! meanwhile. What the container and its image say is hostile: see [`request`], [`rootfs`] and [`policy`]. The environment is empty, so
-//! where things are follows from where the container's root file system is:
+//! meanwhile. What the container and its image say is hostile: see [`request`], [`rootfs`] and [`policy`]. The environment is
+//! empty, so where things are follows from where the container is: see [`place`]. Stores are searched in this order:
 //!
 //! ```text
-//! X/containers/storage/…    graph root
-//! X/skillctl/store          the store         X/skillctl/unpacked    the cache that is bound
-//! /usr/lib/skillctl/store   what an image of the operating system brings (read-only)
+//! SKILLCTL_STORE            where the hook's file sets it
+//! X/skillctl/store          beside X/containers/storage, which the container is in
+//! /var/lib/skillctl/store   where that has another name
+//! /usr/lib/skillctl/store   what an image of the operating system brings
 //! ```
 
+pub mod dropin;
+pub mod place;
 pub mod policy;
 pub mod request;
 pub mod rootfs;
@@ -34,14 +37,15 @@ use crate::process::Cancel;
 use crate::store;
 use crate::store::layout::Layout;
 use crate::store::skill::{Layer, for_host, instances};
-use crate::store::storage::{OpenDir, Storage};
-use crate::store::storage_conf::{Driver, StorageConf};
 use crate::store::unpacked::{self, Cache};
+use place::Place;
 use policy::Policy;
 use request::{Request, Wanted};
 use rootfs::Rootfs;
 use spec::{Mount, Spec, bind};
 
+/// Our directory of root.
+pub const SYSTEM_DATA: &str = "/var/lib/skillctl";
 /// The store of an image of the operating system, searched after the writable one.
 pub const SYSTEM_STORE: &str = "/usr/lib/skillctl/store";
 /// Where skills are mounted unless an agent or a path is named.
@@ -84,12 +88,6 @@ pub struct Bound {
     pub repaired: bool,
 }
 
-/// Returns the data directory beside a container's storage: `X/skillctl` for `X/containers/storage/…`.
-pub fn data_dir(root: &str) -> Option<PathBuf> {
-    let at = root.rfind("/containers/storage/").filter(|_| root.starts_with('/'))?;
-    Some(Path::new(&root[..at]).join("skillctl"))
-}
-
 /// Adds the skills that a container asks for to its configuration. Returns it and what was added.
 ///
 /// # Errors
@@ -100,14 +98,16 @@ pub fn precreate(text: &str, host: &Host) -> Result<(String, Vec<Bound>)> {
     if let Some(policy) = &host.policy {
         policy.check_request(&request.skills)?;
     }
-    check_origin(&spec, host)?;
-    let places = Places::of(&spec, host)?;
+    let place = Place::of(&spec, host.cwd.as_deref());
+    check_origin(&spec, place.as_ref(), host)?;
+    let stores = Stores::of(place.as_ref(), host)?;
     let existing = spec.mounts()?;
-    let root = (host.open)(Path::new(spec.root())).map(Rootfs::new).map_err(Error::io("the container's root"))?;
+    let path = place.map_or(Ok(spec.root().into()), |place| place.root(&spec, host.open))?;
+    let root = (host.open)(&path).map(Rootfs::new).map_err(Error::io(path.display().to_string()))?;
     let below = below(&spec, &request, &root)?;
     let mut bound: Vec<Bound> = Vec::new();
     for wanted in &request.skills {
-        let skill = places.find(wanted, host)?;
+        let skill = stores.find(wanted, host)?;
         let destination = wanted.destination.clone().unwrap_or_else(|| format!("{below}/{}", skill.name));
         request::check(&destination)?;
         if existing.iter().chain(&own(&bound)).any(|mount| mount.destination.trim_end_matches('/') == destination) {
@@ -116,7 +116,7 @@ pub fn precreate(text: &str, host: &Host) -> Result<(String, Vec<Bound>)> {
             return Err(Error::Unavailable { reason, hint: None });
         }
         make_place(&spec, &existing, (&root, host), &destination)?;
-        bound.push(Bound { reference: wanted.reference.to_string(), destination, ..places.tree(skill, host)? });
+        bound.push(Bound { reference: wanted.reference.to_string(), destination, ..stores.tree(skill, host)? });
     }
     let mounts: Vec<Value> =
         bound.iter().map(|bound| bind(&bound.source.display().to_string(), &bound.destination)).collect();
@@ -138,14 +138,10 @@ fn is_ours(hook: &Value) -> bool {
 
 /// Refuses what the container's image asks for: podman before 4.5.1 gives an image's annotations to the container, and an
 /// image must not choose what of this host it sees.
-fn check_origin(spec: &Spec<'_>, host: &Host) -> Result<()> {
-    let new = host.cwd.as_deref().is_some_and(|cwd| cwd.ends_with("userdata"));
-    let containerenv = spec.mounts()?.into_iter().find(|mount| mount.destination == "/run/.containerenv");
-    let id = containerenv
-        .and_then(|mount| mount.source)
-        .and_then(|source| Some(Path::new(&source).parent()?.parent()?.file_name()?.to_str()?.to_owned()));
-    let (false, Some(id), Some(storage)) = (new, id, storage(spec, host)) else { return Ok(()) };
-    let annotations = storage.annotations_of_container(&id)?;
+fn check_origin(spec: &Spec<'_>, place: Option<&Place>, host: &Host) -> Result<()> {
+    let Some(place) = place.filter(|place| !place.keeps_annotations_apart()) else { return Ok(()) };
+    let Some((storage, container)) = place.container(host.open)? else { return Ok(()) };
+    let annotations = storage.annotations_of(&container)?;
     for key in [request::SKILLS, request::TARGET, request::MODE] {
         let Some(value) = spec.annotation(key) else { continue };
         if annotations.get(key).is_some_and(|own| own.trim() == value) {
@@ -154,20 +150,6 @@ fn check_origin(spec: &Spec<'_>, host: &Host) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Returns the containers-storage that a container's root file system is in.
-fn storage(spec: &Spec<'_>, host: &Host) -> Option<Storage> {
-    let root = spec.root();
-    let at = root.rfind("/containers/storage/")? + "/containers/storage".len();
-    let driver = match root[at + 1..].split('/').next()? {
-        "overlay" => Driver::Overlay,
-        "vfs" => Driver::Vfs,
-        other => Driver::Other(other.to_owned()),
-    };
-    let conf = StorageConf::at(root[..at].into(), driver);
-    let open: OpenDir = Box::new(host.open);
-    Some(Storage::new(conf, open))
 }
 
 /// Returns the directory that skills go to which have no place of their own.
@@ -204,7 +186,7 @@ fn make_place(spec: &Spec<'_>, mounts: &[Mount], (root, host): (&Rootfs, &Host),
 }
 
 /// Where skills are looked for and unpacked.
-struct Places {
+struct Stores {
     stores: Vec<Layout>,
     cache: PathBuf,
 }
@@ -217,10 +199,10 @@ struct Skill<'a> {
     layer: Layer,
 }
 
-impl Places {
-    fn of(spec: &Spec<'_>, host: &Host) -> Result<Self> {
-        let own = host.store.clone().or_else(|| Some(data_dir(spec.root())?.join("store")));
-        let own = own.unwrap_or_else(|| "/var/lib/skillctl/store".into());
+impl Stores {
+    fn of(place: Option<&Place>, host: &Host) -> Result<Self> {
+        let own = host.store.clone().or_else(|| Some(place?.data()?.join("store")));
+        let own = own.unwrap_or_else(|| Path::new(SYSTEM_DATA).join("store"));
         let mut stores = Vec::new();
         for path in [own.as_path(), Path::new(SYSTEM_STORE)] {
             match (host.open)(path) {

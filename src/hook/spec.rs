@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub struct Spec<'a> {
     text: &'a str,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "raw")]
     mounts: Option<&'a RawValue>,
     #[serde(default)]
     process: Option<Process<'a>>,
@@ -84,8 +84,13 @@ struct Mapping {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Hooks<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "raw")]
     create_container: Option<&'a RawValue>,
+}
+
+/// Reads a field that is there, also one that is null: it has a place in the text.
+fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A mount of the container.
@@ -115,6 +120,10 @@ impl<'a> Spec<'a> {
     /// # Errors
     /// [`Error::Damaged`] if it is none.
     pub fn parse(text: &'a str) -> Result<Self> {
+        // A list would be taken for the fields in their order.
+        if !text.trim_start().starts_with('{') {
+            return Err(damaged("it is no JSON object"));
+        }
         let spec: Self = serde_json::from_str(text).map_err(damaged)?;
         Ok(Self { text, ..spec })
     }

@@ -147,6 +147,22 @@ pub fn podman(tools: &Tools) -> Check {
     }
 }
 
+/// Checks the hook that gives containers the skills that they name: what keeps it from working, if anything, and the last
+/// time that it kept a container from starting, as its log has it.
+pub fn hook(enabled: bool, problems: &[String], last: Option<(String, String)>) -> Check {
+    let name = "hook";
+    let last = last.map(|(time, message)| format!("; kept a container from starting at {time}: {message}"));
+    let last = last.unwrap_or_default();
+    match (enabled, problems) {
+        (true, _) => {
+            let level = if last.is_empty() { Level::Ok } else { Level::Warn };
+            Check::new(level, name, format!("podman gives containers the skills that they name{last}"))
+        }
+        (false, [problem, ..]) => Check::new(Level::Warn, name, format!("{problem}{last}")).fix("skillctl hook enable"),
+        (false, []) => Check::new(Level::Ok, name, format!("not enabled: --mount type=image works without it{last}")),
+    }
+}
+
 fn dotted((major, minor, patch): Version) -> String {
     format!("{major}.{minor}.{patch}")
 }

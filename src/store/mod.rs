@@ -30,7 +30,7 @@ pub mod skill;
 pub mod skopeo;
 pub mod storage;
 pub mod storage_conf;
-mod storage_containers;
+pub mod storage_containers;
 pub mod storage_images;
 pub mod storage_info;
 pub mod storage_load;

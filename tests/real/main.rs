@@ -20,6 +20,7 @@ mod forms;
 #[path = "../git_server.rs"]
 mod git_server;
 mod go_tool;
+mod hook;
 mod install;
 mod interop;
 mod lifecycle;

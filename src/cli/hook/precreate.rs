@@ -1,4 +1,4 @@
-//! `hook`: what container runtimes start, and what makes them do so.
+//! `hook precreate`: what podman starts.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -8,61 +8,39 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::Utc;
-use clap::Subcommand;
 use serde_json::json;
 
-use super::shell::{NO, Shell, open_dir};
+use super::super::shell::{NO, Shell, open_dir};
 use crate::error::Error;
+use crate::hook::place::Place;
 use crate::hook::policy::{self, Policy};
 use crate::hook::request::SKILLS;
 use crate::hook::spec::{MAX_SPEC, Spec};
-use crate::hook::{Bound, Host, data_dir, precreate};
+use crate::hook::{Bound, Host, SYSTEM_DATA, precreate};
 use crate::output::harmless_line;
 
-/// The directory of the system's configuration.
-const ETC: &str = "/etc";
 /// Where journald takes messages (systemd's native protocol).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// The log beside the store.
-const LOG: &str = "hook.log";
+pub const LOG: &str = "hook.log";
+/// How the log says when, in UTC.
+pub const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
 /// Size from which a new log is begun, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
-/// Give containers the skills that they name
-///
-/// podman starts a hook before it makes a container. Those that are annotated with io.skillimage.skills get these skills,
-/// read-only, from the store; all others are left as they are.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    kind: Kind,
-}
-
-#[derive(Debug, Subcommand)]
-enum Kind {
-    /// Add mounts to the runtime configuration on stdin; started by podman
-    #[command(hide = true)]
-    Precreate,
-}
-
-impl Args {
-    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        match self.kind {
-            Kind::Precreate => run_precreate(shell),
-        }
-    }
-}
-
-fn run_precreate(shell: &Shell) -> Result<ExitCode> {
+pub fn run(shell: &Shell) -> Result<ExitCode> {
     let text = read_stdin()?;
     // Only containers that ask for skills depend on anything of ours: no policy file can stop others.
     let (data, asks) = match Spec::parse(&text) {
-        Ok(spec) => (data_dir(spec.root()), spec.annotation(SKILLS).map(str::to_owned)),
+        Ok(spec) => (
+            Place::of(&spec, shell.env.cwd.as_deref()).and_then(|place| place.data()),
+            spec.annotation(SKILLS).map(str::to_owned),
+        ),
         Err(e) => return Err(e.into()),
     };
     let Some(asks) = asks else { return pass_on(&text) };
     let result = host(shell).and_then(|host| precreate(&text, &host));
-    let log = Log { data, asks };
+    let log = Log { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks };
     match result {
         Ok((text, bound)) => {
             log.bound(&bound);
@@ -94,7 +72,7 @@ fn pass_on(text: &str) -> Result<ExitCode> {
 }
 
 fn host(shell: &Shell) -> Result<Host, Error> {
-    let path = Path::new(ETC).join(policy::FILE);
+    let path = Path::new(super::ETC).join(policy::FILE);
     let shown = path.display().to_string();
     let policy = match fs::read_to_string(&path) {
         Ok(text) => Some(Policy::parse(&text, &shown)?),
@@ -111,7 +89,7 @@ fn host(shell: &Shell) -> Result<Host, Error> {
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.
 struct Log {
-    data: Option<PathBuf>,
+    data: PathBuf,
     asks: String,
 }
 
@@ -140,15 +118,14 @@ impl Log {
     }
 
     fn to_file(&self, level: &str, message: &str) -> io::Result<()> {
-        let Some(data) = &self.data else { return Ok(()) };
-        fs::create_dir_all(data)?;
-        let dir = open_dir(data)?;
+        fs::create_dir_all(&self.data)?;
+        let dir = open_dir(&self.data)?;
         if dir.metadata(LOG).is_ok_and(|metadata| metadata.len() > MAX_LOG) {
             dir.rename(LOG, &dir, format!("{LOG}.1"))?;
         }
         let mut options = cap_std::fs::OpenOptions::new();
         let mut file = dir.open_with(LOG, options.append(true).create(true))?;
-        let time = Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let time = Utc::now().format(TIME).to_string();
         let line = json!({"time": time, "level": level, "skills": self.asks, "message": message});
         writeln!(file, "{line}")
     }

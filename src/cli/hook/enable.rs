@@ -1,0 +1,275 @@
+//! `hook enable`, `disable` and `status`: for all users as root, else for oneself.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::super::shell::{Format, NO, Shell};
+use super::ETC;
+use crate::error::Error;
+use crate::hook::dropin;
+use crate::hook::policy;
+use crate::process::version;
+
+/// The hook's file, in whatever directory.
+const HOOK: &str = "50-skillctl.json";
+/// The file as we write it where no package has; the program's path is filled in.
+const TEMPLATE: &str = include_str!("../../../hooks/podman/50-skillctl.json");
+
+/// Have podman start the hook: for all users as root, else for yourself
+///
+/// Writes a drop-in of containers.conf that lists our directory of hooks after all others, which go on working. Doing it
+/// twice changes nothing.
+#[derive(Debug, clap::Args)]
+pub struct EnableArgs {}
+
+/// Have podman not start the hook any more
+#[derive(Debug, clap::Args)]
+pub struct DisableArgs {}
+
+/// Say whether podman starts the hook, and whether it can
+///
+/// Exit status 1 where it does not, or where the program is missing: podman would start containers without their skills.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Where podman's configuration is.
+struct Place<'a> {
+    shell: &'a Shell,
+    /// `/etc`, or the directory of the user's own configuration.
+    conf: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    enabled: bool,
+    /// The hook that podman starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook: Option<PathBuf>,
+    /// The program that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<PathBuf>,
+    /// The directories that podman reads, in order.
+    directories: Vec<String>,
+    /// The policy, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PathBuf>,
+    /// What is wrong.
+    problems: Vec<String>,
+}
+
+/// Returns whether the hook is started and works, and what is wrong where somebody has enabled it.
+pub fn state(shell: &Shell) -> Result<(bool, Vec<String>)> {
+    let status = Place::of(shell)?.status()?;
+    let problems = if status.hook.is_some() { status.problems } else { Vec::new() };
+    Ok((status.enabled, problems))
+}
+
+impl<'a> Place<'a> {
+    fn of(shell: &'a Shell) -> Result<Self> {
+        let own = || {
+            let home = || shell.env.home.as_ref().map(|home| home.join(".config"));
+            shell.env.xdg_config_home.clone().or_else(home).ok_or_else(|| Error::Unavailable {
+                reason: "no place for a user's configuration: HOME is not set".into(),
+                hint: None,
+            })
+        };
+        let conf = if shell.env.uid == 0 { ETC.into() } else { own()? };
+        Ok(Self { shell, conf })
+    }
+
+    fn drop_in(&self) -> PathBuf {
+        self.conf.join("containers/containers.conf.d").join(dropin::FILE)
+    }
+
+    /// Returns podman's files but for our own, or also that, in the order in which they are read.
+    fn files(&self, with_ours: bool) -> Vec<(PathBuf, String)> {
+        let mut paths = vec![PathBuf::from("/usr/share/containers/containers.conf")];
+        let mut roots = vec![PathBuf::from(ETC)];
+        if self.conf != Path::new(ETC) {
+            roots.push(self.conf.clone());
+        }
+        for root in roots {
+            paths.push(root.join("containers/containers.conf"));
+            let dir = fs::read_dir(root.join("containers/containers.conf.d"));
+            let mut drop_ins: Vec<PathBuf> = dir.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            drop_ins.retain(|path| path.extension().is_some_and(|end| end == "conf"));
+            drop_ins.sort();
+            paths.extend(drop_ins);
+        }
+        let own = self.drop_in();
+        paths.retain(|path| with_ours || *path != own);
+        paths.into_iter().filter_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?))).collect()
+    }
+
+    /// Returns the directory with our hook: that of the package, else one that we fill.
+    fn hooks(&self) -> (PathBuf, bool) {
+        let program = std::env::current_exe().ok();
+        let package = program.and_then(|program| Some(program.parent()?.parent()?.join("share/skillctl/hooks.d")));
+        match package.filter(|dir| dir.join(HOOK).is_file()) {
+            Some(dir) => (dir, true),
+            None => (self.conf.join("skillctl/hooks.d"), false),
+        }
+    }
+
+    fn status(&self) -> Result<Status> {
+        let directories = dropin::effective(&self.files(true))?;
+        let found = directories.iter().rev().map(|dir| Path::new(dir).join(HOOK)).find(|hook| hook.is_file());
+        let text = found.as_deref().map(|hook| fs::read_to_string(hook).with_context(|| hook.display().to_string()));
+        let value = text.transpose()?.map(|text| serde_json::from_str::<Value>(&text)).transpose();
+        let mut problems = Vec::new();
+        let value = value.unwrap_or_else(|e| {
+            problems.push(format!("the hook is no JSON: {e}"));
+            None
+        });
+        let program = value.as_ref().and_then(|value| value["hook"]["path"].as_str()).map(PathBuf::from);
+        match (&found, &program) {
+            (None, _) => problems.push("podman starts no hook of skillctl".into()),
+            (Some(hook), None) => problems.push(format!("{} names no program", hook.display())),
+            (Some(_), Some(program)) if !program.is_file() => problems.push(format!(
+                "{} is not there: podman starts containers without their skills, and says nothing",
+                program.display()
+            )),
+            _ => {}
+        }
+        problems.extend(self.stale()?);
+        let policy = Path::new(ETC).join(policy::FILE);
+        Ok(Status {
+            enabled: found.is_some() && problems.is_empty(),
+            hook: found,
+            program,
+            directories,
+            policy: policy.exists().then_some(policy),
+            problems,
+        })
+    }
+
+    /// Returns what is wrong where our file has a whole list that other files have changed since.
+    fn stale(&self) -> Result<Option<String>> {
+        let Ok(text) = fs::read_to_string(self.drop_in()) else { return Ok(None) };
+        if !dropin::is_ours(&text) {
+            return Ok(None);
+        }
+        let others = dropin::effective(&self.files(false))?;
+        let ours = dropin::effective(&[(self.drop_in(), text)])?;
+        let lost = others.iter().find(|dir| !ours.contains(dir) && !dropin::appends(self.podman()));
+        Ok(lost.map(|dir| format!("hooks in {dir} are not started any more: skillctl hook enable adds it again")))
+    }
+
+    fn podman(&self) -> Option<crate::process::Version> {
+        version(&self.shell.tools().podman())
+    }
+}
+
+impl EnableArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let place = Place::of(shell)?;
+        let (hooks, packaged) = place.hooks();
+        if !packaged {
+            let program = std::env::current_exe().context("Finding this program")?;
+            let bin = program.parent().unwrap_or(Path::new("/")).display().to_string();
+            let text = TEMPLATE.replace("@BINDIR@", bin.trim_end_matches('/'));
+            // The path is filled in as it is: what JSON would have to escape is refused.
+            let hook: Value = serde_json::from_str(&text).with_context(|| format!("Naming {}", program.display()))?;
+            if hook["hook"]["path"].as_str().map(Path::new) != Some(&program) {
+                let reason = format!("{} has a path that no hook can have", program.display());
+                return Err(Error::Unavailable {
+                    reason,
+                    hint: Some("install it as skillctl, for example in /usr/local/bin".into()),
+                }
+                .into());
+            }
+            write(&hooks.join(HOOK), &text)?;
+        }
+        let others = dropin::effective(&place.files(false))?;
+        let ours = hooks.display().to_string();
+        let drop_in = place.drop_in();
+        let listed = others.iter().rev().find(|dir| Path::new(dir).join(HOOK).is_file()) == Some(&ours);
+        if !listed {
+            write(&drop_in, &dropin::render(&ours, &others, dropin::appends(place.podman())))?;
+        }
+        let status = place.status()?;
+        if let Some(problem) = status.problems.first() {
+            return Err(Error::Unavailable { reason: problem.clone(), hint: None }.into());
+        }
+        let who = if shell.env.uid == 0 { "all users" } else { "you" };
+        shell.print(format!("podman starts the hook for {who}: {}\n", hooks.join(HOOK).display()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl DisableArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let place = Place::of(shell)?;
+        let drop_in = place.drop_in();
+        match fs::read_to_string(&drop_in) {
+            Ok(text) if !dropin::is_ours(&text) => {
+                let reason = format!("{} is not as hook enable writes it", drop_in.display());
+                return Err(Error::Unavailable { reason, hint: Some("remove it by hand".into()) }.into());
+            }
+            Ok(_) => fs::remove_file(&drop_in).with_context(|| format!("Removing {}", drop_in.display()))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("Reading {}", drop_in.display())),
+        }
+        let (hooks, packaged) = place.hooks();
+        if !packaged {
+            match fs::remove_file(hooks.join(HOOK)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("Removing {}", hooks.join(HOOK).display()));
+                }
+                _ => {}
+            }
+        }
+        match place.status()?.hook {
+            Some(hook) => shell.print(format!("podman still starts {}\n", hook.display()))?,
+            None => shell.print("podman starts no hook of skillctl\n")?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl StatusArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let status = Place::of(shell)?.status()?;
+        match self.format {
+            Format::Json => shell.print_json(&status)?,
+            Format::Text => shell.print(text(&status))?,
+        }
+        Ok(if status.enabled { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+}
+
+fn text(status: &Status) -> String {
+    let path = |path: &Option<PathBuf>, none: &str| path.as_ref().map_or(none.to_owned(), |p| p.display().to_string());
+    let mut text = format!("Enabled:      {}\n", if status.enabled { "yes" } else { "no" });
+    text += &format!("Hook:         {}\n", path(&status.hook, "none"));
+    text += &format!("Program:      {}\n", path(&status.program, "none"));
+    text += &format!("Directories:  {}\n", status.directories.join(", "));
+    text += &format!("Policy:       {}\n", path(&status.policy, "none: any skill of the store in any state"));
+    for problem in &status.problems {
+        text += &format!("Problem:      {problem}\n");
+    }
+    text
+}
+
+/// Writes a file whole, beside and renamed, unless it is so already.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let context = || format!("Writing {}", path.display());
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir).with_context(context)?;
+    let beside = dir.join(format!(".{}.{}", path.file_name().unwrap_or_default().display(), std::process::id()));
+    fs::write(&beside, text).and_then(|()| fs::rename(&beside, path)).with_context(context)
+}

@@ -1,0 +1,323 @@
+//! Skills in containers that only name them: the precreate hook of podman.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::cell::{Done, World, matrix};
+
+matrix! {
+    a_container_gets_the_skills_that_it_names,
+    a_skill_stays_while_a_container_runs,
+    other_hooks_go_on_working,
+    what_may_not_be_asked_for_starts_no_container,
+    a_tree_that_was_altered_gets_into_no_container,
+    an_image_does_not_choose_what_it_sees,
+    every_user_namespace_sees_it,
+    fifty_containers_start_at_once,
+}
+
+/// What only root can set up.
+mod rootful {
+    use super::{a_hostile_image_gets_nothing_outside, the_policy_of_the_machine_is_kept};
+    use crate::cell::matrix;
+
+    matrix! { @roots the_policy_of_the_machine_is_kept, a_hostile_image_gets_nothing_outside }
+}
+
+const SKILLS: &str = "io.skillimage.skills";
+const HR: &str = "acme/hr:1.0.0-draft";
+
+/// Builds the skill, without loading it: the hook takes it from the store. Enables the hook.
+fn world_with_hook(world: &World) {
+    world.build("hr", "1.0.0", &["--load=never"]);
+    world.skillctl(["hook", "enable"]).ok();
+    world.skillctl(["hook", "status"]).ok();
+}
+
+fn with(skills: &str) -> String {
+    format!("{SKILLS}={skills}")
+}
+
+/// Runs a shell command in a container that names skills.
+fn run(world: &World, skills: &str, flags: &[&str], script: &str) -> Done {
+    world.in_agent(&[&["--annotation", &with(skills)], flags].concat(), script)
+}
+
+fn cache(world: &World) -> PathBuf {
+    world.store().with_file_name("unpacked")
+}
+
+fn log(world: &World) -> String {
+    fs::read_to_string(world.store().with_file_name("hook.log")).unwrap_or_default()
+}
+
+fn a_container_gets_the_skills_that_it_names(world: &World) {
+    let before = world.skillctl(["hook", "status", "--format", "json"]);
+    assert_eq!((before.code, before.stdout.contains("\"enabled\": false")), (1, true), "{before}");
+    world_with_hook(world);
+    world.build("legal", "2.1.0", &["--load=never"]);
+    let script =
+        "cat /skills/hr/SKILL.md && /skills/hr/scripts/greet.sh && cat /opt/legal/SKILL.md && touch /skills/hr/new";
+    let both = format!("{HR};acme/legal:2.1.0-draft=/opt/legal");
+    let done = run(world, &both, &[], script);
+    let said = ["# The hr skill, 1.0.0", "hr 1.0.0 was here", "# The legal skill, 2.1.0"];
+    assert!(said.iter().all(|text| done.stdout.contains(text)), "{done}");
+    assert!(done.code == 1 && done.stderr.contains("Read-only file system"), "{done}");
+    // Of whom the container does not know: no mount, and nothing made.
+    assert_eq!(world.in_agent(&[], "ls / | cat; test ! -e /skills").ok(), "bin\ndev\netc\nproc\nrun\nsys");
+    // Where its agent looks, in directories that it can write to.
+    let flags = ["--annotation", "io.skillimage.target=claude", "--user", "1000", "--env", "HOME=/home/u"];
+    let script = "id -u && /home/u/.claude/skills/hr/scripts/greet.sh && touch /home/u/.claude/settings && \
+                  stat -c %u:%g:%a /home/u/.claude /home/u/.claude/skills";
+    assert_eq!(run(world, HR, &flags, script).ok(), "1000\nhr 1.0.0 was here\n1000:0:755\n1000:0:755");
+    // Twice is no other than once, and without the hook a name is only a name.
+    let hook = world.skillctl(["hook", "enable"]).ok();
+    assert_eq!(world.skillctl(["hook", "enable"]).ok(), hook);
+    world.skillctl(["hook", "disable"]).ok();
+    world.skillctl(["hook", "status"]).fails(1);
+    run(world, HR, &[], "test ! -e /skills").ok();
+}
+
+fn a_skill_stays_while_a_container_runs(world: &World) {
+    world_with_hook(world);
+    world.skillctl(["load", HR]).ok();
+    let annotation = with(HR);
+    let agent = world.agent();
+    let flags = ["run", "-d", "--name", "long", "--network", "none", "--annotation", &annotation, agent];
+    world
+        .podman(flags.iter().chain(&["sh", "-c", "while test ! -e /stop; do cat /skills/hr/SKILL.md >/dev/null; done"]))
+        .ok();
+    let greet = || world.podman(["exec", "long", "/skills/hr/scripts/greet.sh"]);
+    assert_eq!(greet().ok(), "hr 1.0.0 was here");
+    world.podman(["rmi", &format!("localhost/{HR}")]).ok();
+    world.skillctl(["rm", "-f", HR]).ok();
+    assert_eq!(greet().ok(), "hr 1.0.0 was here");
+    let out = world.path("out");
+    world.podman(["cp".as_ref(), "long:/skills/hr".as_ref(), out.as_os_str()]).ok();
+    assert_eq!(fs::metadata(out.join("scripts/greet.sh")).expect("a copy").permissions().mode() & 0o777, 0o755);
+    // What is gone from the store does not come back with a restart, and says so.
+    world.podman(["kill", "long"]).ok();
+    world.podman(["wait", "long"]);
+    assert_ne!(world.podman(["start", "long"]).code, 0);
+    assert!(log(world).contains(&format!("image not found: {HR}")), "{}", log(world));
+    world.build("hr", "1.0.0", &["--load=never"]);
+    world.podman(["start", "long"]).ok();
+    assert_eq!(greet().ok(), "hr 1.0.0 was here");
+    world.podman(["rm", "-f", "-t", "0", "long"]).ok();
+}
+
+fn other_hooks_go_on_working(world: &World) {
+    let (dir, marker) = (world.path("hooks"), world.path("marker"));
+    fs::create_dir(&dir).expect("a directory");
+    let hook = json!({
+        "version": "1.0.0", "hook": {"path": "/bin/sh", "args": ["sh", "-c", format!("cat >/dev/null; echo ran >>{}", marker.display())]},
+        "when": {"always": true}, "stages": ["createRuntime"],
+    });
+    fs::write(dir.join("10-other.json"), hook.to_string()).expect("a hook");
+    let conf = match world.is_root() {
+        true => PathBuf::from("/etc/containers/containers.conf.d"),
+        false => world.home().join(".config/containers/containers.conf.d"),
+    };
+    fs::create_dir_all(&conf).expect("a directory");
+    fs::write(conf.join("10-other.conf"), format!("[engine]\nhooks_dir = [{:?}]\n", dir.display().to_string()))
+        .expect("a file");
+    let ran = || fs::read_to_string(&marker).unwrap_or_default().lines().count();
+    world.in_agent(&[], "true").ok();
+    assert_eq!(ran(), 1);
+    world_with_hook(world);
+    run(world, HR, &[], "/skills/hr/scripts/greet.sh").ok();
+    world.in_agent(&[], "true").ok();
+    assert_eq!(ran(), 3);
+    world.skillctl(["hook", "disable"]).ok();
+    world.in_agent(&[], "true").ok();
+    assert_eq!(ran(), 4);
+}
+
+fn what_may_not_be_asked_for_starts_no_container(world: &World) {
+    world_with_hook(world);
+    let cases = [
+        ("acme/none:1".to_owned(), "image not found: acme/none:1"),
+        ("/etc".to_owned(), "annotation io.skillimage.skills: "),
+        (format!("{HR}=relative"), "must be an absolute path"),
+        (format!("{HR}=/a/../b"), "must be an absolute path"),
+        (format!("{HR}=/"), "must be an absolute path"),
+        (format!("{HR}=/proc/1"), "which is the runtime's"),
+        (format!("{HR}=/bin/sh"), "/bin/sh is no directory"),
+        (format!("{HR}=/bin/busybox"), "/bin/busybox is no directory"),
+        (format!("{HR}=/data"), "something is mounted at /data"),
+        (format!("{HR};{HR}"), "something is mounted at /skills/hr"),
+    ];
+    for (skills, why) in cases {
+        let done = run(world, &skills, &["--tmpfs", "/data"], "echo started");
+        assert!(done.code == 126 && !done.stdout.contains("started"), "{done}");
+        assert!(done.stderr.contains("skillctl doctor says why"), "{done}");
+        let log = log(world);
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.contains(why), "{why}\n{last}");
+        let doctor = world.skillctl(["doctor"]).stdout;
+        assert!(doctor.lines().any(|line| line.contains("hook") && line.contains(why)), "{doctor}");
+    }
+}
+
+fn the_policy_of_the_machine_is_kept(world: &World) {
+    world_with_hook(world);
+    fs::create_dir_all("/etc/skillctl").expect("a directory");
+    let cases = [
+        ("allowed_repositories = [\"acme\"]", ""),
+        ("allowed_repositories = [\"other\"]", "acme/hr is not in allowed_repositories (/etc/skillctl/hook.toml)"),
+        (
+            "allowed_repositories = [\"acme\"]\nallowed_states = [\"published\"]",
+            "in the state draft, which is not in allowed_states",
+        ),
+        ("allowed_repositories = [\"acme\"]\nrequire_digest = true", "has no digest"),
+        ("allowed_repositories = [\"acme\"]\nmax_bytes = 10", "exceeds the limit of 10 bytes"),
+        ("allow = [\"acme\"]", "/etc/skillctl/hook.toml: unknown field"),
+    ];
+    for (policy, why) in cases {
+        fs::write("/etc/skillctl/hook.toml", policy).expect("a policy");
+        let _ = fs::remove_dir_all(cache(world));
+        let done = run(world, HR, &[], "/skills/hr/scripts/greet.sh");
+        assert_eq!(done.code, if why.is_empty() { 0 } else { 126 }, "{policy}\n{done}");
+        assert!(log(world).lines().last().unwrap_or_default().contains(why), "{why}\n{}", log(world));
+        // Containers that ask for nothing do not depend on it.
+        world.in_agent(&[], "true").ok();
+    }
+}
+
+fn a_tree_that_was_altered_gets_into_no_container(world: &World) {
+    world_with_hook(world);
+    let read = || run(world, HR, &[], "cat /skills/hr/scripts/greet.sh /skills/hr/more 2>/dev/null").stdout;
+    let as_built = read();
+    let tree =
+        fs::read_dir(cache(world)).expect("a cache").flatten().map(|entry| entry.path()).find(|path| path.is_dir());
+    let tree = tree.expect("a tree");
+    let script = tree.join("scripts/greet.sh");
+    let altered: [&dyn Fn(); 4] = [
+        &|| fs::write(&script, "#!/bin/sh\necho owned\n").expect("a script"),
+        &|| {
+            // With the same size and modification time.
+            let (old, time) =
+                (fs::read(&script).expect("it"), fs::metadata(&script).and_then(|m| m.modified()).expect("it"));
+            fs::write(&script, vec![b'#'; old.len()]).expect("a script");
+            fs::File::options().write(true).open(&script).and_then(|f| f.set_modified(time)).expect("a time");
+        },
+        &|| fs::write(tree.join("more"), "more").expect("a file"),
+        &|| fs::remove_file(&script).expect("a file"),
+    ];
+    for alter in altered {
+        alter();
+        assert_eq!(read(), as_built);
+        assert!(log(world).lines().last().unwrap_or_default().contains("was not as it was unpacked"), "{}", log(world));
+    }
+    // Nor what cannot be made anew.
+    fs::write(&script, "#!/bin/sh\necho owned\n").expect("a script");
+    let blobs = world.store().join("blobs/sha256");
+    let digest = world.stored(
+        HR,
+        &world.skillctl(["inspect", "--format", "json", HR]).json()["digest"].as_str().expect("a digest").to_owned(),
+    );
+    let layer =
+        digest.manifest["layers"][0]["digest"].as_str().expect("a layer").trim_start_matches("sha256:").to_owned();
+    fs::remove_file(blobs.join(layer)).expect("a blob");
+    assert_eq!(run(world, HR, &[], "echo started").code, 126);
+}
+
+fn an_image_does_not_choose_what_it_sees(world: &World) {
+    world_with_hook(world);
+    let file = world.path("Containerfile");
+    fs::write(&file, format!("FROM {}\n", world.agent())).expect("a Containerfile");
+    let annotation = with(HR);
+    let build = ["build", "-q", "--format", "oci", "--annotation", &annotation, "-t", "hostile", "-f"];
+    world
+        .podman(
+            build
+                .iter()
+                .map(|arg| (*arg).to_owned())
+                .chain([file.display().to_string(), world.path("").display().to_string()]),
+        )
+        .ok();
+    let run = |flags: &[&str]| {
+        world.podman(["run", "--rm", "--network", "none"].iter().chain(flags).chain(&[
+            "localhost/hostile",
+            "sh",
+            "-c",
+            "test ! -e /skills",
+        ]))
+    };
+    let done = run(&[]);
+    match world.podman_version() {
+        (4, 3) => {
+            assert_eq!(done.code, 126, "{done}");
+            assert!(
+                log(world).contains("is that of the container's image, which may not choose skills"),
+                "{}",
+                log(world)
+            );
+        }
+        _ => drop(done.ok()),
+    }
+}
+
+fn every_user_namespace_sees_it(world: &World) {
+    world_with_hook(world);
+    let spaces: &[&[&str]] = match world.is_root() {
+        true => &[&["--uidmap", "0:200000:65536"], &["--uidmap", "0:200000:65536", "--user", "1000"]],
+        false => &[&["--userns", "keep-id"], &["--uidmap", "0:1:1000", "--user", "7"]],
+    };
+    for space in spaces {
+        let flags = [space, &["--annotation", "io.skillimage.target=claude", "--env", "HOME=/home/u"][..]].concat();
+        let script =
+            "/home/u/.claude/skills/hr/scripts/greet.sh && touch /home/u/.claude/mine && test -O /home/u/.claude";
+        assert_eq!(run(world, HR, &flags, script).ok(), "hr 1.0.0 was here", "{space:?}");
+    }
+    // podman's check of its storage takes the copies that it made for other users for damaged, without any hook.
+    world.podman(["rmi", "-f", world.agent()]).ok();
+}
+
+fn fifty_containers_start_at_once(world: &World) {
+    world_with_hook(world);
+    let (agent, annotation) = (world.agent(), with(HR));
+    let args = ["run", "--rm", "--network", "none", "--annotation", &annotation, agent, "/skills/hr/scripts/greet.sh"];
+    let many = if std::env::var_os("SKILLCTL_TEST_LONG").is_some() { 50 } else { 10 };
+    let started: Vec<_> = (0..many)
+        .map(|_| {
+            let mut command = world.command("podman", args);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            command.spawn().expect("podman")
+        })
+        .collect();
+    for child in started {
+        let output = child.wait_with_output().expect("podman");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(out.trim_end(), "hr 1.0.0 was here", "{err}");
+    }
+    let trees = fs::read_dir(cache(world)).expect("a cache").flatten().filter(|entry| entry.path().is_dir()).count();
+    assert_eq!((trees, log(world)), (1, String::new()));
+}
+
+fn a_hostile_image_gets_nothing_outside(world: &World) {
+    world_with_hook(world);
+    world.agent();
+    let outside = world.path("outside");
+    fs::create_dir(&outside).expect("a directory");
+    let levels = ["home", "home/u", "home/u/.claude", "home/u/.claude/skills", "home/u/.claude/skills/hr"];
+    for (number, level) in levels.iter().enumerate() {
+        let root = world.path(&format!("hostile{number}"));
+        fs::create_dir_all(root.join(level).parent().expect("a parent")).expect("a directory");
+        world.run("cp", ["-a".as_ref(), world.path("agent/bin").as_os_str(), root.as_os_str()]).ok();
+        std::os::unix::fs::symlink(&outside, root.join(level)).expect("a link");
+        let tar = world.path("hostile.tar");
+        world.run("tar", ["-C".as_ref(), root.as_os_str(), "-cf".as_ref(), tar.as_os_str(), ".".as_ref()]).ok();
+        world.podman(["import".as_ref(), "-q".as_ref(), tar.as_os_str(), "localhost/hostile".as_ref()]).ok();
+        let annotation = with(HR);
+        let flags =
+            ["--annotation", &annotation, "--annotation", "io.skillimage.target=claude", "--env", "HOME=/home/u"];
+        let done = world
+            .podman(["run", "--rm", "--network", "none"].iter().chain(&flags).chain(&["localhost/hostile", "true"]));
+        assert_eq!(done.code, 126, "{level}: {done}");
+        assert_eq!(fs::read_dir(&outside).expect("it").count(), 0, "{level}");
+    }
+}
