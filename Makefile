@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
+# What podman, CRI-O and buildah read.
+HOOKSDIR ?= $(DATADIR)/containers/oci/hooks.d
 DOCDIR ?= $(DATADIR)/doc/skillctl
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= target
@@ -41,6 +43,9 @@ install: man ## Install below $(DESTDIR)$(PREFIX)
 	install -D -p -m 0644 $(OUT)/doc/skillctl.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/skillctl
 	install -D -p -m 0644 $(OUT)/doc/skillctl.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_skillctl
 	install -D -p -m 0644 $(OUT)/doc/skillctl.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/skillctl.fish
+	install -d $(DESTDIR)$(HOOKSDIR) $(DESTDIR)$(DATADIR)/skillctl/hooks.d
+	sed 's|@BINDIR@|$(BINDIR)|' hooks/50-skillctl.json >$(DESTDIR)$(HOOKSDIR)/50-skillctl.json
+	sed 's|@BINDIR@|$(BINDIR)|' hooks/podman/50-skillctl.json >$(DESTDIR)$(DATADIR)/skillctl/hooks.d/50-skillctl.json
 	install -d $(DESTDIR)$(DOCDIR)/docs
 	install -p -m 0644 LICENSE README.md CHANGELOG.md CONTRIBUTING.md $(DESTDIR)$(DOCDIR)
 	install -p -m 0644 docs/*.md $(DESTDIR)$(DOCDIR)/docs

@@ -20,5 +20,6 @@ mod sources;
 mod store;
 mod support;
 mod sync;
+mod unpacked;
 mod validate;
 mod well_known;

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::shell::{Format, NO, Shell};
+use crate::layer::UnpackOptions;
 use crate::ops::fsck::{Report, fsck};
+use crate::ops::trees;
 use crate::output::{harmless_line, size};
 
 /// Check every blob of the store
 ///
-/// Reads all of them, compares size and digest, and names the images that a damaged one belongs to. Exit status 1 if
-/// there is one.
+/// Reads all of them, compares size and digest, and names the images that a damaged one belongs to. What was unpacked for
+/// containers is compared with its layer. Exit status 1 if something differs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How to print the report
@@ -22,7 +24,13 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let report = match shell.existing_store()? {
-            Some(layout) => fsck(&layout)?,
+            Some(layout) => {
+                let mut report = fsck(&layout)?;
+                if let Some(cache) = shell.existing_cache()? {
+                    trees::fsck(&layout, &cache, &mut report, &UnpackOptions::default())?;
+                }
+                report
+            }
             None => Report::default(),
         };
         match self.format {
@@ -32,7 +40,8 @@ impl Args {
                     shell.print(format!("{}: {}\n", harmless_line(&problem.image), harmless_line(&problem.message)))?;
                 }
                 let (entries, blobs) = (report.entries, report.blobs);
-                shell.print(format!("{entries} entries, {blobs} blobs, {}: ", size(report.bytes)))?;
+                let trees = if report.trees > 0 { format!(", {} unpacked", report.trees) } else { String::new() };
+                shell.print(format!("{entries} entries, {blobs} blobs, {}{trees}: ", size(report.bytes)))?;
                 match report.problems.len() {
                     0 => shell.print("all is well\n")?,
                     n => shell.print(format!("{n} problem(s)\n"))?,

@@ -11,6 +11,7 @@ use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use crate::agent::{Agent, Home};
 use crate::error::Error;
+use crate::generate::cdi::Cdi;
 use crate::generate::{imageset, podman};
 use crate::ops::generate::{Container, container, mounts, skill};
 use crate::ops::imageset::pinned;
@@ -32,6 +33,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Podman(PodmanArgs),
+    Cdi(CdiArgs),
     Imageset(ImagesetArgs),
 }
 
@@ -39,6 +41,7 @@ impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         match self.kind {
             Kind::Podman(args) => args.run(shell),
+            Kind::Cdi(args) => args.run(shell),
             Kind::Imageset(args) => args.run(shell),
         }
     }
@@ -108,11 +111,7 @@ impl PodmanArgs {
             (None, Some(container)) => container.home.as_str(),
             (None, None) => ROOT_HOME,
         };
-        let directory = agent.user_dir(Home::plain(Path::new(home))).ok_or_else(|| {
-            let reason = format!("{} looks for skills in projects only, in {}", agent.name, agent.project);
-            Error::Unavailable { reason, hint: Some("--mount-root DIR mounts below any directory".into()) }
-        })?;
-        let directory = directory.display().to_string();
+        let directory = user_dir(agent, home)?;
         let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
         let root_writes = format!(
             "podman makes {parent} as root, and a container user that is not root cannot write beside the skill; make \
@@ -128,6 +127,62 @@ impl PodmanArgs {
             (Some(_), None) => Some(format!("warning: unless the image has it, {root_writes}")),
         };
         Ok((directory, warning))
+    }
+}
+
+/// Where skills are mounted in a container that is not known.
+#[derive(Debug, Default, clap::Args)]
+pub struct Where {
+    /// Mount where this agent looks, below the home of the container's user
+    #[arg(long, short, value_name = "AGENT", conflicts_with = "mount_root")]
+    target: Option<String>,
+    /// Take this as the home of the container's user [default: /root]
+    #[arg(long, value_name = "DIR", requires = "target")]
+    home: Option<String>,
+    /// Mount below this directory of the container [default: /skills]
+    #[arg(long, value_name = "DIR")]
+    mount_root: Option<String>,
+}
+
+impl Where {
+    /// Returns the directory to mount below.
+    pub fn below(&self) -> Result<String> {
+        let root = self.mount_root.as_deref().unwrap_or(MOUNT_ROOT).trim_end_matches('/').to_owned();
+        let Some(target) = &self.target else { return Ok(root) };
+        let home = self.home.as_deref().unwrap_or(ROOT_HOME);
+        Ok(user_dir(Agent::find(target)?, home)?)
+    }
+}
+
+/// Returns where an agent looks in a home directory.
+fn user_dir(agent: &Agent, home: &str) -> Result<String, Error> {
+    let directory = agent.user_dir(Home::plain(Path::new(home))).ok_or_else(|| {
+        let reason = format!("{} looks for skills in projects only, in {}", agent.name, agent.project);
+        Error::Unavailable { reason, hint: Some("--mount-root DIR mounts below any directory".into()) }
+    })?;
+    Ok(directory.display().to_string())
+}
+
+/// Print a CDI specification with skills as devices
+///
+/// The skills are unpacked, and the devices bind what was unpacked. skillctl cdi enable keeps such a file where podman reads it.
+#[derive(Debug, clap::Args)]
+struct CdiArgs {
+    /// Skills of the store
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+impl CdiArgs {
+    fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let mut cdi = Cdi::default();
+        for (_, device) in super::cdi::devices(shell, &self.references, &self.place)? {
+            cdi.set(device);
+        }
+        shell.print(cdi.text())?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod agents;
 mod build;
+mod cdi;
 mod collection;
 mod convert;
 mod copy;
@@ -172,6 +173,8 @@ enum Command {
     Fsck(Late<fsck::Args>),
     /// Generate what runs a container with skills
     Generate(Late<generate::Args>),
+    /// Offer skills as devices
+    Cdi(Late<cdi::Args>),
     /// Give containers the skills that they name
     Hook(Late<hook::Args>),
     /// Say what is here, what is missing, and how to mend it
@@ -229,6 +232,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Agents(args) => args.0.run(&shell),
         Command::Fsck(args) => args.0.run(&shell),
         Command::Generate(args) => args.0.run(&shell),
+        Command::Cdi(args) => args.0.run(&shell),
         Command::Hook(args) => args.0.run(&shell),
         Command::Doctor(args) => args.0.run(&shell),
         Command::Completion(args) => args.0.run(&shell),

@@ -1,13 +1,36 @@
 //! `prune`
 
+use std::ffi::OsString;
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::shell::{Format, Shell};
 use crate::ops::prune::{self, Options, Pruned};
+use crate::ops::trees::{self, Removed};
 use crate::output::{harmless_line, size};
+
+/// What went, as JSON.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    pruned: &'a Pruned,
+    /// Trees that were unpacked for containers.
+    trees: &'a [String],
+}
+
+/// Returns what may name a tree: the mounts of all processes that we can look at, and the CDI specifications.
+fn mounted() -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_process = |name: &OsString| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let processes =
+        processes.filter(|entry| is_process(&entry.file_name())).map(|entry| entry.path().join("mountinfo"));
+    let specs = ["/etc/cdi", "/var/run/cdi"].into_iter().flat_map(fs::read_dir).flatten().flatten();
+    processes.chain(specs.map(|entry| entry.path())).filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
 
 /// Remove superseded states and free the blobs that nothing names
 ///
@@ -36,9 +59,16 @@ impl Args {
             )?,
             None => Pruned::default(),
         };
+        let trees = match shell.existing_cache()? {
+            Some(cache) => {
+                let named = mounted();
+                trees::prune(&cache, &|tree| named.iter().any(|text| text.contains(tree)), self.dry_run)?
+            }
+            None => Removed::default(),
+        };
         match self.format {
-            Format::Json => shell.print_json(&pruned)?,
-            Format::Text => shell.print(self.text(&pruned))?,
+            Format::Json => shell.print_json(&Whole { pruned: &pruned, trees: &trees.trees })?,
+            Format::Text => shell.print(self.text(&pruned, trees.trees.len()))?,
         }
         if pruned.spared > 0 && self.format == Format::Text {
             shell.note(format!(
@@ -49,7 +79,7 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn text(&self, pruned: &Pruned) -> String {
+    fn text(&self, pruned: &Pruned, trees: usize) -> String {
         let (removed, count, freed) = match self.dry_run {
             true => ("Would remove", "Would prune", "Would free"),
             false => ("Removed", "Pruned", "Freed"),
@@ -59,9 +89,12 @@ impl Args {
             text += &format!("{removed} {} ({})\n", harmless_line(&image.reference), image.status);
         }
         match pruned.removed.len() {
-            0 if pruned.blobs == 0 && pruned.bytes == 0 => text += "Nothing to prune.\n",
+            0 if pruned.blobs == 0 && pruned.bytes == 0 && trees == 0 => text += "Nothing to prune.\n",
             0 => {}
             n => text += &format!("\n{count} {n} image(s).\n"),
+        }
+        if trees > 0 {
+            text += &format!("{removed} {trees} tree(s) that no container has and nobody used for a day.\n");
         }
         if pruned.bytes > 0 {
             text += &format!("{freed} {} in {} blob(s).\n", size(pruned.bytes), pruned.blobs);

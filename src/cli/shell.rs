@@ -27,6 +27,7 @@ use crate::store::remote::Canary;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::{StorageEnv, StoreFlags, discover};
 use crate::store::storage_info::InfoKey;
+use crate::store::unpacked::{self, Cache};
 
 /// Exit status: the answer is no.
 pub const NO: u8 = 1;
@@ -194,6 +195,22 @@ impl Shell {
 }
 
 impl Shell {
+    /// Opens the cache of what is unpacked for containers, making it where there is none.
+    pub fn cache(&self) -> Result<Cache> {
+        let path = unpacked::path(&self.store_path()?);
+        let context = || format!("Opening {}", path.display());
+        fs::create_dir_all(&path).with_context(context)?;
+        Ok(Cache::new(open_dir(&path).with_context(context)?, &path, self.cancel()))
+    }
+
+    /// The same; `None` where there is none.
+    pub fn existing_cache(&self) -> Result<Option<Cache>> {
+        match unpacked::path(&self.store_path()?).is_dir() {
+            true => self.cache().map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Returns the container tools and how they are installed here.
     pub fn tools(&self) -> Tools {
         let [skopeo, podman, git] = ["skopeo", "podman", "git"].map(|name| self.env.find_program(name));

@@ -15,6 +15,8 @@
 //! /usr/lib/skillctl/store   what an image of the operating system brings
 //! ```
 
+mod bind;
+pub mod create;
 pub mod dropin;
 pub mod place;
 pub mod policy;
@@ -26,28 +28,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
-use serde_json::Value;
+use nix::fcntl::AtFlags;
+use nix::unistd::{Gid, Uid, fchownat};
+use serde_json::{Value, json};
 
 use crate::agent::Home;
 use crate::error::{Error, Result};
 use crate::generate::podman::home;
-use crate::image::Info;
-use crate::layer::UnpackOptions;
+use crate::layer::{UnpackOptions, unpack};
 use crate::process::Cancel;
 use crate::store;
 use crate::store::layout::Layout;
-use crate::store::skill::{Layer, for_host, instances};
+use crate::store::skill::{Layer, for_host, instances, mountable};
 use crate::store::unpacked::{self, Cache};
 use place::Place;
 use policy::Policy;
-use request::{Request, Wanted};
+use request::{Mode, Request, Wanted};
 use rootfs::Rootfs;
-use spec::{Mount, Spec, bind};
+use spec::{Mount, Spec, User};
 
 /// Our directory of root.
 pub const SYSTEM_DATA: &str = "/var/lib/skillctl";
 /// The store of an image of the operating system, searched after the writable one.
 pub const SYSTEM_STORE: &str = "/usr/lib/skillctl/store";
+/// How long a hook may take, in seconds: unpacking the largest skill takes some ten.
+const TIMEOUT: u64 = 120;
 /// Where skills are mounted unless an agent or a path is named.
 const MOUNT_ROOT: &str = "/skills";
 
@@ -55,6 +60,8 @@ const MOUNT_ROOT: &str = "/skills";
 pub struct Host {
     /// The store, where it was named.
     pub store: Option<PathBuf>,
+    /// This program.
+    pub program: PathBuf,
     /// The policy, where there is one.
     pub policy: Option<Policy>,
     /// Opens a directory.
@@ -74,7 +81,7 @@ impl std::fmt::Debug for Host {
 }
 
 /// A skill that goes into a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bound {
     /// What was asked for.
     pub reference: String,
@@ -110,20 +117,39 @@ pub fn precreate(text: &str, host: &Host) -> Result<(String, Vec<Bound>)> {
         let skill = stores.find(wanted, host)?;
         let destination = wanted.destination.clone().unwrap_or_else(|| format!("{below}/{}", skill.name));
         request::check(&destination)?;
-        if existing.iter().chain(&own(&bound)).any(|mount| mount.destination.trim_end_matches('/') == destination) {
+        if existing.iter().chain(&taken(&bound)).any(|mount| mount.destination.trim_end_matches('/') == destination) {
             let reason =
                 format!("{}: something is mounted at {destination} in the container already", wanted.reference);
             return Err(Error::Unavailable { reason, hint: None });
         }
-        make_place(&spec, &existing, (&root, host), &destination)?;
-        bound.push(Bound { reference: wanted.reference.to_string(), destination, ..stores.tree(skill, host)? });
+        let tree = match request.mode {
+            Mode::Bind => {
+                make_place(&spec, &existing, (&root, host), &destination)?;
+                stores.tree(skill, host)?
+            }
+            // Written when the root file system is as the container will see it.
+            Mode::Extract => Bound { digest: skill.digest, ..Bound::default() },
+        };
+        bound.push(Bound { reference: wanted.reference.to_string(), destination, ..tree });
     }
-    let mounts: Vec<Value> =
-        bound.iter().map(|bound| bind(&bound.source.display().to_string(), &bound.destination)).collect();
-    Ok((spec.with(&mounts, is_ours)?, bound))
+    let (mounts, hook) = match request.mode {
+        Mode::Bind => (bound.iter().map(mount).collect(), None),
+        Mode::Extract => (Vec::new(), Some(own_hook(host))),
+    };
+    Ok((spec.with(&mounts, (is_ours, hook))?, bound))
 }
 
-fn own(bound: &[Bound]) -> Vec<Mount> {
+fn mount(bound: &Bound) -> Value {
+    spec::bind(&bound.source.display().to_string(), &bound.destination)
+}
+
+/// Returns our createContainer hook: podman has left it out, since precreate is its namesake.
+fn own_hook(host: &Host) -> Value {
+    let env: Vec<String> = host.store.iter().map(|store| format!("SKILLCTL_STORE={}", store.display())).collect();
+    json!({"path": host.program, "args": ["skillctl", "hook", "createContainer"], "env": env, "timeout": TIMEOUT})
+}
+
+fn taken(bound: &[Bound]) -> Vec<Mount> {
     bound
         .iter()
         .map(|bound| Mount { destination: bound.destination.clone(), source: None, options: Vec::new() })
@@ -226,7 +252,7 @@ impl Stores {
             }
             let instance = for_host(instances(layout, &found.entry.descriptor)?)?;
             let name = found.info.skill_name().or(instance.image.skill_name()).unwrap_or(wanted.reference.basename());
-            let layer = mountable(layout, &instance.image, &text)?;
+            let layer = mountable(layout, &instance, &text)?;
             return Ok(Skill { layout, name: name.to_owned(), digest: found.entry.digest().to_owned(), layer });
         }
         Err(Error::ImageNotFound(text))
@@ -235,29 +261,52 @@ impl Stores {
     fn tree(&self, skill: Skill<'_>, host: &Host) -> Result<Bound> {
         let dir = (host.make)(&self.cache).map_err(Error::io(self.cache.display().to_string()))?;
         let cache = Cache::new(dir, &self.cache, host.cancel.clone());
-        let mut options = UnpackOptions::default();
-        if let Some(most) = host.policy.as_ref().and_then(|policy| policy.max_bytes) {
-            options.limits.size = options.limits.size.min(most);
+        let tree = cache.tree(skill.layout, &skill.layer, &options(host))?;
+        Ok(Bound { digest: skill.digest, source: tree.path, repaired: tree.replaced, ..Bound::default() })
+    }
+
+    /// Writes a skill into a root file system, as its user's; `None` where something is there already, which is the
+    /// container's own since it was started before. Returns the digest of the manifest.
+    fn extract(
+        &self,
+        skill: Skill<'_>,
+        (root, user): (&Rootfs, User),
+        destination: &str,
+        host: &Host,
+    ) -> Result<Option<String>> {
+        let (parent, name) = destination.rsplit_once('/').unwrap_or(("", destination));
+        if !parent.is_empty() {
+            root.make_directories(parent, user)?;
         }
-        let tree = cache.tree(skill.layout, &skill.layer, &options)?;
-        Ok(Bound {
-            reference: String::new(),
-            digest: skill.digest,
-            source: tree.path,
-            destination: String::new(),
-            repaired: tree.replaced,
-        })
+        let dir = root.dir(if parent.is_empty() { "/" } else { parent })?;
+        if dir.symlink_metadata(name).is_ok() {
+            return Ok(None);
+        }
+        let options = options(host);
+        unpack(skill.layer.open(skill.layout)?, &skill.layer.expected, &dir, name, &options)?;
+        own(&dir, name, user).map_err(Error::io(format!("{destination} in the container")))?;
+        Ok(Some(skill.digest))
     }
 }
 
-/// Returns the layer of an image that is mounted as it is.
-fn mountable(layout: &Layout, image: &Info, text: &str) -> Result<Layer> {
-    let is_own = crate::format::Format::of(image, text)?.shape == crate::format::Shape::Own;
-    match &image.layers[..] {
-        [layer] if is_own => Layer::of(layout, image, layer),
-        _ => {
-            let reason = format!("{text} is not a skill image that can be mounted");
-            Err(Error::Unavailable { reason, hint: Some(format!("skillctl convert {text} NEW:TAG")) })
+fn options(host: &Host) -> UnpackOptions<'static> {
+    let mut options = UnpackOptions::default();
+    if let Some(most) = host.policy.as_ref().and_then(|policy| policy.max_bytes) {
+        options.limits.size = options.limits.size.min(most);
+    }
+    options
+}
+
+/// Gives a directory and all that is in it to a user; no link is followed.
+fn own(dir: &Dir, name: &str, user: User) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
+    fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if dir.symlink_metadata(name)?.is_dir() {
+        let dir = dir.open_dir(name)?;
+        for entry in dir.entries()? {
+            let name = entry?.file_name();
+            own(&dir, name.to_str().ok_or(io::ErrorKind::InvalidData)?, user)?;
         }
     }
+    Ok(())
 }

@@ -84,6 +84,25 @@ impl Rootfs {
         }
     }
 
+    /// Opens a directory that is there.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn directory(&self, path: &str) -> Result<OwnedFd> {
+        let opened = self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY);
+        opened.map_err(|errno| Error::io(format!("{path} in the container"))(errno.into()))
+    }
+
+    /// Opens a directory, to make something in it.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn dir(&self, path: &str) -> Result<Dir> {
+        let opened = self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+        let opened = opened.map_err(|errno| Error::io(format!("{path} in the container"))(errno.into()))?;
+        Ok(Dir::from_std_file(opened.into()))
+    }
+
     /// Returns the text of a file that is not too large; `None` where there is no such file, or it is something else.
     pub fn passwd(&self) -> Option<String> {
         let file = self.open("/etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).ok()?;

@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 /// Largest configuration that is read, in bytes: podman's have some 20 KiB.
 pub const MAX_SPEC: u64 = 64 << 20;
 
+/// A span of the text and what comes in its place.
+type Change = (Range<usize>, String);
+
 /// What of a configuration decides where skills go.
 #[derive(Debug, Deserialize)]
 pub struct Spec<'a> {
@@ -31,8 +34,8 @@ pub struct Spec<'a> {
     root: Option<Root<'a>>,
     #[serde(default)]
     linux: Option<Linux>,
-    #[serde(borrow, default)]
-    hooks: Option<Hooks<'a>>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    hooks: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,17 +188,17 @@ impl<'a> Spec<'a> {
         })
     }
 
-    /// Returns the configuration with mounts added at the end of the list, and without the createContainer hooks that
-    /// `ours` says.
+    /// Returns the configuration with mounts added at the end of the list, and with `hook` in the place of the createContainer
+    /// hooks that `ours` says.
     ///
     /// # Errors
     /// [`Error::Damaged`] if mounts or hooks are no lists.
-    pub fn with(&self, mounts: &[Value], ours: impl Fn(&Value) -> bool) -> Result<String> {
+    pub fn with(&self, mounts: &[Value], (ours, hook): (impl Fn(&Value) -> bool, Option<Value>)) -> Result<String> {
         let mut changes = Vec::new();
         if !mounts.is_empty() {
             changes.push(self.add_mounts(mounts)?);
         }
-        changes.extend(self.without_hooks(ours)?);
+        changes.extend(self.replace_hooks(ours, hook.as_ref())?);
         changes.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
         let mut text = self.text.to_owned();
         for (span, new) in changes {
@@ -204,31 +207,45 @@ impl<'a> Spec<'a> {
         Ok(text)
     }
 
-    fn add_mounts(&self, mounts: &[Value]) -> Result<(Range<usize>, String)> {
+    fn add_mounts(&self, mounts: &[Value]) -> Result<Change> {
         let list = mounts.iter().map(Value::to_string).collect::<Vec<_>>().join(",");
-        let Some(raw) = self.mounts.filter(|raw| raw.get() != "null") else {
-            if self.mounts.is_some() {
-                let span = self.span(self.mounts.map_or("", RawValue::get));
-                return Ok((span, format!("[{list}]")));
-            }
-            let at = self.text.find('{').map_or(0, |at| at + 1);
-            // What was parsed has at least its root, so a comma can follow.
-            let comma = if self.text[at..].trim_start().starts_with('}') { "" } else { "," };
-            return Ok((at..at, format!("\"mounts\":[{list}]{comma}")));
-        };
+        let Some(raw) = self.mounts else { return Ok(self.first("mounts", &format!("[{list}]"))) };
+        if raw.get() == "null" {
+            return Ok((self.span(raw.get()), format!("[{list}]")));
+        }
         let empty = self.mounts()?.is_empty();
         let end = self.span(raw.get()).end - 1;
         Ok((end..end, if empty { list } else { format!(",{list}") }))
     }
 
-    fn without_hooks(&self, ours: impl Fn(&Value) -> bool) -> Result<Option<(Range<usize>, String)>> {
-        let raw = self.hooks.as_ref().and_then(|hooks| hooks.create_container).filter(|raw| raw.get() != "null");
-        let Some(raw) = raw else { return Ok(None) };
-        let hooks: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(damaged)?;
+    fn replace_hooks(&self, ours: impl Fn(&Value) -> bool, new: Option<&Value>) -> Result<Option<Change>> {
+        let new = new.map(Value::to_string);
+        let Some(all) = self.hooks else {
+            return Ok(new.map(|new| self.first("hooks", &format!("{{\"createContainer\":[{new}]}}"))));
+        };
+        let hooks: Option<Hooks<'_>> = serde_json::from_str(all.get()).map_err(damaged)?;
+        let Some(hooks) = hooks else {
+            return Ok(new.map(|new| (self.span(all.get()), format!("{{\"createContainer\":[{new}]}}"))));
+        };
+        let Some(raw) = hooks.create_container else {
+            let at = self.span(all.get()).start + 1;
+            let comma = if all.get()[1..].trim_start().starts_with('}') { "" } else { "," };
+            return Ok(new.map(|new| (at..at, format!("\"createContainer\":[{new}]{comma}"))));
+        };
+        let list: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).map_err(damaged)?;
+        let list = list.unwrap_or_default();
         let is_ours = |hook: &&&RawValue| serde_json::from_str(hook.get()).is_ok_and(|hook| ours(&hook));
-        let rest: Vec<&str> = hooks.iter().filter(|hook| !is_ours(hook)).map(|hook| hook.get()).collect();
-        let changed = rest.len() != hooks.len();
-        Ok(changed.then(|| (self.span(raw.get()), format!("[{}]", rest.join(",")))))
+        let rest = list.iter().filter(|hook| !is_ours(hook)).map(|hook| hook.get());
+        let after: Vec<&str> = rest.chain(new.as_deref()).collect();
+        let changed = new.is_some() || after.len() != list.len();
+        Ok(changed.then(|| (self.span(raw.get()), format!("[{}]", after.join(",")))))
+    }
+
+    /// Adds a field before all others.
+    fn first(&self, name: &str, value: &str) -> Change {
+        let at = self.text.find('{').map_or(0, |at| at + 1);
+        let comma = if self.text[at..].trim_start().starts_with('}') { "" } else { "," };
+        (at..at, format!("\"{name}\":{value}{comma}"))
     }
 
     /// Returns where a part of the text is in it.
@@ -256,7 +273,7 @@ mod tests {
     use super::*;
 
     fn add(text: &str) -> String {
-        Spec::parse(text).unwrap().with(&[json!({"destination": "/a"})], |_| false).unwrap()
+        Spec::parse(text).unwrap().with(&[json!({"destination": "/a"})], (|_: &Value| false, None)).unwrap()
     }
 
     #[test]
@@ -281,9 +298,26 @@ mod tests {
         let text = r#"{"hooks":{"prestart":[1],"createContainer":[ {"path":"/other", "n":1.0}, {"path":"/ours"} ]},"mounts":[]}"#;
         let spec = Spec::parse(text).unwrap();
         let ours = |hook: &Value| hook["path"] == "/ours";
+        let none = |_: &Value| false;
         let want = r#"{"hooks":{"prestart":[1],"createContainer":[{"path":"/other", "n":1.0}]},"mounts":[]}"#;
-        assert_eq!(spec.with(&[], ours).unwrap(), want);
-        assert_eq!(spec.with(&[], |_| false).unwrap(), text);
+        assert_eq!(spec.with(&[], (ours, None)).unwrap(), want);
+        assert_eq!(spec.with(&[], (none, None)).unwrap(), text);
+    }
+
+    #[test]
+    fn our_hook_is_added_wherever_hooks_may_be() {
+        let cases = [
+            (r#"{"x":1}"#, r#"{"hooks":{"createContainer":[1]},"x":1}"#),
+            (r#"{"hooks":null}"#, r#"{"hooks":{"createContainer":[1]}}"#),
+            (r#"{"hooks":{ }}"#, r#"{"hooks":{"createContainer":[1] }}"#),
+            (r#"{"hooks":{"poststop":[2]}}"#, r#"{"hooks":{"createContainer":[1],"poststop":[2]}}"#),
+            (r#"{"hooks":{"createContainer":null}}"#, r#"{"hooks":{"createContainer":[1]}}"#),
+            (r#"{"hooks":{"createContainer":[3 ,1]}}"#, r#"{"hooks":{"createContainer":[3,1]}}"#),
+        ];
+        for (text, want) in cases {
+            let ours = |hook: &Value| *hook == 1;
+            assert_eq!(Spec::parse(text).unwrap().with(&[], (ours, Some(json!(1)))).unwrap(), want, "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Report {
     pub blobs: usize,
     /// Their sizes, in bytes.
     pub bytes: u64,
+    /// Number of trees of the cache that were compared with their layers.
+    pub trees: usize,
     /// What is damaged.
     pub problems: Vec<Problem>,
 }

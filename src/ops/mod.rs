@@ -32,6 +32,7 @@ pub mod remove;
 pub mod rollback;
 pub mod sync;
 pub mod tag;
+pub mod trees;
 pub mod uninstall;
 pub mod upgrade;
 pub mod validate;

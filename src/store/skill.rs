@@ -4,7 +4,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use super::layout::Layout;
 use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::format::{Format, Shape};
 use crate::image::Info;
 use crate::layer::{Encoding, Expected};
 
@@ -110,6 +110,20 @@ pub fn instances(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Instance>
 /// [`Error::Unavailable`] if there is none for this host.
 pub fn for_host(all: Vec<Instance>) -> Result<Instance> {
     choose(all, &host())
+}
+
+/// Returns the layer of an image that runtimes mount as it is.
+///
+/// # Errors
+/// [`Error::Unavailable`] for an image or artifact in another form, with the command that makes such an image of it.
+pub fn mountable(layout: &Layout, instance: &Instance, text: &str) -> Result<Layer> {
+    match (&instance.image.layers[..], Format::of(&instance.image, text)?.shape) {
+        ([layer], Shape::Own) => Layer::of(layout, &instance.image, layer),
+        _ => Err(Error::Unavailable {
+            reason: format!("{text} is not a skill image that can be mounted"),
+            hint: Some(format!("skillctl convert {text} NAME:TAG makes one of it")),
+        }),
+    }
 }
 
 fn choose(mut all: Vec<Instance>, host: &str) -> Result<Instance> {

@@ -133,12 +133,13 @@ impl Cache {
         Ok(tree(replaced))
     }
 
-    /// Returns whether the tree of a diff ID is there, as it was made.
+    /// Opens a tree of [`Self::list`].
     ///
     /// # Errors
-    /// If that cannot be told.
-    pub fn has(&self, diff_id: &str) -> Result<bool> {
-        hex_of(diff_id).map_or(Ok(false), |hex| self.is_sealed(hex))
+    /// If it is not there.
+    pub fn open(&self, name: &str) -> Result<Dir> {
+        let opened = open_dir(&self.dir, name).map_err(Error::io(self.shown(name)))?;
+        Ok(Dir::from_std_file(opened.into()))
     }
 
     /// Returns all trees, sorted by name.

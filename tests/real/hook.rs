@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -17,6 +17,8 @@ matrix! {
     an_image_does_not_choose_what_it_sees,
     every_user_namespace_sees_it,
     fifty_containers_start_at_once,
+    a_runtime_alone_mounts_it,
+    a_container_gets_a_copy_of_its_own,
 }
 
 /// What only root can set up.
@@ -320,4 +322,69 @@ fn a_hostile_image_gets_nothing_outside(world: &World) {
         assert_eq!(done.code, 126, "{level}: {done}");
         assert_eq!(fs::read_dir(&outside).expect("it").count(), 0, "{level}");
     }
+}
+
+/// Runs a shell command in a container that names skills, with the hook that runtimes start and not that of podman.
+fn created(world: &World, skills: &str, flags: &[&str], script: &str) -> Done {
+    let dir = world.path("spec-hooks");
+    if !dir.exists() {
+        fs::create_dir(&dir).expect("a directory");
+        let program = Path::new(env!("CARGO_BIN_EXE_skillctl")).parent().expect("a directory").display().to_string();
+        let hook = include_str!("../../hooks/50-skillctl.json").replace("@BINDIR@", &program);
+        fs::write(dir.join("50-skillctl.json"), hook).expect("a hook");
+    }
+    let (dir, annotation) = (dir.display().to_string(), with(skills));
+    let run = ["--hooks-dir", &dir, "run", "--rm", "--network", "none", "--annotation", &annotation];
+    world.podman(run.iter().chain(flags).chain(&[world.agent(), "sh", "-c", script]))
+}
+
+/// The flags that choose each runtime that is here.
+fn runtimes(world: &World) -> Vec<&'static [&'static str]> {
+    let runc = world.run("sh", ["-c", "command -v runc"]).code == 0;
+    [&["--runtime", "crun"][..], &["--runtime", "runc"]].into_iter().filter(|all| all[1] == "crun" || runc).collect()
+}
+
+fn a_runtime_alone_mounts_it(world: &World) {
+    world.build("hr", "1.0.0", &["--load=never"]);
+    let agent = ["--annotation", "io.skillimage.target=claude", "--user", "1000", "--env", "HOME=/home/u"];
+    for runtime in runtimes(world) {
+        let script = "/skills/hr/scripts/greet.sh && { touch /skills/hr/new || true; } && cat /proc/mounts";
+        let done = created(world, HR, runtime, script);
+        assert!(done.stdout.contains("hr 1.0.0 was here") && done.stderr.contains("Read-only file system"), "{done}");
+        let mount = done.stdout.lines().find(|line| line.contains(" /skills/hr ")).unwrap_or_default();
+        assert!(
+            ["ro", "nosuid", "nodev"].iter().all(|flag| mount.split([' ', ',']).any(|own| own == *flag)),
+            "{mount}"
+        );
+        let script = "/home/u/.claude/skills/hr/scripts/greet.sh && touch /home/u/.claude/settings";
+        assert_eq!(created(world, HR, &[runtime, &agent].concat(), script).ok(), "hr 1.0.0 was here");
+        let done = created(world, "acme/none:1", runtime, "echo started");
+        assert!(done.code != 0 && !done.stdout.contains("started"), "{done}");
+        assert!(
+            log(world).lines().last().unwrap_or_default().contains("image not found: acme/none:1"),
+            "{}",
+            log(world)
+        );
+    }
+    assert_eq!(created(world, HR, &[], "ls /skills").ok(), "hr");
+}
+
+fn a_container_gets_a_copy_of_its_own(world: &World) {
+    world_with_hook(world);
+    let flags = ["--annotation", "io.skillimage.mode=extract", "--user", "1000:1000"];
+    let script = "/skills/hr/scripts/greet.sh && echo more >/skills/hr/more && cat /skills/hr/more && \
+                  stat -c %u:%g:%a /skills/hr /skills/hr/SKILL.md /skills/hr/scripts/greet.sh";
+    let said = "hr 1.0.0 was here\nmore\n1000:1000:755\n1000:1000:644\n1000:1000:755";
+    for runtime in runtimes(world) {
+        let flags = [&flags[..], runtime].concat();
+        assert_eq!(run(world, HR, &flags, script).ok(), said, "{runtime:?}");
+        assert_eq!(created(world, HR, &flags, script).ok(), said, "{runtime:?}");
+    }
+    // What the container has made of it stays when it is started again.
+    let annotation = with(HR);
+    let args = ["run", "--name", "own", "--network", "none", "--annotation", &annotation];
+    let script = "cat /skills/hr/more 2>/dev/null; echo again >/skills/hr/more";
+    world.podman(args.iter().chain(&flags).chain(&[world.agent(), "sh", "-c", script])).ok();
+    assert_eq!(world.podman(["start", "-a", "own"]).ok(), "again");
+    world.podman(["rm", "own"]).ok();
 }

@@ -263,7 +263,7 @@ fn text(status: &Status) -> String {
 }
 
 /// Writes a file whole, beside and renamed, unless it is so already.
-fn write(path: &Path, text: &str) -> Result<()> {
+pub fn write(path: &Path, text: &str) -> Result<()> {
     let context = || format!("Writing {}", path.display());
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! `hook`: what container runtimes start, and what makes them do so.
 
 mod enable;
-mod precreate;
+mod runtime;
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use clap::Subcommand;
 
 use super::shell::Shell;
 
-pub use enable::state;
-pub use precreate::{LOG, TIME};
+pub use enable::{state, write};
+pub use runtime::{LOG, TIME};
 
 /// The directory of the system's configuration.
 const ETC: &str = "/etc";
@@ -44,6 +44,9 @@ enum Kind {
     /// Add mounts to the runtime configuration on stdin; podman starts this
     #[command(hide = true)]
     Precreate,
+    /// Mount skills into the container whose state is on stdin; runtimes start this
+    #[command(name = "createContainer", hide = true)]
+    CreateContainer,
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
     Status(enable::StatusArgs),
@@ -52,7 +55,8 @@ enum Kind {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         match self.kind {
-            Kind::Precreate => precreate::run(shell),
+            Kind::Precreate => runtime::precreate(shell),
+            Kind::CreateContainer => runtime::create_container(shell),
             Kind::Enable(args) => args.run(shell),
             Kind::Disable(args) => args.run(shell),
             Kind::Status(args) => args.run(shell),

@@ -1,4 +1,4 @@
-//! `hook precreate`: what podman starts.
+//! What container runtimes start: `hook precreate` and `hook createContainer`.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -12,11 +12,12 @@ use serde_json::json;
 
 use super::super::shell::{NO, Shell, open_dir};
 use crate::error::Error;
+use crate::hook::create::{self, State};
 use crate::hook::place::Place;
 use crate::hook::policy::{self, Policy};
 use crate::hook::request::SKILLS;
 use crate::hook::spec::{MAX_SPEC, Spec};
-use crate::hook::{Bound, Host, SYSTEM_DATA, precreate};
+use crate::hook::{self, Bound, Host, SYSTEM_DATA};
 use crate::output::harmless_line;
 
 /// Where journald takes messages (systemd's native protocol).
@@ -28,34 +29,42 @@ pub const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
 /// Size from which a new log is begun, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
-pub fn run(shell: &Shell) -> Result<ExitCode> {
-    let text = read_stdin()?;
-    // Only containers that ask for skills depend on anything of ours: no policy file can stop others.
-    let (data, asks) = match Spec::parse(&text) {
-        Ok(spec) => (
-            Place::of(&spec, shell.env.cwd.as_deref()).and_then(|place| place.data()),
-            spec.annotation(SKILLS).map(str::to_owned),
-        ),
-        Err(e) => return Err(e.into()),
-    };
-    let Some(asks) = asks else { return pass_on(&text) };
-    let result = host(shell).and_then(|host| precreate(&text, &host));
-    let log = Log { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks };
-    match result {
-        Ok((text, bound)) => {
+/// `hook precreate`: a configuration comes, and goes on with more mounts.
+pub fn precreate(shell: &Shell) -> Result<ExitCode> {
+    let text = read_stdin("the runtime configuration")?;
+    let spec = Spec::parse(&text)?;
+    // Only containers that ask for skills depend on anything of ours: no policy can stop others.
+    let Some(asks) = spec.annotation(SKILLS) else { return pass_on(&text) };
+    let log = Log::of(shell, &spec, asks);
+    let done = host(shell).and_then(|host| hook::precreate(&text, &host));
+    match log.told(shell, done)? {
+        Some((text, bound)) => {
             log.bound(&bound);
             pass_on(&text)
         }
-        Err(error) => {
-            log.failed(&error);
-            shell.fail(&error.into());
-            Ok(ExitCode::from(NO))
-        }
+        None => Ok(ExitCode::from(NO)),
     }
 }
 
-fn read_stdin() -> Result<String, Error> {
-    let damaged = |reason: &str| Error::damaged("the runtime configuration on stdin", reason);
+/// `hook createContainer`: a state comes, and the skills are in the container when we end.
+pub fn create_container(shell: &Shell) -> Result<ExitCode> {
+    let text = read_stdin("the container's state")?;
+    let state = State::parse(&text)?;
+    let Some(asks) = state.skills() else { return Ok(ExitCode::SUCCESS) };
+    let config = state.config(open_dir)?;
+    let log = Log::of(shell, &Spec::parse(&config)?, asks);
+    let done = host(shell).and_then(|host| create::create_container(&state, &host));
+    Ok(match log.told(shell, done)? {
+        Some(bound) => {
+            log.bound(&bound);
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::from(NO),
+    })
+}
+
+fn read_stdin(what: &str) -> Result<String, Error> {
+    let damaged = |reason: &str| Error::damaged(format!("{what} on stdin"), reason);
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_SPEC + 1).read_to_end(&mut bytes).map_err(Error::io("stdin"))?;
     if bytes.len() as u64 > MAX_SPEC {
@@ -79,12 +88,17 @@ fn host(shell: &Shell) -> Result<Host, Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(Error::io(shown)(e)),
     };
-    let store = shell.global.store.clone().or_else(|| shell.env.store.clone());
+    let program = std::env::current_exe().map_err(Error::io("/proc/self/exe"))?;
+    let store = named_store(shell);
     let make = |path: &Path| {
         fs::create_dir_all(path)?;
         open_dir(path)
     };
-    Ok(Host { store, policy, open: open_dir, make, cwd: shell.env.cwd.clone(), cancel: shell.cancel() })
+    Ok(Host { store, program, policy, open: open_dir, make, cwd: shell.env.cwd.clone(), cancel: shell.cancel() })
+}
+
+fn named_store(shell: &Shell) -> Option<PathBuf> {
+    shell.global.store.clone().or_else(|| shell.env.store.clone())
 }
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.
@@ -94,6 +108,24 @@ struct Log {
 }
 
 impl Log {
+    fn of(shell: &Shell, spec: &Spec<'_>, asks: &str) -> Self {
+        let named = named_store(shell).and_then(|store| store.parent().map(Path::to_owned));
+        let data = named.or_else(|| Place::of(spec, shell.env.cwd.as_deref())?.data());
+        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks: asks.to_owned() }
+    }
+
+    /// Tells of an error on stderr as well, which runtimes show where podman does not.
+    fn told<T>(&self, shell: &Shell, done: Result<T, Error>) -> Result<Option<T>> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(error) => {
+                self.failed(&error);
+                shell.fail(&error.into());
+                Ok(None)
+            }
+        }
+    }
+
     fn bound(&self, bound: &[Bound]) {
         for bound in bound.iter().filter(|bound| bound.repaired) {
             let what = format!("{} was not as it was unpacked, and was unpacked anew", bound.source.display());

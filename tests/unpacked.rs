@@ -1,0 +1,167 @@
+//! The cache of what is unpacked for containers: through the hook, the verbs, and beside crashes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::World;
+
+const HR: &str = "acme/hr:1.0.0-draft";
+
+/// A world with a skill and a root file system, in directories that are called as podman's are.
+fn world() -> World {
+    let world = World::new();
+    world.skill("hr", "1.0.0");
+    world.build("hr");
+    fs::create_dir_all(root(&world).join("etc")).unwrap();
+    world
+}
+
+fn root(world: &World) -> PathBuf {
+    world.path("graph/overlay/layer/merged")
+}
+
+/// Runs precreate on a configuration.
+fn precreate(world: &World, spec: &Value) -> (i32, String, String) {
+    let mut command = world.command(["hook", "precreate"]);
+    world.write("spec.json", spec.to_string());
+    command.stdin(fs::File::open(world.path("spec.json")).unwrap()).stdout(Stdio::piped());
+    let done = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+}
+
+fn spec(world: &World, skills: &str) -> Value {
+    json!({
+        "ociVersion": "1.0.0", "unknown": {"kept": 1.50},
+        "process": {"user": {"uid": nix::unistd::geteuid().as_raw(), "gid": nix::unistd::getegid().as_raw()}, "env": ["HOME=/home/u"]},
+        "root": {"path": root(world)}, "mounts": [{"destination": "/proc"}],
+        "annotations": {"io.skillimage.skills": skills, "io.skillimage.target": "claude"},
+    })
+}
+
+/// Runs the hook and returns the tree that it bound.
+fn tree(world: &World) -> PathBuf {
+    let (code, out, err) = precreate(world, &spec(world, HR));
+    assert_eq!(code, 0, "{err}");
+    let spec: Value = serde_json::from_str(&out).unwrap();
+    spec["mounts"][1]["source"].as_str().unwrap().into()
+}
+
+#[test]
+fn a_configuration_gets_mounts_and_keeps_the_rest() {
+    let world = world();
+    let before = spec(&world, HR);
+    let (code, out, err) = precreate(&world, &before);
+    assert_eq!(code, 0, "{err}");
+    let mut after: Value = serde_json::from_str(&out).unwrap();
+    let mount = after["mounts"].as_array_mut().unwrap().pop().unwrap();
+    assert_eq!(after, before);
+    assert!(out.contains(r#""unknown":{"kept":1.5}"#), "{out}");
+    assert_eq!(mount["destination"], "/home/u/.claude/skills/hr");
+    assert_eq!(mount["options"], json!(["bind", "ro", "nosuid", "nodev", "rprivate"]));
+    let tree = PathBuf::from(mount["source"].as_str().unwrap());
+    assert!(fs::read_to_string(tree.join("SKILL.md")).unwrap().contains("hr"));
+    assert!(root(&world).join("home/u/.claude/skills/hr").is_dir());
+    // What asks for nothing passes as it is, also where nothing of ours works.
+    let mut plain = before.clone();
+    plain["annotations"] = json!({"other": "x"});
+    fs::remove_dir_all(world.store()).unwrap();
+    assert_eq!(precreate(&world, &plain), (0, plain.to_string(), String::new()));
+}
+
+#[test]
+fn a_configuration_of_ten_megabytes_passes() {
+    let world = world();
+    let mut large = spec(&world, HR);
+    large["process"]["env"].as_array_mut().unwrap().extend((0..100).map(|n| json!(format!("X{n}={}", "x".repeat(100_000)))));
+    let (code, out, err) = precreate(&world, &large);
+    assert_eq!(code, 0, "{err}");
+    let mut after: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(after["mounts"].as_array_mut().unwrap().pop().unwrap()["destination"], "/home/u/.claude/skills/hr");
+    assert_eq!(after, large);
+}
+
+#[test]
+fn what_is_no_configuration_is_an_error_and_nothing_comes_out() {
+    let world = world();
+    for text in ["", "[]", "null", "{\"annotations\":", "{\"mounts\":1,\"annotations\":{\"io.skillimage.skills\":\"acme/hr\"}}"] {
+        world.write("spec.json", text);
+        let mut command = world.command(["hook", "precreate"]);
+        let done = command.stdin(fs::File::open(world.path("spec.json")).unwrap()).output().unwrap();
+        assert!(!done.status.success() && done.stdout.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn fsck_compares_what_was_unpacked() {
+    let world = world();
+    let tree = tree(&world);
+    assert!(world.run(["fsck"]).ok().stdout.contains(", 1 unpacked: all is well"));
+    fs::write(tree.join("SKILL.md"), "other").unwrap();
+    let ran = world.run(["fsck", "--format", "json"]).fails(1);
+    assert_eq!((&ran.json()["trees"], &ran.json()["problems"][0]["image"]), (&json!(1), &json!(tree.display().to_string())));
+}
+
+#[test]
+fn prune_frees_what_nobody_needs() {
+    let world = world();
+    let path = tree(&world);
+    // Just used.
+    world.run(["prune", "--format", "json"]).ok();
+    assert!(path.is_dir());
+    let age = |days: u64| {
+        let seal = path.with_extension("seal");
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+        fs::File::options().write(true).open(seal).and_then(|file| file.set_modified(then)).unwrap();
+    };
+    age(2);
+    let json = world.run(["prune", "--dry-run", "--format", "json"]).ok().json();
+    assert_eq!((json["trees"].as_array().unwrap().len(), path.is_dir()), (1, true));
+    // A use counts, and is noted.
+    assert_eq!(tree(&world), path);
+    assert_eq!(world.run(["prune", "--format", "json"]).ok().json()["trees"], json!([]));
+    age(2);
+    assert!(world.run(["prune"]).ok().stdout.contains("Removed 1 tree(s)"));
+    assert!(!path.exists() && !path.with_extension("seal").exists());
+    assert_eq!(tree(&world), path);
+    // One that was altered is put aside for the containers that have it, and goes when none has.
+    fs::write(path.join("SKILL.md"), "other").unwrap();
+    assert_eq!(tree(&world), path);
+    let old = path.with_file_name(format!("{}.old-0", path.file_name().unwrap().display()));
+    assert_eq!(fs::read_to_string(old.join("SKILL.md")).unwrap(), "other");
+    world.run(["prune"]).ok();
+    assert!(!old.exists() && path.is_dir());
+}
+
+#[test]
+fn hooks_that_are_killed_leave_no_half_tree() {
+    let world = world();
+    let whole = tree(&world);
+    let cache = whole.parent().unwrap().to_owned();
+    for after in 0..40 {
+        let _ = fs::remove_dir_all(&cache);
+        let mut command = world.command(["hook", "precreate"]);
+        command.stdin(fs::File::open(world.path("spec.json")).unwrap()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(after * 400));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(tree(&world), whole);
+        let fsck = world.run(["fsck"]).ok().stdout;
+        assert!(fsck.contains("1 unpacked: all is well"), "{fsck}");
+    }
+}
+
+#[test]
+fn a_device_is_the_tree_of_its_skill() {
+    let world = world();
+    let json = world.run(["generate", "cdi", HR, "--target", "claude", "--home", "/home/u"]).ok().json();
+    let mount = &json["devices"][0]["containerEdits"]["mounts"][0];
+    assert_eq!((&json["devices"][0]["name"], &mount["containerPath"]), (&json!("acme.hr"), &json!("/home/u/.claude/skills/hr")));
+    assert_eq!(mount["hostPath"], json!(tree(&world).display().to_string()));
+    let twice = world.run(["generate", "cdi", HR, HR]).fails(2);
+    assert!(twice.stderr.contains("would both be the device acme.hr"), "{twice}");
+}
