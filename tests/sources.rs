@@ -212,16 +212,48 @@ fn the_files_of_a_project_read_nothing_outside_of_it() {
 }
 
 #[test]
-fn a_directory_that_changed_is_not_called_damaged() {
+fn a_directory_of_the_project_is_taken_as_it_is() {
     let world = World::new();
-    world.write("p/skills/hr/SKILL.md", SKILL);
+    for name in ["hr", "legal"] {
+        world.write(&format!("p/skills/{name}/SKILL.md"), SKILL.replace("name: hr", &format!("name: {name}")));
+    }
     let run = |args: &[&str]| Ran::from(world.command(args).current_dir(world.path("p")).output().unwrap());
-    run(&["add", "./skills/hr"]).ok();
-    world.write("p/skills/hr/SKILL.md", format!("{SKILL}More.\n"));
+    let lock = || fs::read_to_string(world.path("p/skills.lock.json")).unwrap();
+    let installed = || fs::read_to_string(world.path("p/.agents/skills/hr/SKILL.md")).unwrap();
+    run(&["add", "./skills/hr", "./skills/legal"]).ok();
+    run(&["sync", "--check"]).ok();
+    run(&["sync", "--locked"]).ok();
+    let (before, changed) = (lock(), format!("{SKILL}More.\n"));
+    world.write("p/skills/hr/SKILL.md", &changed);
+    fs::remove_dir_all(world.path("p/.agents/skills/legal")).unwrap();
+
+    let checked = run(&["sync", "--check"]).fails(1);
+    assert!(checked.stdout.contains("✗ hr: ./skills/hr has changed: its content is sha256:"), "{checked}");
     let ran = run(&["sync", "--locked"]).fails(2);
-    assert!(ran.stderr.contains("./skills/hr has changed: its content is sha256:"), "{ran}");
-    assert!(ran.stderr.contains("\nhint: skillctl update hr takes what is there\n"), "{ran}");
-    run(&["update", "hr"]).ok();
+    assert!(ran.stderr.contains("not up to date: hr: ./skills/hr has changed: its content is sha256:"), "{ran}");
+    assert!(ran.stderr.contains("\nhint: skillctl sync takes what is there\n"), "{ran}");
+    assert_eq!((lock(), installed()), (before.clone(), SKILL.to_owned()), "nothing was installed");
+
+    run(&["sync"]).ok();
+    assert_eq!(installed(), changed);
+    assert!(world.path("p/.agents/skills/legal/SKILL.md").exists(), "what comes after is installed, too");
+    assert_ne!(lock(), before);
+    run(&["sync", "--check"]).ok();
+    run(&["sync", "--locked"]).ok();
+    // A store that knows nothing of it, as in CI.
+    fs::remove_dir_all(world.store()).unwrap();
+    run(&["sync", "--check"]).ok();
+    assert!(!world.store().exists(), "whoever only asks gets no store");
+    // What the user changed where it is installed is no more overwritten than before.
+    world.write("p/.agents/skills/hr/SKILL.md", "mine");
+    world.write("p/skills/hr/SKILL.md", SKILL);
+    run(&["sync"]).fails(2);
+    run(&["sync", "--force"]).ok();
+    assert_eq!(installed(), SKILL);
+
+    fs::remove_dir_all(world.path("p/skills/hr")).unwrap();
+    let gone = run(&["sync", "--check"]).fails(1);
+    assert!(gone.stdout.contains("✗ hr: ./skills/hr is no directory of a valid skill any more"), "{gone}");
 }
 
 #[test]
@@ -461,11 +493,9 @@ fn a_project_may_have_skills_of_its_own_files() {
     let intent: Value = serde_json::from_slice(&fs::read(world.path("skills.json")).unwrap()).unwrap();
     assert_eq!(intent, json!({"skills": [{"name": "hr", "source": "./mine/hr"}]}));
     world.run(["sync", "--locked"]).ok();
-    // What is changed there is another skill than the locked one.
+    // What is there is what is installed.
     world.write("mine/hr/more.md", "more");
-    let ran = world.run(["sync"]).fails(2);
-    assert!(ran.stderr.contains("was expected"), "{ran}");
-    world.run(["update", "hr"]).ok();
+    world.run(["sync"]).ok();
     assert!(world.path(".agents/skills/hr/more.md").exists());
     // Somebody else may have written the file.
     for (source, why) in [("./../x", "is no path in the project"), ("./out", "leads out of the project")] {
@@ -476,6 +506,9 @@ fn a_project_may_have_skills_of_its_own_files() {
         assert!(ran.stderr.contains(why), "{ran}");
     }
     world.write("skills.json", r#"{"skills": []}"#);
+    world.write("SKILL.md", SKILL);
+    let around = world.run(["add", "."]).fails(2);
+    assert!(around.stderr.contains("skills are installed in it, in .agents/skills"), "{around}");
     let outside = world.run(["add", "/etc"]).fails(2);
     assert!(outside.stderr.contains("is not in the project"), "{outside}");
 }

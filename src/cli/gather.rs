@@ -11,6 +11,7 @@ use super::shell::Shell;
 use crate::address::Address;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::lockfile::BASE;
 use crate::ops::gather::{self, Gathered};
 use crate::source::archive::SUFFIXES;
 use crate::source::git::{self, Repository};
@@ -44,6 +45,12 @@ pub fn fetch(shell: &Shell, layout: &Layout, source: &GitSource) -> Result<Repos
 fn beneath(root: &Path, text: &str) -> Result<PathBuf> {
     let root = root.canonicalize()?;
     let path = root.join(text).canonicalize()?;
+    if root.join(BASE).starts_with(&path) {
+        // It would have itself in it, once more with every sync.
+        let reason = format!("skills are installed in it, in {BASE}");
+        let hint = Some("put SKILL.md and what belongs to it into a directory of their own".into());
+        return Err(Error::Unavailable { reason, hint }.into());
+    }
     match path.starts_with(&root) {
         true => Ok(path),
         false => Err(Error::Unavailable { reason: "it leads out of the project".into(), hint: None }.into()),
