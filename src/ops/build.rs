@@ -221,7 +221,7 @@ pub fn build(layout: &Layout, input: Input<'_>, options: &Options<'_>) -> Result
         Form::Artifact => write_artifact(layout, &packed, (&card, &annotations))?,
     };
     let mut entry = image::index_entry(&written.media_type, &written.top, &annotations);
-    immutable::set(layout, &reference, &entry, options.force)?;
+    immutable::set_built(layout, &reference, &entry, options.force)?;
     entry["annotations"][REF_NAME] = reference.to_string().into();
     let reference = reference.to_string();
     let entry = Entry { name: Some(reference.clone()), descriptor: serde_json::from_value(entry)? };
