@@ -15,6 +15,17 @@ fn office(world: &World, skills: &str) {
 }
 
 #[test]
+fn a_file_that_is_given_as_a_reference_is_told_from_one() {
+    let world = World::new();
+    office(&world, "  - {name: hr, image: q.io/a/hr:1}\n");
+    for args in [&["install", "-o", "out"][..], &["pull"], &["generate"]] {
+        let ran = world.run([&["collection"], args, &["office.yaml"]].concat()).fails(2);
+        assert!(ran.stderr.contains("office.yaml is a file, and the name of a collection is expected"), "{ran}");
+        assert!(ran.stderr.contains("\nhint: -f names a file: skillctl collection install -f office.yaml\n"), "{ran}");
+    }
+}
+
+#[test]
 fn skills_of_the_store_are_installed() {
     let world = World::new();
     for name in ["hr", "legal"] {

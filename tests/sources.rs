@@ -485,6 +485,29 @@ fn what_was_probably_meant_is_said() {
 }
 
 #[test]
+fn what_is_no_image_is_said_with_what_takes_it() {
+    let world = World::new();
+    world.write("hr/SKILL.md", SKILL);
+    world.write("hr.zip", "x");
+    let url = "https://git.example/acme/skills#v1:hr";
+    for (text, what) in [("./hr", "a directory"), ("hr.zip", "a file"), (url, "a Git repository")] {
+        for verb in ["convert", "pull", "inspect"] {
+            let ran = world.run([verb, text]).fails(2);
+            assert!(ran.stderr.contains(&format!(": an image is expected, and {text} is {what}\n")), "{ran}");
+            assert!(ran.stderr.contains(&format!("hint: skillctl build {text} makes an image of it, and")), "{ran}");
+        }
+    }
+    let secret = world.run(["inspect", "https://u:secret@git.example/acme/skills"]).fails(2);
+    assert!(!secret.stderr.contains("secret"), "{secret}");
+    let bare = world.run(["inspect", "hr"]).fails(2);
+    assert!(bare.stderr.contains("hint: skillctl build ./hr makes an image of it"), "{bare}");
+    let missing = world.run(["install", "missing.tar.gz", "-o", "out"]).fails(2);
+    assert!(missing.stderr.contains(": there is no file missing.tar.gz, and no registry is in the name"), "{missing}");
+    let missing = world.run(["install", "./missing.tar.gz", "-o", "out"]).fails(2);
+    assert!(missing.stderr.contains("./missing.tar.gz: No such file or directory"), "{missing}");
+}
+
+#[test]
 fn a_project_may_have_skills_of_its_own_files() {
     let world = World::new();
     world.write("skills.json", r#"{"skills": []}"#);

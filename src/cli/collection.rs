@@ -101,6 +101,10 @@ impl<'a> Reach<'a> {
         let local = |text: &str| text.parse::<Reference>().is_ok_and(|reference| reference.registry().is_none());
         let opened = if local(text) && store::lookup(&self.layout, text).is_ok() {
             ops::stored(&self.layout, text)?
+        } else if Path::new(text).is_file() {
+            let reason = format!("{text} is a file, and the name of a collection is expected");
+            let hint = Some(format!("-f names a file: skillctl collection install -f {text}"));
+            return Err(Error::Unavailable { reason, hint }.into());
         } else {
             let reference = self.registry.resolve(self.shell, text)?.or_latest();
             self.with(when, limit, text, |means| ops::open(means, &reference))?

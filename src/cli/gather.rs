@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::lockfile::BASE;
 use crate::ops::gather::{self, Gathered};
+use crate::redact::without_credentials;
 use crate::source::archive::SUFFIXES;
 use crate::source::git::{self, Repository};
 use crate::source::{Filter, GitSource};
@@ -28,6 +29,29 @@ pub fn address(text: &str) -> Result<Option<Address>> {
         None if is_archive() => Some(Address::Local(text.to_owned())),
         address => address,
     })
+}
+
+/// Refuses what is no image yet, for the verbs that take images only.
+///
+/// # Errors
+/// With what takes it; as [`address`].
+pub fn only_image(text: &str) -> Result<()> {
+    let what = match address(text)? {
+        None => return Ok(()),
+        Some(Address::Git(_)) => "a Git repository",
+        Some(Address::Site(_)) => "an index of skills",
+        Some(Address::Local(_)) if Path::new(text).is_dir() => "a directory",
+        Some(Address::Local(_)) if Path::new(text).exists() => "a file",
+        Some(Address::Local(_)) => "a path, and nothing is there",
+    };
+    Err(no_image(text, what).into())
+}
+
+/// Returns the error for a directory, an archive or an address where an image is expected.
+pub fn no_image(text: &str, what: &str) -> Error {
+    let text = without_credentials(text);
+    let hint = Some(format!("skillctl build {text} makes an image of it, and skillctl install {text} installs it"));
+    Error::Unavailable { reason: format!("an image is expected, and {text} is {what}"), hint }
 }
 
 /// Fetches a repository; the caller keeps prune from it.

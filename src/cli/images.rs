@@ -1,10 +1,12 @@
 //! `list` and `inspect`: what is where, without reading a layer.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::gather::{no_image, only_image};
 use super::installed::Installed;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
@@ -179,6 +181,7 @@ impl InspectArgs {
     }
 
     fn inspect(&self, shell: &Shell) -> Result<Inspected> {
+        only_image(&self.reference).with_context(|| format!("Inspecting {}", self.reference))?;
         let (transport, rest) = Transport::split(&self.reference);
         match transport {
             Some(Transport::ContainersStorage) => match inspect_storage(&shell.storage_to_read()?, rest) {
@@ -209,6 +212,10 @@ impl InspectArgs {
             Some(Ok(inspected)) => Ok(inspected),
             _ if missing && self.reference.parse::<Reference>().is_ok_and(|r| r.registry().is_some()) => {
                 self.on_registry(shell)
+            }
+            _ if missing && Path::new(&self.reference).is_dir() => {
+                let error = no_image(&format!("./{}", self.reference), "a directory");
+                Err(error).with_context(|| format!("Inspecting {}", self.reference))
             }
             // The store is the place to be named: containers-storage was only a second guess.
             _ => Err(error.context(format!("Inspecting {}", self.reference))),
