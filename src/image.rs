@@ -371,6 +371,14 @@ pub fn labels(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String
     annotations.iter().filter(|(key, _)| constant(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
+/// How the media types of what containers-storage takes begin.
+pub const LOADABLE: [&str; 4] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+];
+
 /// What a manifest, or an index of manifests, says of the skill in it.
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -452,9 +460,10 @@ impl Info {
         self.get(STATUS).parse().ok()
     }
 
-    /// Returns whether containers-storage takes it: it refuses oc-mirror's media types.
+    /// Returns whether containers-storage takes it: it refuses artifacts, and oc-mirror's media types.
     pub fn is_loadable(&self) -> bool {
-        self.config.as_ref().is_none_or(|config| config.media_type() == &MediaType::ImageConfig)
+        let takes = |part: &Descriptor| LOADABLE.iter().any(|own| part.media_type().as_ref().starts_with(own));
+        self.config.iter().chain(&self.layers).all(takes)
     }
 
     /// Returns the sum of the sizes of the layers, in bytes.

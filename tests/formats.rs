@@ -119,6 +119,15 @@ fn an_artifact_is_what_the_specification_says() {
     let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(layer));
     let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
     assert_eq!(names.collect::<Vec<_>>(), ["hr/", "hr/SKILL.md"]);
+    // What could only fail later is not asked for.
+    let rows = world.run(["list"]).ok().stdout;
+    assert!(rows.lines().any(|row| row.contains("acme/hr") && row.ends_with(" -")), "{rows}");
+    let row = world.run(["list", "--format", "json"]).ok().json()[0].clone();
+    assert_eq!((&row["reference"], &row["loaded"]), (&json!("acme/hr:1.2.0"), &json!("no")));
+    let flags = world.run(["generate", "podman", "acme/hr:1.2.0"]).fails(2);
+    let said = "acme/hr:1.2.0 is in a form that podman cannot mount (Agent Skills artifact)\nhint: skillctl convert \
+                acme/hr:1.2.0 NAME:TAG makes an image of it, to be named instead\n";
+    assert!(flags.stderr.ends_with(said) && flags.stdout.is_empty(), "{flags}");
     // Without a name it has that of the image, and neither takes it from the other.
     world.run(["build", "hr", "--load=never"]).ok();
     let held = |name: &str| world.run(["inspect", name, "--format", "json"]).ok().json()["digest"].clone();

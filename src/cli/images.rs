@@ -42,9 +42,10 @@ Examples:
 /// List images, and which of them are loaded
 ///
 /// Shows what is in the store and what is in containers-storage. LOADED says whether containers-storage has the image
-/// under that name: yes, other (the name is there, with other content or another state), no, or only (it is there and
-/// not in the store). With --remote, shows the tags of a repository with their states; only manifests are read. With
-/// --installed, shows the skills that are installed, here for all agents unless some are named.
+/// under that name: yes, other (the name is there, with other content or another state), no, only (it is there and
+/// not in the store), or - (it is no image that could be loaded). With --remote, shows the tags of a repository with their
+/// states; only manifests are read. With --installed, shows the skills that are installed, here for all agents unless some
+/// are named.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ListArgs {

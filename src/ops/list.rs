@@ -21,6 +21,9 @@ pub enum Loaded {
     Other,
     /// The name is not there.
     No,
+    /// It is not there and never will be: it is no image.
+    #[serde(rename = "no")]
+    Never,
     /// It is there, and not in the store.
     Only,
 }
@@ -32,6 +35,7 @@ impl Loaded {
             Self::Yes => "yes",
             Self::Other => "other",
             Self::No => "no",
+            Self::Never => "-",
             Self::Only => "only",
         }
     }
@@ -78,7 +82,10 @@ fn row(layout: &Layout, entry: Entry, images: Option<&Images>) -> Option<Row> {
     let reference = entry.name.clone()?;
     let digest = entry.digest().to_owned();
     let (name, tag) = name_and_tag(&reference);
-    let loaded = images.map(|images| loaded(images, &reference, &digest));
+    let loaded = images.map(|images| match loaded(images, &reference, &digest) {
+        Loaded::No if store::read(layout, entry.clone()).is_ok_and(|found| !found.info.is_loadable()) => Loaded::Never,
+        loaded => loaded,
+    });
     let (status, created) = state_and_date(layout, &entry);
     Some(Row { reference, name, tag, status, digest, created, loaded })
 }
