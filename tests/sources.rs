@@ -89,6 +89,9 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     assert_eq!(annotations["org.opencontainers.image.source"], url);
     assert_eq!(annotations["org.opencontainers.image.revision"], repo.git(&["rev-parse", "HEAD"]));
     assert_eq!(annotations["io.skillimage.source.path"], "skills/hr");
+    let text = repo.run(&["inspect", "acme/hr:1.0.0-draft"]).ok().stdout;
+    let lines = format!("  Source:     {url}\n  Revision:   {}\n  Found in:", repo.git(&["rev-parse", "HEAD"]));
+    assert!(text.contains(&lines), "{text}");
 
     // The same files are the same layer, whichever commit or directory they come from.
     let json = |args: &[&str]| repo.run(&[&["build", "--load=never", "--format", "json"], args].concat()).ok().json();

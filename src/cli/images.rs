@@ -14,11 +14,12 @@ use super::targets::TargetArgs;
 use crate::collection::collection_name;
 use crate::error::Error;
 use crate::format::OWN as OWN_FORMAT;
-use crate::image::TAGS;
+use crate::image::{TAGS, oci};
 use crate::ops::inspect::{Inspected, inspect_proxied, inspect_registry, inspect_storage, inspect_store};
 use crate::ops::list::{Loaded, Row, list};
 use crate::ops::remote_list;
 use crate::output::{cell, harmless_line, relative, table};
+use crate::redact::without_credentials;
 use crate::reference::{Reference, Transport};
 use crate::store::proxy::ProxyOptions;
 
@@ -272,6 +273,11 @@ fn text(image: &Inspected) -> String {
     }
     if !matches!(&*image.format, "" | OWN_FORMAT) {
         text += &format!("  Format:     {}\n", image.format);
+    }
+    for (label, key) in [("Source:", oci::SOURCE), ("Revision:", oci::REVISION)] {
+        if let Some(from) = image.annotations.get(key).filter(|from| !from.is_empty()) {
+            text += &format!("  {label:<12}{}\n", field(&without_credentials(from)));
+        }
     }
     text += &format!("  Found in:   {}\n", image.location);
     text
