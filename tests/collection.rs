@@ -26,6 +26,19 @@ fn a_file_that_is_given_as_a_reference_is_told_from_one() {
 }
 
 #[test]
+fn no_file_is_waited_for() {
+    let world = World::new();
+    nix::unistd::mkfifo(&world.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::create_dir(world.path("directory")).unwrap();
+    for name in ["fifo", "directory"] {
+        for args in [&["install", "-o", "out"][..], &["generate"], &["push", "registry.example/sets/office:1"]] {
+            let ran = world.run([&["collection"], args, &["-f", name]].concat()).fails(2);
+            assert!(ran.stderr.contains(&format!("{name} is no regular file")), "{ran}");
+        }
+    }
+}
+
+#[test]
 fn skills_of_the_store_are_installed() {
     let world = World::new();
     for name in ["hr", "legal"] {

@@ -3,14 +3,16 @@
 mod generate;
 mod install;
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, SecondsFormat};
 use clap::{Subcommand, ValueEnum};
+use nix::libc;
 use serde_json::{Value, json};
 
 use super::install::{Made, built, unpack_options};
@@ -177,8 +179,15 @@ fn is_url(text: &str) -> bool {
 fn read(path: &Path) -> Result<Opened> {
     let context = || format!("Reading {}", path.display());
     let mut bytes = Vec::new();
+    // A FIFO would never be open.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = file.with_context(context)?;
+    if !file.metadata().with_context(context)?.is_file() {
+        let reason = format!("{} is no regular file", path.display());
+        return Err(Error::Unavailable { reason, hint: None }.into());
+    }
     // One more, so that a file that is too large is told from one that is not.
-    File::open(path).and_then(|file| file.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes)).with_context(context)?;
+    file.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes).with_context(context)?;
     Ok(Opened::file(&bytes, &path.display().to_string())?)
 }
 
