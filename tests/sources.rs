@@ -107,6 +107,11 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     let by_hash = json(&[&format!("{url}#{v1}:skills/hr")]);
     assert_eq!(by_hash[0]["digest"], at_v1[0]["digest"]);
 
+    let wrong = repo.run(&["build", &format!("{url}#:wrong"), "--load=never"]).fails(2);
+    assert!(
+        wrong.stderr.ends_with("/wrong is no directory\nhint: its skills are in .claude/skills/legal, skills/hr\n"),
+        "{wrong}"
+    );
     let two = repo.run(&["build", &url, "--load=never", "--tag", "acme/x:1"]).fails(2);
     assert!(two.stderr.contains("has 2 skills, and --tag names one image"), "{two}");
     let none = repo.run(&["build", &url, "--filter", "x*"]).fails(2);
