@@ -26,16 +26,13 @@ fn a_file_that_is_given_as_a_reference_is_told_from_one() {
 }
 
 #[test]
-fn no_file_is_waited_for() {
+fn a_collection_is_read_from_stdin() {
     let world = World::new();
-    nix::unistd::mkfifo(&world.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    fs::create_dir(world.path("directory")).unwrap();
-    for name in ["fifo", "directory"] {
-        for args in [&["install", "-o", "out"][..], &["generate"], &["push", "registry.example/sets/office:1"]] {
-            let ran = world.run([&["collection"], args, &["-f", name]].concat()).fails(2);
-            assert!(ran.stderr.contains(&format!("{name} is no regular file")), "{ran}");
-        }
-    }
+    office(&world, "  - {name: hr, image: q.io/a/hr:1}\n");
+    let mut generate = world.command(["collection", "generate", "-f", "-"]);
+    let done = generate.stdin(fs::File::open(world.path("office.yaml")).unwrap()).output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success() && text.contains("reference: q.io/a/hr:1"), "{text}");
 }
 
 #[test]

@@ -3,16 +3,14 @@
 mod generate;
 mod install;
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, SecondsFormat};
 use clap::{Subcommand, ValueEnum};
-use nix::libc;
 use serde_json::{Value, json};
 
 use super::install::{Made, built, unpack_options};
@@ -69,7 +67,7 @@ struct Input {
     /// A collection of a registry or of the store
     #[arg(value_name = "REFERENCE")]
     reference: Option<String>,
-    /// A file, instead
+    /// A file, instead; - for stdin
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -175,19 +173,17 @@ fn is_url(text: &str) -> bool {
     GitSource::parse(text).is_some()
 }
 
-/// Reads a collection from a file.
+/// Reads a collection from a file, or from stdin where that is called `-`.
 fn read(path: &Path) -> Result<Opened> {
     let context = || format!("Reading {}", path.display());
     let mut bytes = Vec::new();
-    // A FIFO would never be open.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let file = file.with_context(context)?;
-    if !file.metadata().with_context(context)?.is_file() {
-        let reason = format!("{} is no regular file", path.display());
-        return Err(Error::Unavailable { reason, hint: None }.into());
-    }
     // One more, so that a file that is too large is told from one that is not.
-    file.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes).with_context(context)?;
+    let mut whole = |from: &mut dyn std::io::Read| from.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes);
+    match path == Path::new("-") {
+        true => whole(&mut std::io::stdin().lock()),
+        false => File::open(path).and_then(|mut file| whole(&mut file)),
+    }
+    .with_context(context)?;
     Ok(Opened::file(&bytes, &path.display().to_string())?)
 }
 
@@ -224,7 +220,7 @@ Examples:
 struct PushArgs {
     /// Its name on the registry
     reference: String,
-    /// The file
+    /// The file; - for stdin
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
     /// How it is kept there

@@ -20,6 +20,7 @@ use crate::card::{Card, FILE as CARD_FILE, Origin};
 use crate::check::Checked;
 use crate::error::Error;
 use crate::finding::{Finding, Severity};
+use crate::format::SKILL_ARTIFACT;
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::{self, Blob, Platform, Profile};
 use crate::layer::{
@@ -220,7 +221,11 @@ pub fn build(layout: &Layout, input: Input<'_>, options: &Options<'_>) -> Result
         Form::Image => write_manifests(layout, &packed, &annotations, options)?,
         Form::Artifact => write_artifact(layout, &packed, (&card, &annotations))?,
     };
-    let mut entry = image::index_entry(&written.media_type, &written.top, &annotations);
+    let artifact = match options.form {
+        Form::Artifact => Some(SKILL_ARTIFACT),
+        Form::Image => (options.profile == Profile::Redhat).then(|| options.profile.config()),
+    };
+    let mut entry = image::index_entry(&written.media_type, &written.top, &annotations, artifact);
     immutable::set_built(layout, &reference, &entry, options.force)?;
     entry["annotations"][REF_NAME] = reference.to_string().into();
     let reference = reference.to_string();
