@@ -13,7 +13,7 @@ use cap_std::fs::Dir;
 use skillctl::layer::{PackOptions, Selection, pack_tree};
 use skillctl::limits::Limits;
 use skillctl::process::{Cancel, Tools};
-use skillctl::source::git::{Contents, Options, Repository, SkillPath, fetch, remote_commit};
+use skillctl::source::git::{Contents, Options, Repository, SkillPath, fetch};
 use skillctl::source::{Filter, GitSource};
 use tempfile::TempDir;
 
@@ -163,7 +163,6 @@ fn revisions_are_found() {
     for (rest, want) in cases {
         let repository = repo.fetch(rest).unwrap();
         assert_eq!(&repository.commit, want, "{rest}");
-        assert_eq!(&remote_commit(&Tools::default(), &repo.source(rest), &Options::default()).unwrap(), want, "{rest}");
     }
     for hash in [&second[..], &second[..7], &second[..20], &first.to_ascii_uppercase(), &third] {
         let repository = repo.fetch(&format!("#{hash}")).unwrap();
@@ -175,7 +174,7 @@ fn revisions_are_found() {
         let error = repo.fetch(&format!("#{missing}")).unwrap_err().to_string();
         assert_eq!(error, format!("{} has no branch, tag or commit {missing}", repo.url()));
     }
-    let error = remote_commit(&Tools::default(), &repo.source("#nothing"), &Options::default()).unwrap_err();
+    let error = repo.fetch("#nothing").unwrap_err();
     assert_eq!(error.hint().unwrap(), format!("git ls-remote {} shows what there is", repo.url()));
     assert_eq!(repo.left_behind(), 0);
 }
@@ -492,7 +491,6 @@ fn a_server_that_never_answers_is_left() {
     let started = Instant::now();
     let error = fetch(&Tools::default(), (&dir, &path), &source, &options).unwrap_err().to_string();
     assert_eq!(error, format!("http://{address}/a/b: git: no headway for 0.5 s"));
-    assert!(remote_commit(&Tools::default(), &source, &options).is_err());
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(repo.left_behind(), 0);
 }
