@@ -20,12 +20,12 @@ use tempfile::TempDir;
 use crate::git_server::{Access, mute, serve};
 
 /// A repository with a working directory, and a store beside it.
-struct Repo {
-    tmp: TempDir,
+pub struct Repo {
+    pub tmp: TempDir,
 }
 
 /// Returns the git to test with; says so where there is none.
-fn has_git() -> bool {
+pub fn has_git() -> bool {
     let found = Command::new("git").arg("--version").output().is_ok();
     if !found {
         eprintln!("SKIPPED: git is not installed");
@@ -34,7 +34,7 @@ fn has_git() -> bool {
 }
 
 impl Repo {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let repo = Self { tmp: tempfile::tempdir().unwrap() };
         fs::create_dir(repo.tmp.path().join("store")).unwrap();
         fs::create_dir(repo.work()).unwrap();
@@ -71,12 +71,12 @@ impl Repo {
         fs::write(path, text).unwrap();
     }
 
-    fn skill(&self, path: &str, name: &str) {
+    pub fn skill(&self, path: &str, name: &str) {
         let path = if path.is_empty() { "SKILL.md".to_owned() } else { format!("{path}/SKILL.md") };
         self.write(&path, &format!("---\nname: {name}\ndescription: Does {name}.\n---\n\nText.\n"));
     }
 
-    fn commit(&self) -> String {
+    pub fn commit(&self) -> String {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "m"]);
         self.git(&["rev-parse", "HEAD"])
@@ -90,7 +90,7 @@ impl Repo {
         GitSource::parse(&format!("{}{rest}", self.url())).unwrap().unwrap()
     }
 
-    fn store(&self) -> (Dir, PathBuf) {
+    pub fn store(&self) -> (Dir, PathBuf) {
         let path = self.tmp.path().join("store");
         (Dir::open_ambient_dir(&path, ambient_authority()).unwrap(), path)
     }

@@ -115,7 +115,7 @@ fn find_reference(git: &Git, source: &GitSource, tree: &str) -> Result<String> {
 
 /// Asks a server for references: hashes and full names.
 fn list_references(git: &Git, source: &GitSource, patterns: &[String]) -> Result<Vec<(String, String)>> {
-    let process = git.remote(source).arg("ls-remote").stdout_limit(REFERENCES).arg("--").arg(&source.url);
+    let process = git.remote(source).arg("ls-remote").stdout_limit(REFERENCES).arg("--").arg(&source.shown);
     let output = git.talk(&process.args(patterns), &mut || {})?;
     if !output.success() || output.truncated {
         return Err(failed(source, &output));
@@ -227,7 +227,7 @@ impl Fetching<'_> {
         let options =
             ["--progress", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance"];
         let process = process.args(options).args(shallow.then_some("--depth=1"));
-        let process = process.arg("--").arg(&self.source.url).args(wanted);
+        let process = process.arg("--").arg(&self.source.shown).args(wanted);
         let last = Cell::new(Instant::now());
         self.git.talk(&process, &mut || {
             if let Some(progress) = self.options.progress.filter(|_| last.get().elapsed() >= REPORT) {
