@@ -29,7 +29,7 @@ pub fn address(text: &str) -> Result<Option<Address>> {
     })
 }
 
-/// Fetches a repository; the caller keeps prune from it.
+/// Fetches a repository.
 ///
 /// # Errors
 /// As [`git::fetch`].
@@ -63,8 +63,6 @@ pub fn gather(
 ) -> Result<Gathered> {
     match address {
         Address::Git(source) => {
-            // Keeps prune from what is fetched.
-            let _writing = layout.writing()?;
             let repository = fetch(shell, layout, source)?;
             gather::from_repository(layout, &repository, &repository.source.path, filter, limits)
         }
