@@ -118,6 +118,8 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     assert!(none.stderr.contains("no skills matching \"x*\" in") && none.stderr.contains("hr, legal"), "{none}");
     let flag = repo.run(&["build", "repo/skills/hr", "--ref", "v1"]).fails(2);
     assert!(flag.stderr.contains("--ref is for Git repositories"), "{flag}");
+    let flag = repo.run(&["build", "repo/skills/hr", "--filter", "h*"]).fails(2);
+    assert!(flag.stderr.contains("--filter is for repositories, archives and sites"), "{flag}");
 }
 
 /// Whoever can add a directory to a repository could otherwise replace any skill beside it.

@@ -155,8 +155,6 @@ impl<'a> Reach<'a> {
     /// Reads a collection that is a file of a repository.
     fn open_in_git(&self, url: &str, reference: Option<&str>) -> Result<Opened> {
         let source = super::build::given(source(url)?, reference)?;
-        // Keeps prune from what is fetched.
-        let _writing = self.layout.writing()?;
         let file = super::gather::fetch(self.shell, &self.layout, &source)?.file(MAX_YAML as u64 + 1)?;
         Ok(Opened::file(&file, &source.to_string())?)
     }

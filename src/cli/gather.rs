@@ -54,7 +54,7 @@ pub fn no_image(text: &str, what: &str) -> Error {
     Error::Unavailable { reason: format!("an image is expected, and {text} is {what}"), hint }
 }
 
-/// Fetches a repository; the caller keeps prune from it.
+/// Fetches a repository.
 ///
 /// # Errors
 /// As [`git::fetch`].
@@ -94,8 +94,6 @@ pub fn gather(
 ) -> Result<Gathered> {
     match address {
         Address::Git(source) => {
-            // Keeps prune from what is fetched.
-            let _writing = layout.writing()?;
             let repository = fetch(shell, layout, source)?;
             gather::from_repository(layout, &repository, &repository.source.path, filter, limits)
         }
