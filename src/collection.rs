@@ -180,7 +180,7 @@ impl Reader {
         };
         let mut kind = String::new();
         let (mut metadata, mut skills) = ((root.at, [const { String::new() }; 3]), (root.at, Vec::new()));
-        self.fields(root, "SkillCollection", |reader, key, node| {
+        self.fields(root, "a collection", |reader, key, node| {
             match key {
                 "apiVersion" => drop(reader.text(node)),
                 "kind" => kind = reader.text(node),
@@ -211,7 +211,7 @@ impl Reader {
 
     fn metadata(&mut self, node: &Node) -> [String; 3] {
         let mut all = [const { String::new() }; 3];
-        self.fields(node, "Metadata", |reader, key, node| {
+        self.fields(node, "metadata", |reader, key, node| {
             let at = ["name", "version", "description"].iter().position(|field| *field == key);
             let text = reader.text(node);
             at.map(|at| all[at] = text).is_some()
@@ -224,7 +224,7 @@ impl Reader {
             Value::Sequence(items) => items,
             Value::Null => return Vec::new(),
             _ => {
-                self.note(node.at, format!("cannot unmarshal {} into a list", node.kind()));
+                self.note(node.at, format!("skills should be a list, and is {}", said(node)));
                 return Vec::new();
             }
         };
@@ -248,7 +248,7 @@ impl Reader {
 
     fn member(&mut self, index: usize, node: &Node) -> Member {
         let (mut name, mut image, mut source) = (String::new(), String::new(), String::new());
-        self.fields(node, "SkillRef", |reader, key, node| {
+        self.fields(node, "a skill", |reader, key, node| {
             let field = match key {
                 "name" => &mut name,
                 "image" => &mut image,
@@ -287,18 +287,18 @@ impl Reader {
         let entries = match &node.value {
             Value::Mapping(entries) => entries,
             Value::Null => return,
-            _ => return self.note(node.at, format!("cannot unmarshal {} into collection.{kind}", node.kind())),
+            _ => return self.note(node.at, format!("{kind} should be a mapping, and is {}", said(node))),
         };
         for (key, node) in entries {
             if !take(self, &key.text, node) {
-                self.note(key.at, format!("field {} not found in type collection.{kind}", key.text));
+                self.note(key.at, format!("{:?} is no field of {kind}", key.text));
             }
         }
     }
 
     fn text(&mut self, node: &Node) -> String {
         if node.text().is_none() {
-            self.note(node.at, format!("cannot unmarshal {} into string", node.kind()));
+            self.note(node.at, format!("text is expected, and this is {}", said(node)));
         }
         node.text().unwrap_or_default().to_owned()
     }
@@ -318,6 +318,16 @@ impl Reader {
             0 => reason,
             more => format!("{reason}; and {more} more"),
         }
+    }
+}
+
+/// Says what is there instead of something else.
+fn said(node: &Node) -> &'static str {
+    match &node.value {
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Null => "nothing",
+        Value::Scalar { .. } => "text",
     }
 }
 

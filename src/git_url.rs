@@ -11,14 +11,17 @@
 //! A branch may have slashes in its name, so where `REF` ends in an address of a browser is known only when the repository
 //! has been asked ([`GitSource::tree`]).
 //!
-//! An address may hold credentials. Git is told them; nothing else is.
+//! An address may hold credentials. Git is told them, apart from the address; nothing else is.
 
 use std::fmt;
 
 use crate::card::is_name;
 use crate::error::{Error, Result};
-use crate::redact::without_credentials;
 use crate::text::hidden;
+
+mod credentials;
+
+pub(crate) use credentials::Credentials;
 
 /// What git can be asked to speak; everything else, such as `ext::`, runs commands or is unknown.
 const SCHEMES: [&str; 5] = ["https", "http", "ssh", "git", "file"];
@@ -30,9 +33,9 @@ const SKILL: &str = crate::frontmatter::FILE;
 /// A repository, and what is wanted of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct GitSource {
-    /// What git is told.
+    /// With the credentials that were typed.
     pub(crate) url: String,
-    /// The address without credentials: for messages, annotations and receipts.
+    /// The address without credentials: for git, messages, annotations and receipts.
     pub shown: String,
     /// Branch, tag or commit; the default branch where there is none.
     pub reference: Option<String>,
@@ -129,15 +132,6 @@ impl GitSource {
     /// Returns the protocol, as git calls it.
     pub(crate) fn protocol(&self) -> &str {
         self.url.split_once("://").map_or("ssh", |(scheme, _)| scheme)
-    }
-
-    /// Returns a text of git's without the credentials of this address, or of any other.
-    pub(crate) fn scrub(&self, text: &str) -> String {
-        let mut clean = text.replace(&self.url, &self.shown);
-        for secret in secrets(&self.url) {
-            clean = clean.replace(&secret, "***");
-        }
-        without_credentials(&clean)
     }
 }
 
@@ -257,6 +251,15 @@ impl<'a> Address<'a> {
         let unseen = |c: char| c.is_control() || c != ' ' && c.is_whitespace() || hidden(c).is_some();
         if texts.iter().any(|text| text.contains(unseen)) {
             return Err("has a character that cannot be seen");
+        }
+        let user = self.user.unwrap_or_default();
+        // With a line of its own it could tell git of another host.
+        if decode_bytes(user).iter().any(u8::is_ascii_control) {
+            return Err("has credentials with a character that cannot be seen");
+        }
+        // git sends none without a user.
+        if user.len() > 1 && user.starts_with(':') {
+            return Err("has a password and no user; most servers take any: https://git:PASSWORD@HOST/PATH");
         }
         let option = |text: &str| text.starts_with('-') || text.to_ascii_lowercase().starts_with("%2d");
         if option(self.host) || self.user.is_some_and(option) || option(self.path) {
@@ -416,6 +419,10 @@ pub(crate) fn is_git(name: &str) -> bool {
 
 /// Undoes the percent encoding of a browser's address.
 fn decode(text: &str) -> Option<String> {
+    String::from_utf8(decode_bytes(text)).ok()
+}
+
+fn decode_bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -429,30 +436,13 @@ fn decode(text: &str) -> Option<String> {
             _ => bytes.push(byte),
         }
     }
-    String::from_utf8(bytes).ok()
+    bytes
 }
 
 /// Encodes what would end the path of an address.
 fn encode(text: &str) -> String {
     let special = |c: char| " %?#".contains(c);
     text.chars().map(|c| if special(c) { format!("%{:02X}", c as u32) } else { c.to_string() }).collect()
-}
-
-/// Returns what of an address nobody else may see, the longest first, as given and as it is meant.
-fn secrets(url: &str) -> Vec<String> {
-    let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-    let Some((user, _)) = authority.rsplit_once('@') else { return Vec::new() };
-    let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let name = if scheme == "ssh" { "" } else { name };
-    let mut found: Vec<String> =
-        [user, password, name].iter().flat_map(|text| [Some((*text).to_owned()), decode(text)]).flatten().collect();
-    if scheme == "ssh" && password.is_empty() {
-        found.clear();
-    }
-    found.retain(|text| !text.is_empty());
-    found.sort_by_key(|text| std::cmp::Reverse(text.len()));
-    found
 }
 
 fn refuse(shown: &str, reason: &str) -> Error {

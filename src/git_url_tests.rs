@@ -1,4 +1,8 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
 use super::*;
+use crate::redact::without_credentials;
 
 fn parse(text: &str) -> GitSource {
     GitSource::parse(text).unwrap_or_else(|| panic!("{text} is an address")).unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -140,6 +144,10 @@ fn hostile_addresses_are_refused() {
         ("https://h/", "names no repository"),
         ("https://h/a\nb", "has a character that cannot be seen"),
         ("https://h/a\u{202e}b", "has a character that cannot be seen"),
+        ("https://u:secret%0Ahost=h@h/a", "https://h/a has credentials with a character that cannot be seen"),
+        ("https://u%0d:secret@h/a", "https://h/a has credentials with a character that cannot be seen"),
+        ("https://github.com%00:secret@h/a", "https://h/a has credentials with a character that cannot be seen"),
+        ("https://:secret@h/a", "no user; most servers take any: https://git:PASSWORD@HOST/PATH"),
         ("https://h/a?token=secret", "https://h/a has a query, which no repository has"),
         ("file://host/a", "is no absolute path: file:///DIRECTORY"),
         ("https://github.com/acme", "is no address of a repository"),
@@ -193,7 +201,6 @@ fn credentials_are_shown_to_nobody() {
     let cases = [
         ("https://user:t0ken@h/a/b", "https://h/a/b", "user t0ken"),
         ("https://t0ken@h/a/b", "https://h/a/b", "t0ken"),
-        ("https://:t0ken@h/a/b", "https://h/a/b", "t0ken"),
         ("https://u:t%30ken@h/a/b", "https://h/a/b", "t0ken t%30ken"),
         ("https://u:p@ss@h/a/b", "https://h/a/b", "p@ss"),
         ("https://user:t0ken@github.com/a/b/tree/main/x", "https://github.com/a/b.git", "user t0ken"),
@@ -214,6 +221,34 @@ fn credentials_are_shown_to_nobody() {
     let said = "ssh://git@h/a, ssh://git:pw@h/a, git+ssh://git@h/a, https://git@h/a";
     assert_eq!(without_credentials(said), "ssh://git@h/a, ssh://h/a, git+ssh://git@h/a, https://h/a");
     assert_eq!(plain.scrub("git fetch: no digits"), "git fetch: no digits");
+}
+
+#[test]
+fn credentials_are_decoded_and_for_one_host() {
+    let cases = [
+        ("https://user:t0ken@h/a", Some(("https://h", "user", Some("t0ken")))),
+        ("https://t0ken@h:8443/a/b", Some(("https://h:8443", "t0ken", None))),
+        ("http://t0ken:@[::1]:80/a", Some(("http://[::1]:80", "t0ken", Some("")))),
+        ("https://u:p@ss:%3A%2f%25+%zz@h/a", Some(("https://h", "u", Some("p@ss::/%+%zz")))),
+        ("https://u%40v:x@github.com/a/b/tree/main", Some(("https://github.com", "u@v", Some("x")))),
+        ("https://@h/a", None),
+        ("https://h/a@b", None),
+        ("ssh://git:t0ken@h/a", None),
+        ("git@h:a", None),
+        ("git://u:p@h/a", None),
+        ("file:///a@b", None),
+    ];
+    for (text, want) in cases {
+        let got = parse(text).credentials();
+        let texts = |got: &Credentials| {
+            let text = |part: &OsString| part.to_str().unwrap().to_owned();
+            (got.place.clone(), text(&got.user), got.password.as_ref().map(text))
+        };
+        let want = want.map(|(place, user, password)| (place.into(), user.into(), password.map(str::to_owned)));
+        assert_eq!(got.as_ref().map(texts), want, "{text}");
+    }
+    let latin = parse("https://u:%E4@h/a").credentials().unwrap().password.unwrap();
+    assert_eq!(latin.into_vec(), [0xe4]);
 }
 
 #[test]

@@ -93,7 +93,8 @@ impl Profile {
         }
     }
 
-    fn config(self) -> &'static str {
+    /// Returns the type of a config.
+    pub fn config(self) -> &'static str {
         match self {
             Self::Standard => "application/vnd.oci.image.config.v1+json",
             Self::Redhat => "application/vnd.redhat.agentskill.config.v1+json",
@@ -295,14 +296,24 @@ pub fn index(instances: &[(Platform, Blob)], annotations: &BTreeMap<String, Stri
     index.to_string().into_bytes()
 }
 
-/// Returns the index entry of a manifest or an index, with a copy of its annotations so that listing reads one file.
-pub fn index_entry(media_type: &MediaType, manifest: &Blob, annotations: &BTreeMap<String, String>) -> Value {
-    json!({
+/// Returns the index entry of a manifest or an index, with a copy of its annotations, and of what kind of artifact it is if
+/// it is no image, so that listing reads one file.
+pub fn index_entry(
+    media_type: &MediaType,
+    manifest: &Blob,
+    annotations: &BTreeMap<String, String>,
+    artifact: Option<&str>,
+) -> Value {
+    let mut entry = json!({
         "mediaType": media_type.to_string(),
         "digest": manifest.digest,
         "size": manifest.size,
         "annotations": annotations,
-    })
+    });
+    if let Some(artifact) = artifact {
+        entry["artifactType"] = artifact.into();
+    }
+    entry
 }
 
 /// Returns the annotations of a card that neither a clock nor a promotion decides.
@@ -370,6 +381,14 @@ pub fn labels(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String
     };
     annotations.iter().filter(|(key, _)| constant(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
+
+/// How the media types of what containers-storage takes begin.
+pub const LOADABLE: [&str; 4] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+];
 
 /// What a manifest, or an index of manifests, says of the skill in it.
 #[derive(Debug, Clone)]
@@ -452,9 +471,17 @@ impl Info {
         self.get(STATUS).parse().ok()
     }
 
-    /// Returns whether containers-storage takes it: it refuses oc-mirror's media types.
+    /// Returns what kind of artifact it is: as it says, else the type of its config (image specification, manifest.md); `None` for what
+    /// containers-storage takes.
+    pub fn artifact(&self) -> Option<&str> {
+        let config = || self.config.as_ref().map(|config| config.media_type().as_ref());
+        (!self.is_loadable()).then(|| self.artifact_type.as_deref().or_else(config)).flatten()
+    }
+
+    /// Returns whether containers-storage takes it: it refuses artifacts, and oc-mirror's media types.
     pub fn is_loadable(&self) -> bool {
-        self.config.as_ref().is_none_or(|config| config.media_type() == &MediaType::ImageConfig)
+        let takes = |part: &Descriptor| LOADABLE.iter().any(|own| part.media_type().as_ref().starts_with(own));
+        self.config.iter().chain(&self.layers).all(takes)
     }
 
     /// Returns the sum of the sizes of the layers, in bytes.

@@ -39,8 +39,24 @@ pub fn lock(dir: &Dir, name: &str, how: How, cancel: &Cancel) -> io::Result<Floc
 /// # Errors
 /// As [`lock`].
 pub fn lock_dir(dir: &Dir, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
+    held(itself(dir)?, how, cancel)
+}
+
+/// Locks a directory itself for nobody else, if nobody has the lock now.
+///
+/// # Errors
+/// If it cannot be locked for another reason.
+pub fn try_lock_dir(dir: &Dir) -> io::Result<Option<Flock<File>>> {
+    match Flock::lock(itself(dir)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+fn itself(dir: &Dir) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    held(File::from(openat(dir.as_fd(), ".", flags, Mode::empty())?), how, cancel)
+    Ok(File::from(openat(dir.as_fd(), ".", flags, Mode::empty())?))
 }
 
 fn held(mut file: File, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {

@@ -145,10 +145,14 @@ impl Intent {
             return Err(invalid(object, "it is no JSON object with a list of skills"));
         }
         check_fields(&value, &["skills"]).map_err(|e| invalid(object, e))?;
-        let intent: Self = serde_json::from_value(value.clone()).map_err(|e| invalid(object, e))?;
+        // First: a field that is missing may be there, misspelt.
+        for (at, fields) in value["skills"].as_array().into_iter().flatten().enumerate() {
+            let name = fields["name"].as_str().map_or_else(|| format!("skills[{at}]"), str::to_owned);
+            check_fields(fields, &FIELDS).map_err(|e| invalid(object, format!("{name}: {e}")))?;
+        }
+        let intent: Self = serde_json::from_value(value).map_err(|e| invalid(object, e))?;
         let mut names = BTreeSet::new();
-        for (skill, fields) in intent.skills.iter().zip(value["skills"].as_array().into_iter().flatten()) {
-            check_fields(fields, &FIELDS).map_err(|e| invalid(object, format!("{}: {e}", skill.name)))?;
+        for skill in &intent.skills {
             skill.check().map_err(|e| invalid(object, e))?;
             if !names.insert(&skill.name) {
                 return Err(invalid(object, format!("{} is in it twice", skill.name)));
@@ -478,6 +482,11 @@ mod tests {
             ("{\"skills\": 1}".into(), "invalid type"),
             ("{}".into(), "missing field `skills`"),
             ("[]".into(), "it is no JSON object"),
+            (
+                json!({"skills": [{"name": "hr", "sorce": good}]}).to_string(),
+                "hr: \"sorce\" is no field: is \"source\" meant?",
+            ),
+            (json!({"skills": [{"nmae": "hr", "source": good}]}).to_string(), "skills[0]: \"nmae\" is no field"),
             ("{\"skils\": []}".into(), "\"skils\" is no field: is \"skills\" meant?"),
             (json!({"skills": [{"name": "hr", "source": good, "verison": "1"}]}).to_string(), "is \"version\" meant?"),
             (

@@ -15,6 +15,27 @@ fn office(world: &World, skills: &str) {
 }
 
 #[test]
+fn a_file_that_is_given_as_a_reference_is_told_from_one() {
+    let world = World::new();
+    office(&world, "  - {name: hr, image: q.io/a/hr:1}\n");
+    for args in [&["install", "-o", "out"][..], &["pull"], &["generate"]] {
+        let ran = world.run([&["collection"], args, &["office.yaml"]].concat()).fails(2);
+        assert!(ran.stderr.contains("office.yaml is a file, and the name of a collection is expected"), "{ran}");
+        assert!(ran.stderr.contains("\nhint: -f names a file: skillctl collection install -f office.yaml\n"), "{ran}");
+    }
+}
+
+#[test]
+fn a_collection_is_read_from_stdin() {
+    let world = World::new();
+    office(&world, "  - {name: hr, image: q.io/a/hr:1}\n");
+    let mut generate = world.command(["collection", "generate", "-f", "-"]);
+    let done = generate.stdin(fs::File::open(world.path("office.yaml")).unwrap()).output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success() && text.contains("reference: q.io/a/hr:1"), "{text}");
+}
+
+#[test]
 fn skills_of_the_store_are_installed() {
     let world = World::new();
     for name in ["hr", "legal"] {

@@ -119,6 +119,36 @@ fn an_artifact_is_what_the_specification_says() {
     let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(layer));
     let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
     assert_eq!(names.collect::<Vec<_>>(), ["hr/", "hr/SKILL.md"]);
+    // What could only fail later is not asked for.
+    let rows = world.run(["list"]).ok().stdout;
+    assert!(rows.lines().any(|row| row.contains("acme/hr") && row.ends_with(" -")), "{rows}");
+    let row = world.run(["list", "--format", "json"]).ok().json()[0].clone();
+    assert_eq!((&row["reference"], &row["loaded"]), (&json!("acme/hr:1.2.0"), &json!("no")));
+    let flags = world.run(["generate", "podman", "acme/hr:1.2.0"]).fails(2);
+    let said = "acme/hr:1.2.0 is in a form that podman cannot mount (Agent Skills artifact)\nhint: skillctl convert \
+                acme/hr:1.2.0 NAME:TAG makes an image of it, to be named instead\n";
+    assert!(flags.stderr.ends_with(said) && flags.stdout.is_empty(), "{flags}");
+    // Without a name it has that of the image, and neither takes it from the other.
+    world.run(["build", "hr", "--load=never"]).ok();
+    let held = |name: &str| world.run(["inspect", name, "--format", "json"]).ok().json()["digest"].clone();
+    let image = held("local/hr:1.2.0-draft");
+    let taken = world.run(["build", "hr", "--format", "artifact"]).fails(2);
+    assert!(taken.stderr.contains("local/hr:1.2.0-draft is an image, and would become an artifact"), "{taken}");
+    assert!(
+        taken.stderr.contains(
+            "\nhint: name another (build -t NAME:TAG, convert FROM NAME:TAG), or skillctl rm local/hr:1.2.0-draft first"
+        ),
+        "{taken}"
+    );
+    assert_eq!(held("local/hr:1.2.0-draft"), image);
+    let taken = world.run(["build", "hr", "--load=never", "-t", "acme/hr:1.2.0"]).fails(2);
+    assert!(taken.stderr.contains("acme/hr:1.2.0 is an artifact, and would become an image"), "{taken}");
+    for again in [&["build", "hr", "--load=never", "--platform", "all"][..], &["build", "hr", "--load=never"]] {
+        world.run(again).ok();
+    }
+    world.run(["build", "hr", "--format", "artifact", "-t", "acme/hr:1.2.0"]).ok();
+    world.run(["build", "hr", "--format", "artifact", "--force"]).ok();
+    assert_ne!(held("local/hr:1.2.0-draft"), image);
     let refused = world.run(["build", "hr", "--format", "artifact", "--platform", "all"]).fails(2);
     assert!(refused.stderr.contains("--platform is for images"), "{refused}");
 }

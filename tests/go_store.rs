@@ -29,7 +29,7 @@ fn inspect_prints_the_lines_of_the_go_tool() {
     let mut ours = String::new();
     for reference in ["acme/alpha:1.0.0", "acme/tools/beta:0.2.0-draft", "other/gamma:2.0.0"] {
         let printed = world.run(["inspect", reference]).ok().stdout;
-        let added = ["  Image ID:", "  Found in:", "  Format:"];
+        let added = ["  Image ID:", "  Found in:", "  Format:", "  Source:", "  Revision:"];
         for line in printed.lines().filter(|line| !added.iter().any(|label| line.starts_with(label))) {
             ours += line;
             ours += "\n";

@@ -10,6 +10,7 @@ mod foreign;
 mod formats;
 mod forms;
 mod git;
+mod git_credentials;
 mod git_server;
 mod go_store;
 mod install;

@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::git::has_git;
+use crate::git_server::mute;
 use crate::support::World;
 
 fn digest(world: &World, name: &str) -> String {
@@ -226,4 +230,41 @@ fn tags_and_prunes_at_once_do_not_disturb_each_other() {
             }
         });
     });
+}
+
+/// A server may take its time; what it is awaited for has to be there then.
+#[test]
+fn prune_does_not_wait_for_a_fetch_from_git_and_leaves_it_alone() {
+    if !has_git() {
+        return;
+    }
+    let world = World::new();
+    world.skill("hr", "1.0.0");
+    world.build("hr");
+    let (listener, address) = mute();
+    let mut command = world.command(["build", &format!("http://{address}/acme/skills")]);
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let connection = loop {
+        match listener.accept() {
+            Ok((connection, _)) => break connection,
+            Err(e) => assert!(child.try_wait().unwrap().is_none(), "nobody asks: {e}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let repositories = || {
+        let entries = fs::read_dir(world.store().join(".tmp")).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("git-")).count()
+    };
+    let started = Instant::now();
+    world.run(["prune", "--grace", "0"]).ok();
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!((repositories(), child.try_wait().unwrap()), (1, None));
+    // What a process leaves that was killed is nobody's, while its git is still at it.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.run(["prune", "--grace", "0"]).ok();
+    assert_eq!(repositories(), 0);
+    drop((connection, listener));
 }

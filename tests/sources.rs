@@ -89,6 +89,9 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     assert_eq!(annotations["org.opencontainers.image.source"], url);
     assert_eq!(annotations["org.opencontainers.image.revision"], repo.git(&["rev-parse", "HEAD"]));
     assert_eq!(annotations["io.skillimage.source.path"], "skills/hr");
+    let text = repo.run(&["inspect", "acme/hr:1.0.0-draft"]).ok().stdout;
+    let lines = format!("  Source:     {url}\n  Revision:   {}\n  Found in:", repo.git(&["rev-parse", "HEAD"]));
+    assert!(text.contains(&lines), "{text}");
 
     // The same files are the same layer, whichever commit or directory they come from.
     let json = |args: &[&str]| repo.run(&[&["build", "--load=never", "--format", "json"], args].concat()).ok().json();
@@ -104,12 +107,19 @@ fn the_skills_of_a_repository_are_built_from_a_commit() {
     let by_hash = json(&[&format!("{url}#{v1}:skills/hr")]);
     assert_eq!(by_hash[0]["digest"], at_v1[0]["digest"]);
 
+    let wrong = repo.run(&["build", &format!("{url}#:wrong"), "--load=never"]).fails(2);
+    assert!(
+        wrong.stderr.ends_with("/wrong is no directory\nhint: its skills are in .claude/skills/legal, skills/hr\n"),
+        "{wrong}"
+    );
     let two = repo.run(&["build", &url, "--load=never", "--tag", "acme/x:1"]).fails(2);
     assert!(two.stderr.contains("has 2 skills, and --tag names one image"), "{two}");
     let none = repo.run(&["build", &url, "--filter", "x*"]).fails(2);
     assert!(none.stderr.contains("no skills matching \"x*\" in") && none.stderr.contains("hr, legal"), "{none}");
     let flag = repo.run(&["build", "repo/skills/hr", "--ref", "v1"]).fails(2);
     assert!(flag.stderr.contains("--ref is for Git repositories"), "{flag}");
+    let flag = repo.run(&["build", "repo/skills/hr", "--filter", "h*"]).fails(2);
+    assert!(flag.stderr.contains("--filter is for repositories, archives and sites"), "{flag}");
 }
 
 /// Whoever can add a directory to a repository could otherwise replace any skill beside it.
@@ -212,16 +222,48 @@ fn the_files_of_a_project_read_nothing_outside_of_it() {
 }
 
 #[test]
-fn a_directory_that_changed_is_not_called_damaged() {
+fn a_directory_of_the_project_is_taken_as_it_is() {
     let world = World::new();
-    world.write("p/skills/hr/SKILL.md", SKILL);
+    for name in ["hr", "legal"] {
+        world.write(&format!("p/skills/{name}/SKILL.md"), SKILL.replace("name: hr", &format!("name: {name}")));
+    }
     let run = |args: &[&str]| Ran::from(world.command(args).current_dir(world.path("p")).output().unwrap());
-    run(&["add", "./skills/hr"]).ok();
-    world.write("p/skills/hr/SKILL.md", format!("{SKILL}More.\n"));
+    let lock = || fs::read_to_string(world.path("p/skills.lock.json")).unwrap();
+    let installed = || fs::read_to_string(world.path("p/.agents/skills/hr/SKILL.md")).unwrap();
+    run(&["add", "./skills/hr", "./skills/legal"]).ok();
+    run(&["sync", "--check"]).ok();
+    run(&["sync", "--locked"]).ok();
+    let (before, changed) = (lock(), format!("{SKILL}More.\n"));
+    world.write("p/skills/hr/SKILL.md", &changed);
+    fs::remove_dir_all(world.path("p/.agents/skills/legal")).unwrap();
+
+    let checked = run(&["sync", "--check"]).fails(1);
+    assert!(checked.stdout.contains("✗ hr: ./skills/hr has changed: its content is sha256:"), "{checked}");
     let ran = run(&["sync", "--locked"]).fails(2);
-    assert!(ran.stderr.contains("./skills/hr has changed: its content is sha256:"), "{ran}");
-    assert!(ran.stderr.contains("\nhint: skillctl update hr takes what is there\n"), "{ran}");
-    run(&["update", "hr"]).ok();
+    assert!(ran.stderr.contains("not up to date: hr: ./skills/hr has changed: its content is sha256:"), "{ran}");
+    assert!(ran.stderr.contains("\nhint: skillctl sync takes what is there\n"), "{ran}");
+    assert_eq!((lock(), installed()), (before.clone(), SKILL.to_owned()), "nothing was installed");
+
+    run(&["sync"]).ok();
+    assert_eq!(installed(), changed);
+    assert!(world.path("p/.agents/skills/legal/SKILL.md").exists(), "what comes after is installed, too");
+    assert_ne!(lock(), before);
+    run(&["sync", "--check"]).ok();
+    run(&["sync", "--locked"]).ok();
+    // A store that knows nothing of it, as in CI.
+    fs::remove_dir_all(world.store()).unwrap();
+    run(&["sync", "--check"]).ok();
+    assert!(!world.store().exists(), "whoever only asks gets no store");
+    // What the user changed where it is installed is no more overwritten than before.
+    world.write("p/.agents/skills/hr/SKILL.md", "mine");
+    world.write("p/skills/hr/SKILL.md", SKILL);
+    run(&["sync"]).fails(2);
+    run(&["sync", "--force"]).ok();
+    assert_eq!(installed(), SKILL);
+
+    fs::remove_dir_all(world.path("p/skills/hr")).unwrap();
+    let gone = run(&["sync", "--check"]).fails(1);
+    assert!(gone.stdout.contains("✗ hr: ./skills/hr is no directory of a valid skill any more"), "{gone}");
 }
 
 #[test]
@@ -453,6 +495,29 @@ fn what_was_probably_meant_is_said() {
 }
 
 #[test]
+fn what_is_no_image_is_said_with_what_takes_it() {
+    let world = World::new();
+    world.write("hr/SKILL.md", SKILL);
+    world.write("hr.zip", "x");
+    let url = "https://git.example/acme/skills#v1:hr";
+    for (text, what) in [("./hr", "a directory"), ("hr.zip", "a file"), (url, "a Git repository")] {
+        for verb in ["convert", "pull", "inspect"] {
+            let ran = world.run([verb, text]).fails(2);
+            assert!(ran.stderr.contains(&format!(": an image is expected, and {text} is {what}\n")), "{ran}");
+            assert!(ran.stderr.contains(&format!("hint: skillctl build {text} makes an image of it, and")), "{ran}");
+        }
+    }
+    let secret = world.run(["inspect", "https://u:secret@git.example/acme/skills"]).fails(2);
+    assert!(!secret.stderr.contains("secret"), "{secret}");
+    let bare = world.run(["inspect", "hr"]).fails(2);
+    assert!(bare.stderr.contains("hint: skillctl build ./hr makes an image of it"), "{bare}");
+    let missing = world.run(["install", "missing.tar.gz", "-o", "out"]).fails(2);
+    assert!(missing.stderr.contains(": there is no file missing.tar.gz, and no registry is in the name"), "{missing}");
+    let missing = world.run(["install", "./missing.tar.gz", "-o", "out"]).fails(2);
+    assert!(missing.stderr.contains("./missing.tar.gz: No such file or directory"), "{missing}");
+}
+
+#[test]
 fn a_project_may_have_skills_of_its_own_files() {
     let world = World::new();
     world.write("skills.json", r#"{"skills": []}"#);
@@ -461,11 +526,9 @@ fn a_project_may_have_skills_of_its_own_files() {
     let intent: Value = serde_json::from_slice(&fs::read(world.path("skills.json")).unwrap()).unwrap();
     assert_eq!(intent, json!({"skills": [{"name": "hr", "source": "./mine/hr"}]}));
     world.run(["sync", "--locked"]).ok();
-    // What is changed there is another skill than the locked one.
+    // What is there is what is installed.
     world.write("mine/hr/more.md", "more");
-    let ran = world.run(["sync"]).fails(2);
-    assert!(ran.stderr.contains("was expected"), "{ran}");
-    world.run(["update", "hr"]).ok();
+    world.run(["sync"]).ok();
     assert!(world.path(".agents/skills/hr/more.md").exists());
     // Somebody else may have written the file.
     for (source, why) in [("./../x", "is no path in the project"), ("./out", "leads out of the project")] {
@@ -476,6 +539,9 @@ fn a_project_may_have_skills_of_its_own_files() {
         assert!(ran.stderr.contains(why), "{ran}");
     }
     world.write("skills.json", r#"{"skills": []}"#);
+    world.write("SKILL.md", SKILL);
+    let around = world.run(["add", "."]).fails(2);
+    assert!(around.stderr.contains("skills are installed in it, in .agents/skills"), "{around}");
     let outside = world.run(["add", "/etc"]).fails(2);
     assert!(outside.stderr.contains("is not in the project"), "{outside}");
 }

@@ -82,30 +82,28 @@ enum Made {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let formats = self.formats()?;
-        match self.source.to_str().map(address).transpose()?.flatten() {
+        let address = self.source.to_str().map(address).transpose()?.flatten();
+        let address = address.filter(|address| !matches!(address, Address::Local(_)) || self.source.is_file());
+        self.check_flags(address.as_ref())?;
+        match address {
             Some(Address::Git(source)) => {
                 let source = given(*source, self.reference.as_deref())?;
-                return self.several(shell, &Address::Git(Box::new(source)), formats);
+                self.several(shell, &Address::Git(Box::new(source)), formats)
             }
-            Some(address @ Address::Site(_)) => {
-                self.only_for_git(self.reference.as_ref().map(|_| "--ref"))?;
-                return self.several(shell, &address, formats);
-            }
-            Some(address @ Address::Local(_)) if self.source.is_file() => {
-                self.only_for_git(self.reference.as_ref().map(|_| "--ref"))?;
-                return self.several(shell, &address, formats);
-            }
-            _ => {}
+            Some(address) => self.several(shell, &address, formats),
+            None => self.directory(shell, formats),
         }
-        let filter = (!self.filter.is_empty()).then_some("--filter");
-        self.only_for_git(self.reference.as_ref().map(|_| "--ref").or(filter))?;
-        self.directory(shell, formats)
     }
 
-    /// Refuses a flag that would be ignored.
-    fn only_for_git(&self, flag: Option<&str>) -> Result<()> {
-        let Some(flag) = flag else { return Ok(()) };
-        let reason = format!("{flag} is for Git repositories, and {} is none", self.source.display());
+    /// Refuses a flag that would be ignored; no address is a directory of one skill.
+    fn check_flags(&self, address: Option<&Address>) -> Result<()> {
+        let (flag, what) = match address {
+            Some(Address::Git(_)) => return Ok(()),
+            _ if self.reference.is_some() => ("--ref", "Git repositories"),
+            None if !self.filter.is_empty() => ("--filter", "repositories, archives and sites"),
+            _ => return Ok(()),
+        };
+        let reason = format!("{flag} is for {what}, and {} is none", self.source.display());
         Err(Error::Unavailable { reason, hint: None }.into())
     }
 

@@ -67,7 +67,7 @@ struct Input {
     /// A collection of a registry or of the store
     #[arg(value_name = "REFERENCE")]
     reference: Option<String>,
-    /// A file, instead
+    /// A file, instead; - for stdin
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -101,6 +101,10 @@ impl<'a> Reach<'a> {
         let local = |text: &str| text.parse::<Reference>().is_ok_and(|reference| reference.registry().is_none());
         let opened = if local(text) && store::lookup(&self.layout, text).is_ok() {
             ops::stored(&self.layout, text)?
+        } else if Path::new(text).is_file() {
+            let reason = format!("{text} is a file, and the name of a collection is expected");
+            let hint = Some(format!("-f names a file: skillctl collection install -f {text}"));
+            return Err(Error::Unavailable { reason, hint }.into());
         } else {
             let reference = self.registry.resolve(self.shell, text)?.or_latest();
             self.with(when, limit, text, |means| ops::open(means, &reference))?
@@ -151,8 +155,6 @@ impl<'a> Reach<'a> {
     /// Reads a collection that is a file of a repository.
     fn open_in_git(&self, url: &str, reference: Option<&str>) -> Result<Opened> {
         let source = super::build::given(source(url)?, reference)?;
-        // Keeps prune from what is fetched.
-        let _writing = self.layout.writing()?;
         let file = super::gather::fetch(self.shell, &self.layout, &source)?.file(MAX_YAML as u64 + 1)?;
         Ok(Opened::file(&file, &source.to_string())?)
     }
@@ -169,12 +171,17 @@ fn is_url(text: &str) -> bool {
     GitSource::parse(text).is_some()
 }
 
-/// Reads a collection from a file.
+/// Reads a collection from a file, or from stdin where that is called `-`.
 fn read(path: &Path) -> Result<Opened> {
     let context = || format!("Reading {}", path.display());
     let mut bytes = Vec::new();
     // One more, so that a file that is too large is told from one that is not.
-    File::open(path).and_then(|file| file.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes)).with_context(context)?;
+    let mut whole = |from: &mut dyn std::io::Read| from.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes);
+    match path == Path::new("-") {
+        true => whole(&mut std::io::stdin().lock()),
+        false => File::open(path).and_then(|mut file| whole(&mut file)),
+    }
+    .with_context(context)?;
     Ok(Opened::file(&bytes, &path.display().to_string())?)
 }
 
@@ -211,7 +218,7 @@ Examples:
 struct PushArgs {
     /// Its name on the registry
     reference: String,
-    /// The file
+    /// The file; - for stdin
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
     /// How it is kept there

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use super::gather::only_image;
 use super::install::{chosen, fetch, unpack_options};
 use super::make::{ImageArgs, exit};
 use super::pull::When;
@@ -56,6 +57,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let context = || format!("Converting {}", self.from);
+        only_image(&self.from).with_context(context)?;
         let layout = shell.store()?;
         let limits = self.image.limits();
         let fetched = fetch(shell, &layout, &self.from, (self.pull, limits.size), &self.registry);

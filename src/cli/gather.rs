@@ -11,7 +11,9 @@ use super::shell::Shell;
 use crate::address::Address;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::lockfile::BASE;
 use crate::ops::gather::{self, Gathered};
+use crate::redact::without_credentials;
 use crate::source::archive::SUFFIXES;
 use crate::source::git::{self, Repository};
 use crate::source::{Filter, GitSource};
@@ -29,7 +31,30 @@ pub fn address(text: &str) -> Result<Option<Address>> {
     })
 }
 
-/// Fetches a repository; the caller keeps prune from it.
+/// Refuses what is no image yet, for the verbs that take images only.
+///
+/// # Errors
+/// With what takes it; as [`address`].
+pub fn only_image(text: &str) -> Result<()> {
+    let what = match address(text)? {
+        None => return Ok(()),
+        Some(Address::Git(_)) => "a Git repository",
+        Some(Address::Site(_)) => "an index of skills",
+        Some(Address::Local(_)) if Path::new(text).is_dir() => "a directory",
+        Some(Address::Local(_)) if Path::new(text).exists() => "a file",
+        Some(Address::Local(_)) => "a path, and nothing is there",
+    };
+    Err(no_image(text, what).into())
+}
+
+/// Returns the error for a directory, an archive or an address where an image is expected.
+pub fn no_image(text: &str, what: &str) -> Error {
+    let text = without_credentials(text);
+    let hint = Some(format!("skillctl build {text} makes an image of it, and skillctl install {text} installs it"));
+    Error::Unavailable { reason: format!("an image is expected, and {text} is {what}"), hint }
+}
+
+/// Fetches a repository.
 ///
 /// # Errors
 /// As [`git::fetch`].
@@ -44,6 +69,12 @@ pub fn fetch(shell: &Shell, layout: &Layout, source: &GitSource) -> Result<Repos
 fn beneath(root: &Path, text: &str) -> Result<PathBuf> {
     let root = root.canonicalize()?;
     let path = root.join(text).canonicalize()?;
+    if root.join(BASE).starts_with(&path) {
+        // It would have itself in it, once more with every sync.
+        let reason = format!("skills are installed in it, in {BASE}");
+        let hint = Some("put SKILL.md and what belongs to it into a directory of their own".into());
+        return Err(Error::Unavailable { reason, hint }.into());
+    }
     match path.starts_with(&root) {
         true => Ok(path),
         false => Err(Error::Unavailable { reason: "it leads out of the project".into(), hint: None }.into()),
@@ -63,8 +94,6 @@ pub fn gather(
 ) -> Result<Gathered> {
     match address {
         Address::Git(source) => {
-            // Keeps prune from what is fetched.
-            let _writing = layout.writing()?;
             let repository = fetch(shell, layout, source)?;
             gather::from_repository(layout, &repository, &repository.source.path, filter, limits)
         }

@@ -1,10 +1,12 @@
 //! `list` and `inspect`: what is where, without reading a layer.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::gather::{no_image, only_image};
 use super::installed::Installed;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
@@ -12,11 +14,12 @@ use super::targets::TargetArgs;
 use crate::collection::collection_name;
 use crate::error::Error;
 use crate::format::OWN as OWN_FORMAT;
-use crate::image::TAGS;
+use crate::image::{TAGS, oci};
 use crate::ops::inspect::{Inspected, inspect_proxied, inspect_registry, inspect_storage, inspect_store};
 use crate::ops::list::{Loaded, Row, list};
 use crate::ops::remote_list;
 use crate::output::{cell, harmless_line, relative, table};
+use crate::redact::without_credentials;
 use crate::reference::{Reference, Transport};
 use crate::store::proxy::ProxyOptions;
 
@@ -40,9 +43,10 @@ Examples:
 /// List images, and which of them are loaded
 ///
 /// Shows what is in the store and what is in containers-storage. LOADED says whether containers-storage has the image
-/// under that name: yes, other (the name is there, with other content or another state), no, or only (it is there and
-/// not in the store). With --remote, shows the tags of a repository with their states; only manifests are read. With
-/// --installed, shows the skills that are installed, here for all agents unless some are named.
+/// under that name: yes, other (the name is there, with other content or another state), no, only (it is there and
+/// not in the store), or - (it is no image that could be loaded). With --remote, shows the tags of a repository with their
+/// states; only manifests are read. With --installed, shows the skills that are installed, here for all agents unless some
+/// are named.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ListArgs {
@@ -179,6 +183,7 @@ impl InspectArgs {
     }
 
     fn inspect(&self, shell: &Shell) -> Result<Inspected> {
+        only_image(&self.reference).with_context(|| format!("Inspecting {}", self.reference))?;
         let (transport, rest) = Transport::split(&self.reference);
         match transport {
             Some(Transport::ContainersStorage) => match inspect_storage(&shell.storage_to_read()?, rest) {
@@ -209,6 +214,10 @@ impl InspectArgs {
             Some(Ok(inspected)) => Ok(inspected),
             _ if missing && self.reference.parse::<Reference>().is_ok_and(|r| r.registry().is_some()) => {
                 self.on_registry(shell)
+            }
+            _ if missing && Path::new(&self.reference).is_dir() => {
+                let error = no_image(&format!("./{}", self.reference), "a directory");
+                Err(error).with_context(|| format!("Inspecting {}", self.reference))
             }
             // The store is the place to be named: containers-storage was only a second guess.
             _ => Err(error.context(format!("Inspecting {}", self.reference))),
@@ -264,6 +273,11 @@ fn text(image: &Inspected) -> String {
     }
     if !matches!(&*image.format, "" | OWN_FORMAT) {
         text += &format!("  Format:     {}\n", image.format);
+    }
+    for (label, key) in [("Source:", oci::SOURCE), ("Revision:", oci::REVISION)] {
+        if let Some(from) = image.annotations.get(key).filter(|from| !from.is_empty()) {
+            text += &format!("  {label:<12}{}\n", field(&without_credentials(from)));
+        }
     }
     text += &format!("  Found in:   {}\n", image.location);
     text

@@ -31,7 +31,7 @@ pub struct ImageArgs {
     /// an index of images over one layer. all is amd64, arm64, ppc64le, s390x and riscv64.
     #[arg(long, value_name = "OS/ARCH[,...]", value_parser = platforms)]
     platform: Option<Platforms>,
-    /// Also where the tag is published with other content
+    /// Also where the tag is published with other content, or has an artifact instead of an image, or the reverse
     #[arg(long, short)]
     force: bool,
     /// Date of the image, RFC 3339 or seconds [default: $SOURCE_DATE_EPOCH or 1970]

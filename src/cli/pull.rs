@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
+use super::gather::only_image;
 use super::install::chosen;
 use super::load::LoadArgs;
 use super::progress::Board;
@@ -111,6 +112,7 @@ impl Args {
         }
         let mut wanted = Vec::new();
         for text in &self.references {
+            only_image(text).with_context(|| format!("Pulling {text}"))?;
             wanted.push((
                 text,
                 self.registry.resolve(shell, text).with_context(|| format!("Pulling {text}"))?.or_latest(),

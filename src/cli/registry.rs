@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::output::harmless_line;
 use crate::process::{Cancel, Tools};
 use crate::reference::{Reference, Transport};
+use crate::source::archive::SUFFIXES;
 use crate::store::certs::CertDirs;
 use crate::store::credentials::{AuthPaths, Credentials, Keyring};
 use crate::store::files::Files;
@@ -177,6 +178,10 @@ impl RegistryArgs {
             let resolved: Reference = format!("{name}{tag}{digest}").parse()?;
             shell.note(format!("Resolved {text} as an alias of {resolved} (registries.conf)"));
             return Ok(resolved.on_registry()?);
+        }
+        if SUFFIXES.iter().any(|end| text.ends_with(end)) && !Path::new(text).exists() {
+            let reason = format!("there is no file {text}, and no registry is in the name");
+            return Err(Error::Unavailable { reason, hint: None }.into());
         }
         let reason = format!("{text} looks like a local reference, not a remote registry");
         let hint = match reference.is_host() {

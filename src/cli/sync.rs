@@ -172,6 +172,7 @@ impl SyncArgs {
                 let hint = Some("skillctl sync brings it up to date".to_owned());
                 return Err(Error::Unavailable { reason, hint }.into());
             }
+            work.check_own(&intent, &lock)?;
         }
         work.install(&intent, &lock, Part { only: None, renew: &[], keep: self.locked, ready: &Ready::new() })
     }
@@ -352,7 +353,9 @@ impl<'a> Work<'a> {
         let stays = |own: &&Locked| part.only.is_some_and(|only| !only.contains(&own.name));
         written.skills.extend(lock.skills.iter().filter(stays).cloned());
         for wanted in intent.skills.iter().filter(|wanted| part.only.is_none_or(|only| only.contains(&wanted.name))) {
-            let known = lock.get(&wanted.name).filter(|own| wanted.is(own) && !part.renew.contains(&wanted.name));
+            // A directory of the project is taken as it is, unless the lock has to hold.
+            let renew = |own: &Locked| part.renew.contains(&own.name) || (!part.keep && sync::is_own(wanted, own));
+            let known = lock.get(&wanted.name).filter(|own| wanted.is(own) && !renew(own));
             let options = Options {
                 force: self.force,
                 back: None,
@@ -435,10 +438,20 @@ impl<'a> Work<'a> {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Refuses to install the project's own directories where they are not what is locked.
+    fn check_own(&self, intent: &Intent, lock: &Lock) -> Result<()> {
+        let cancel = self.shell.cancel();
+        let changed = sync::changed(&self.project, intent, lock, &unpack_options(Limits::default().size, &cancel))?;
+        let Some(Problem { name, reason, .. }) = changed.into_iter().next() else { return Ok(()) };
+        let reason = format!("{LOCK} is not up to date: {name}: {reason}");
+        Err(Error::Unavailable { reason, hint: Some("skillctl sync takes what is there".into()) }.into())
+    }
+
     fn check(&self, intent: &Intent, lock: &Lock) -> Result<ExitCode> {
         let cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
-        let problems = check(&self.project, intent, lock, &unpack, &cancel)?;
+        let mut problems = check(&self.project, intent, lock, &unpack, &cancel)?;
+        problems.extend(sync::changed(&self.project, intent, lock, &unpack)?);
         match self.format {
             Format::Json => self.shell.print_json(&problems)?,
             Format::Text if problems.is_empty() => return self.finish(&[]),

@@ -26,7 +26,6 @@ use crate::source::git::Repository;
 use crate::source::{Filter, GitSource};
 use crate::store::Found;
 use crate::store::layout::Layout;
-use crate::store::locks::Writing;
 
 /// Where they are looked up.
 pub struct Lookup<'a> {
@@ -34,8 +33,8 @@ pub struct Lookup<'a> {
     pub registry: &'a RegistryArgs,
     /// The root of the project.
     pub project: &'a Path,
-    /// Those that were fetched, and what keeps prune from them.
-    repositories: RefCell<Vec<(Revision, Rc<Repository>, Writing)>>,
+    /// Those that were fetched.
+    repositories: RefCell<Vec<(Revision, Rc<Repository>)>>,
 }
 
 /// A repository at a revision: its address, the open part of that, and the revision.
@@ -187,12 +186,11 @@ impl<'a> Lookup<'a> {
     /// Returns a repository at a revision, fetched once however many of its skills are wanted.
     fn repository(&self, layout: &Layout, source: &GitSource) -> Result<Rc<Repository>> {
         let key = (source.shown.clone(), source.tree.clone(), source.reference.clone());
-        if let Some((_, known, _)) = self.repositories.borrow().iter().find(|(own, ..)| *own == key) {
+        if let Some((_, known)) = self.repositories.borrow().iter().find(|(own, ..)| *own == key) {
             return Ok(Rc::clone(known));
         }
-        let writing = layout.writing()?;
         let repository = Rc::new(fetch_repository(self.shell, layout, source)?);
-        self.repositories.borrow_mut().push((key, Rc::clone(&repository), writing));
+        self.repositories.borrow_mut().push((key, Rc::clone(&repository)));
         Ok(repository)
     }
 

@@ -3,8 +3,10 @@
 //! Nothing is visible before the last step: blobs that no entry names are garbage.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use cap_std::fs::Dir;
@@ -18,9 +20,12 @@ use crate::card::{Card, FILE as CARD_FILE, Origin};
 use crate::check::Checked;
 use crate::error::Error;
 use crate::finding::{Finding, Severity};
+use crate::format::SKILL_ARTIFACT;
 use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::{self, Blob, Platform, Profile};
-use crate::layer::{PackOptions, Packed, Selection, Subtree, pack, pack_tree};
+use crate::layer::{
+    Encoding, Expected, Listing, PackOptions, Packed, Selection, Subtree, UnpackOptions, pack, pack_tree,
+};
 use crate::lifecycle::State;
 use crate::limits::Limits;
 use crate::reference::Reference;
@@ -216,8 +221,12 @@ pub fn build(layout: &Layout, input: Input<'_>, options: &Options<'_>) -> Result
         Form::Image => write_manifests(layout, &packed, &annotations, options)?,
         Form::Artifact => write_artifact(layout, &packed, (&card, &annotations))?,
     };
-    let mut entry = image::index_entry(&written.media_type, &written.top, &annotations);
-    immutable::set(layout, &reference, &entry, options.force)?;
+    let artifact = match options.form {
+        Form::Artifact => Some(SKILL_ARTIFACT),
+        Form::Image => (options.profile == Profile::Redhat).then(|| options.profile.config()),
+    };
+    let mut entry = image::index_entry(&written.media_type, &written.top, &annotations, artifact);
+    immutable::set_built(layout, &reference, &entry, options.force)?;
     entry["annotations"][REF_NAME] = reference.to_string().into();
     let reference = reference.to_string();
     let entry = Entry { name: Some(reference.clone()), descriptor: serde_json::from_value(entry)? };
@@ -235,6 +244,36 @@ pub fn build(layout: &Layout, input: Input<'_>, options: &Options<'_>) -> Result
         left_out: packed.left_out,
         findings: checked.findings,
     }))
+}
+
+/// Returns [`Listing::digest`] of the image that [`build`] would make of a directory, without a store.
+///
+/// The inner error is a skill that is not valid, with all that was found.
+///
+/// # Errors
+/// If the directory cannot be read or packed.
+pub fn content(dir: &Dir, name: &str, unpack: &UnpackOptions<'_>) -> Result<Result<String, Vec<Finding>>> {
+    let checked = validate(dir, name, false)?;
+    if checked.findings.iter().any(|f| f.severity == Severity::Error) {
+        return Ok(Err(checked.findings));
+    }
+    let extra: Vec<_> = checked.generated.map(|yaml| (CARD_FILE.to_owned(), yaml.into_bytes())).into_iter().collect();
+    let (limits, cancelled, encoding) = (unpack.limits, unpack.cancelled, Encoding::Tar);
+    let options = || PackOptions { extra: extra.clone(), limits, cancelled, encoding, ..PackOptions::default() };
+    // Packed twice and kept nowhere: it may be large, and whoever only asks may have no store.
+    let Packed { digest, size, .. } = pack(dir, io::sink(), &options())?;
+    let expected = Expected { digest, size, diff_id: None, encoding };
+    let (reader, writer) = io::pipe()?;
+    thread::scope(|scope| {
+        let packed = scope.spawn(|| pack(dir, writer, &options()));
+        let listed = Listing::read(&reader, &expected, unpack);
+        // To the end, so that what is wrong with the listing is not called a broken pipe.
+        io::copy(&mut &reader, &mut io::sink()).map_err(Error::io(name))?;
+        // Where it cannot be packed any more, that is why it cannot be listed.
+        packed.join().unwrap_or_else(|panic| resume_unwind(panic)).map_or_else(Err, |_| listed)
+    })
+    .map(|(listing, _)| Ok(listing.digest()))
+    .map_err(Into::into)
 }
 
 /// What names a packed layer: a manifest, or an index of several.

@@ -72,7 +72,7 @@ pub fn from_repository(
     filter: &Filter,
     limits: Limits,
 ) -> Result<Gathered> {
-    let skills = repository.skills(path, filter)?;
+    let skills = repository.skills(path, filter).map_err(|error| with_places(error, repository, path))?;
     let Contents { tree, left_out, lfs } = repository.tree(&skills, layout.scratch()?, limits)?;
     let url = repository.source.shown.clone();
     let one = |skill: SkillPath| {
@@ -93,6 +93,20 @@ pub fn from_repository(
     let gathered = Gathered { reference, skills, warnings, namespace, trees: vec![tree], ..Gathered::of(&url) };
     gathered.check_names()?;
     Ok(gathered)
+}
+
+/// Adds to the error for a directory without a skill where the repository has some.
+fn with_places(error: Error, repository: &Repository, path: &str) -> Error {
+    match error {
+        Error::Unavailable { reason, hint: None } if !path.is_empty() => {
+            // A repository that cannot be listed has nothing to add.
+            let all = repository.skills("", &Filter::default()).unwrap_or_default();
+            let places: Vec<String> = all.into_iter().map(|skill| skill.path).filter(|own| !own.is_empty()).collect();
+            let hint = (!places.is_empty()).then(|| format!("its skills are in {}", named(&places)));
+            Error::Unavailable { reason, hint }
+        }
+        error => error,
+    }
 }
 
 /// Reads the skills of an archive that is called `name`.

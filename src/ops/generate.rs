@@ -5,6 +5,7 @@ use cap_std::fs::Dir;
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::format::Format;
 use crate::generate::podman::{Mount, home};
 use crate::image::Info;
 use crate::reference::Reference;
@@ -57,6 +58,12 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
     if record.is_some_and(|record| record.read_only) {
         let reason = format!("{qualified} is in an additional image store, which podman cannot mount images from");
         let hint = format!("podman volume create --driver image --opt image={qualified} NAME, then -v NAME:PATH:ro");
+        return Err(Error::Unavailable { reason, hint: Some(hint) }).with_context(context);
+    }
+    if let Some(info) = info.as_ref().filter(|info| !info.is_loadable()) {
+        let what = Format::of(info, text).map_or("no image", |format| format.name);
+        let reason = format!("{source} is in a form that podman cannot mount ({what})");
+        let hint = format!("skillctl convert {source} NAME:TAG makes an image of it, to be named instead");
         return Err(Error::Unavailable { reason, hint: Some(hint) }).with_context(context);
     }
     let state = digest.map(|digest| images.load_state(&qualified, &digest));

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::format::{Format, Shape};
 use crate::image::{Info, STATUS, TOMBSTONE, oci};
 use crate::lifecycle::State;
 use crate::reference::Reference;
@@ -63,16 +64,49 @@ pub fn set(layout: &Layout, reference: &Reference, entry: &Value, force: bool) -
 /// # Errors
 /// As [`check`].
 pub fn check_entry(layout: &Layout, reference: &Reference, held: &Value, new: &Value) -> Result<()> {
-    let read = |entry: &Value| -> Result<(String, Info)> {
-        let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
-        let descriptor = serde_json::from_value(entry.clone()).map_err(|e| Error::damaged(&digest, e))?;
-        let info = Info::parse(&layout.read_json(&descriptor)?, &digest)?;
-        Ok((digest, info))
-    };
     // A manifest that cannot be read protects nothing any more.
-    let Ok((held_digest, held)) = read(held) else { return Ok(()) };
-    let (digest, new) = read(new)?;
+    let Ok((held_digest, held)) = read(layout, held) else { return Ok(()) };
+    let (digest, new) = read(layout, new)?;
     check(reference, Version { digest: &held_digest, info: &held }, Version { digest: &digest, info: &new })
+}
+
+/// Points `reference` at what was built, as [`set`] does, and neither from an image to an artifact nor back: where nobody
+/// names them, both of one skill have one name.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_built(layout: &Layout, reference: &Reference, entry: &Value, force: bool) -> Result<()> {
+    layout.set_if(&reference.to_string(), entry, |held| match held {
+        Some(held) if !force => {
+            check_entry(layout, reference, held, entry)?;
+            check_kind(layout, reference, held, entry)
+        }
+        _ => Ok(()),
+    })
+}
+
+fn check_kind(layout: &Layout, reference: &Reference, held: &Value, new: &Value) -> Result<()> {
+    let Ok((_, held)) = read(layout, held) else { return Ok(()) };
+    let (held, new) = (kind(&held), kind(&read(layout, new)?.1));
+    if held == new {
+        return Ok(());
+    }
+    let reason = format!("{reference} is an {held}, and would become an {new}");
+    let hint = format!("name another (build -t NAME:TAG, convert FROM NAME:TAG), or skillctl rm {reference} first");
+    Err(Error::Unavailable { reason, hint: Some(hint) })
+}
+
+/// Returns what runtimes mount, or what they do not.
+fn kind(info: &Info) -> &'static str {
+    let is_image = Format::of(info, "").is_ok_and(|format| format.shape != Shape::Parts);
+    if is_image || !info.instances.is_empty() { "image" } else { "artifact" }
+}
+
+fn read(layout: &Layout, entry: &Value) -> Result<(String, Info)> {
+    let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
+    let descriptor = serde_json::from_value(entry.clone()).map_err(|e| Error::damaged(&digest, e))?;
+    let info = Info::parse(&layout.read_json(&descriptor)?, &digest)?;
+    Ok((digest, info))
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub enum Loaded {
     Other,
     /// The name is not there.
     No,
+    /// It is not there and never will be: it is no image.
+    #[serde(rename = "no")]
+    Never,
     /// It is there, and not in the store.
     Only,
 }
@@ -32,6 +35,7 @@ impl Loaded {
             Self::Yes => "yes",
             Self::Other => "other",
             Self::No => "no",
+            Self::Never => "-",
             Self::Only => "only",
         }
     }
@@ -78,9 +82,19 @@ fn row(layout: &Layout, entry: Entry, images: Option<&Images>) -> Option<Row> {
     let reference = entry.name.clone()?;
     let digest = entry.digest().to_owned();
     let (name, tag) = name_and_tag(&reference);
-    let loaded = images.map(|images| loaded(images, &reference, &digest));
+    let loaded = images.map(|images| match loaded(images, &reference, &digest) {
+        Loaded::No if is_artifact(layout, &entry) => Loaded::Never,
+        loaded => loaded,
+    });
     let (status, created) = state_and_date(layout, &entry);
     Some(Row { reference, name, tag, status, digest, created, loaded })
+}
+
+/// Returns whether an entry is no image. Ours say so; of those that other tools wrote only what has no state is looked at.
+fn is_artifact(layout: &Layout, entry: &Entry) -> bool {
+    let says = entry.descriptor.artifact_type().is_some();
+    let has_state = entry.descriptor.annotations().as_ref().is_some_and(|all| all.contains_key(STATUS));
+    says || !has_state && store::read(layout, entry.clone()).is_ok_and(|found| !found.info.is_loadable())
 }
 
 /// Splits a reference as the Go tool's table does: a digest stands in the column of tags.

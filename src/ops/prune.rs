@@ -7,11 +7,13 @@
 //! than the grace period is spared as well: one of its builds may be about to name it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use cap_std::fs::Dir;
+use nix::fcntl::Flock;
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,6 +22,7 @@ use crate::card;
 use crate::error::Error;
 use crate::image::{Info, oci};
 use crate::lifecycle::State;
+use crate::lock::try_lock_dir;
 use crate::receipt::Receipt;
 use crate::reference::split_tag;
 use crate::skills::{SkillsDir, read_bounded};
@@ -213,6 +216,10 @@ fn sweep(layout: &Layout, options: &Options, living: &HashSet<String>, pruned: &
                 pruned.spared += u64::from(counts);
                 continue;
             }
+            let lock = metadata.is_dir().then(|| unused(&dir, &name));
+            if matches!(lock, Some(None)) {
+                continue;
+            }
             let bytes = if metadata.is_dir() { tree_size(&dir, &name) } else { metadata.len() };
             if !options.dry_run {
                 remove(&dir, &name, metadata.is_dir()).with_context(|| format!("Removing {directory}/{name}"))?;
@@ -222,6 +229,11 @@ fn sweep(layout: &Layout, options: &Options, living: &HashSet<String>, pruned: &
         }
     }
     Ok(())
+}
+
+/// Locks a directory that nobody uses; `None` for one in use, or where that cannot be told.
+fn unused(dir: &Dir, name: &str) -> Option<Flock<File>> {
+    dir.open_dir(name).and_then(|dir| try_lock_dir(&dir)).ok().flatten()
 }
 
 /// Returns the sum of the sizes of the files below a private layout; what cannot be read counts as nothing.

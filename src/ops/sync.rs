@@ -11,12 +11,15 @@ use nix::fcntl::Flock;
 use nix::unistd::fsync;
 use serde::Serialize;
 
+use super::build;
 use super::contents::Contents;
 use super::drift::{Difference, differences};
 use super::install::{self, Installed, Options, Source};
 use super::uninstall::{self, Uninstalled};
+use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
+use crate::frontmatter::FILE as SKILL_FILE;
 use crate::layer::UnpackOptions;
 use crate::lock::{How, lock_dir};
 use crate::lockfile::{INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Origin, Wanted};
@@ -127,6 +130,21 @@ impl Project {
                 Ok(Some(SkillsDir::new(dir, self.path.join(base))))
             }
         }
+    }
+
+    /// Returns the content digest of a skill of the project's own files; `None` where there is no valid one.
+    fn own_content(&self, path: &str, options: &UnpackOptions<'_>) -> Result<Option<String>> {
+        let context = || format!("Reading {path}");
+        let dir = match self.root.open_dir(path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            dir => dir.with_context(context)?,
+        };
+        let real = self.root.canonicalize(path).with_context(context)?;
+        let name = real.file_name().or(self.path.file_name()).unwrap_or_default().to_string_lossy();
+        if !dir.exists(SKILL_FILE) {
+            return Ok(None);
+        }
+        Ok(build::content(&dir, &name, options).with_context(context)?.ok())
     }
 
     fn ensure(&self, base: &str) -> Result<SkillsDir> {
@@ -286,6 +304,35 @@ pub fn check(
         {
             problems.push(problem(name, path, format!("{INTENT} does not want it there")));
         }
+    }
+    Ok(problems)
+}
+
+/// Returns whether a locked skill is a directory that `skills.json` names: what the project itself holds, which has no versions.
+pub fn is_own(wanted: &Wanted, locked: &Locked) -> bool {
+    let is_directory = locked.origin.as_ref().is_some_and(|origin| origin.commit.is_empty());
+    is_directory && matches!(wanted.address(), Ok(Some(Address::Local(_))))
+}
+
+/// Compares the project's own directories with what is locked of them; nothing is returned where none has changed.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn changed(project: &Project, intent: &Intent, lock: &Lock, options: &UnpackOptions<'_>) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    for wanted in &intent.skills {
+        let Some(locked) = lock.get(&wanted.name).filter(|locked| wanted.is(locked) && is_own(wanted, locked)) else {
+            continue;
+        };
+        let reason = match project.own_content(&wanted.source, options)? {
+            None => format!("{} is no directory of a valid skill any more", wanted.source),
+            Some(own) if locked.content_digest.as_ref().is_some_and(|digest| *digest != own) => {
+                let expected = locked.content_digest.as_deref().unwrap_or_default();
+                format!("{} has changed: its content is {own}, and {expected} was expected", wanted.source)
+            }
+            Some(_) => continue,
+        };
+        problems.push(Problem { name: wanted.name.clone(), path: String::new(), reason, differences: Vec::new() });
     }
     Ok(problems)
 }

@@ -95,37 +95,6 @@ pub fn fetch(
     Ok(Repository { source, commit, git, scratch })
 }
 
-/// Returns the commit that a source names now, without fetching it.
-///
-/// # Errors
-/// As [`fetch`]; also for a hash that is not complete, if no tag or branch is called so.
-pub fn remote_commit(tools: &Tools, source: &GitSource, options: &Options<'_>) -> Result<String> {
-    let git = Git::new(tools, options.silence);
-    let found = match &source.tree {
-        Some(tree) => source.split_tree(&find_reference(&git, source, tree)?)?.reference,
-        None => source.reference.clone(),
-    };
-    let name = found.as_deref().unwrap_or("HEAD");
-    if is_full_hash(name) {
-        return Ok(name.to_ascii_lowercase());
-    }
-    let candidates = candidates(name);
-    let patterns: Vec<String> = candidates.iter().flat_map(|name| [name.clone(), format!("{name}^{{}}")]).collect();
-    let listed = list_references(&git, source, &patterns)?;
-    let id = |name: &str| listed.iter().find(|(_, own)| own == name).map(|(id, _)| id.clone());
-    let found = candidates.iter().find_map(|name| id(&format!("{name}^{{}}")).or_else(|| id(name)));
-    found.ok_or_else(|| no_revision(source, name))
-}
-
-/// Returns the names that a revision may stand for, in git's order.
-fn candidates(name: &str) -> Vec<String> {
-    match name {
-        "HEAD" => vec!["HEAD".into()],
-        name if name.starts_with("refs/") => vec![name.into()],
-        name => ["refs/", "refs/tags/", "refs/heads/"].iter().map(|prefix| format!("{prefix}{name}")).collect(),
-    }
-}
-
 /// Returns the longest beginning of what follows `/tree/` that is the name of a tag or a branch, or else a hash.
 fn find_reference(git: &Git, source: &GitSource, tree: &str) -> Result<String> {
     let ends = tree.match_indices('/').map(|(at, _)| at).chain([tree.len()]).take(MAX_PARTS);
@@ -146,7 +115,7 @@ fn find_reference(git: &Git, source: &GitSource, tree: &str) -> Result<String> {
 
 /// Asks a server for references: hashes and full names.
 fn list_references(git: &Git, source: &GitSource, patterns: &[String]) -> Result<Vec<(String, String)>> {
-    let process = git.remote(source).arg("ls-remote").stdout_limit(REFERENCES).arg("--").arg(&source.url);
+    let process = git.remote(source).arg("ls-remote").stdout_limit(REFERENCES).arg("--").arg(&source.shown);
     let output = git.talk(&process.args(patterns), &mut || {})?;
     if !output.success() || output.truncated {
         return Err(failed(source, &output));
@@ -258,7 +227,7 @@ impl Fetching<'_> {
         let options =
             ["--progress", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance"];
         let process = process.args(options).args(shallow.then_some("--depth=1"));
-        let process = process.arg("--").arg(&self.source.url).args(wanted);
+        let process = process.arg("--").arg(&self.source.shown).args(wanted);
         let last = Cell::new(Instant::now());
         self.git.talk(&process, &mut || {
             if let Some(progress) = self.options.progress.filter(|_| last.get().elapsed() >= REPORT) {

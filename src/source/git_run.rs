@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use super::git_credentials;
 use crate::error::{Error, Result};
 use crate::git_url::GitSource;
 use crate::process::{Output, Process, Tools};
@@ -107,7 +108,8 @@ impl Git {
         let configuration = CONFIGURATION.iter().map(|value| (*value).to_owned());
         let configuration = configuration.chain([format!("http.lowSpeedTime={seconds}")]);
         let process = self.process().env("GIT_ALLOW_PROTOCOL", allowed);
-        configuration.fold(process, |process, value| process.arg("-c").arg(value))
+        let process = configuration.fold(process, |process, value| process.arg("-c").arg(value));
+        git_credentials::tell(process, source)
     }
 
     /// Runs a git that talks to a repository, and shows to `watch` every moment that it is still at it.

@@ -13,6 +13,7 @@
 pub mod archive;
 pub mod foreign;
 pub mod git;
+mod git_credentials;
 mod git_list;
 mod git_read;
 mod git_run;

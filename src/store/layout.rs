@@ -7,7 +7,7 @@
 //!   blobs/sha256/<hex>    0444, immutable
 //!   .lock                 flock, exclusive: held while index.json is read, changed and replaced
 //!   .gc.lock              flock: shared by whoever adds blobs until an entry names them, exclusive for the sweep
-//!   .tmp/<pid>-<n>-<ns>   unfinished blobs, and private layouts that are handed to skopeo
+//!   .tmp/<pid>-<n>-<ns>   unfinished blobs; also private layouts and repositories (scratch)
 //!   ingest/               the same of the Go skillctl, which this layout is shared with
 //! ```
 //!
@@ -366,7 +366,11 @@ impl Layout {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let (name, file) = self.create_scratch(|name| self.dir().open_with(name, &options))?;
-        self.dir().remove_file(&name).map_err(Error::io(self.name_of(&name)))?;
+        match self.dir().remove_file(&name) {
+            // `prune` was faster.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(Error::io(self.name_of(&name)))?,
+        }
         Ok(file.into_std())
     }
 

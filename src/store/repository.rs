@@ -42,7 +42,7 @@ impl Manifest {
     /// Returns the index entry of it, without a name.
     pub fn entry(&self) -> Value {
         let blob = Blob { digest: self.digest.clone(), size: self.bytes.len() as u64 };
-        index_entry(&MediaType::from(self.media_type.as_str()), &blob, &self.info.annotations)
+        index_entry(&MediaType::from(self.media_type.as_str()), &blob, &self.info.annotations, self.info.artifact())
     }
 
     /// Returns the same as a descriptor.

@@ -3,15 +3,22 @@
 //! ```text
 //! <store>/.tmp/<kind>-<pid>-<n>/    removed when dropped; after a crash it is garbage that `prune` knows
 //! ```
+//!
+//! Each is locked while it is in use, so that `prune` need not wait for whatever comes over a network, and takes only what
+//! nobody has locked.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
+use nix::fcntl::Flock;
 
 use super::layout::TMP;
 use crate::error::{Error, Result};
+use crate::lock::{How, lock_dir};
+use crate::process::Cancel;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
@@ -24,6 +31,7 @@ pub struct Scratch {
     pub dir: Dir,
     /// Where it is, for programs that are told.
     pub path: PathBuf,
+    _lock: Flock<File>,
 }
 
 impl Scratch {
@@ -42,8 +50,15 @@ impl Scratch {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 result => result.map_err(io)?,
             }
-            let dir = tmp.open_dir(&name).map_err(io)?;
-            return Ok(Self { path: tmp_path.join(&name), tmp, name, dir });
+            let dir = match tmp.open_dir(&name) {
+                // `prune` was faster than the lock.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                result => result.map_err(io)?,
+            };
+            let lock = lock_dir(&dir, How::Shared, &Cancel::default()).map_err(io)?;
+            if tmp.exists(&name) {
+                return Ok(Self { path: tmp_path.join(&name), tmp, name, dir, _lock: lock });
+            }
         }
     }
 

@@ -4,16 +4,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
+use crate::image::LOADABLE;
 use crate::store::storage::{MAX_METADATA, read_bounded};
 use crate::store::storage_load::Load;
-
-/// Media types that containers/image can unpack into containers-storage.
-const LOADABLE: [&str; 4] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-    "application/vnd.oci.image.layer.",
-    "application/vnd.docker.image.rootfs.",
-];
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,7 +96,7 @@ pub(super) fn check_loadable(load: &Load<'_>, digest: &str) -> Result<Parts> {
     if let Some(part) = parts.config.iter().chain(&parts.layers).find(refused) {
         return Err(Error::Unavailable {
             reason: format!("containers-storage takes no images of media type {}", part.media_type),
-            hint: Some("skillctl convert makes an image of it that can be loaded".into()),
+            hint: Some(format!("skillctl convert {} NAME:TAG makes an image of it that can be loaded", load.name)),
         });
     }
     Ok(parts)

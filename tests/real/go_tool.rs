@@ -64,7 +64,7 @@ impl<'a> Both<'a> {
         }
         for name in names {
             let (go, ours) = (self.go(&["inspect", name]).ok(), self.ours(&["inspect", name]).ok());
-            let added = ["  Image ID:", "  Found in:", "  Media type:"];
+            let added = ["  Image ID:", "  Found in:", "  Media type:", "  Source:", "  Revision:"];
             let ours: Vec<_> = ours.lines().filter(|line| !added.iter().any(|label| line.starts_with(label))).collect();
             assert_eq!(ours, go.lines().collect::<Vec<_>>(), "{name}");
         }
