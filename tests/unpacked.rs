@@ -76,7 +76,10 @@ fn a_configuration_gets_mounts_and_keeps_the_rest() {
 fn a_configuration_of_ten_megabytes_passes() {
     let world = world();
     let mut large = spec(&world, HR);
-    large["process"]["env"].as_array_mut().unwrap().extend((0..100).map(|n| json!(format!("X{n}={}", "x".repeat(100_000)))));
+    large["process"]["env"]
+        .as_array_mut()
+        .unwrap()
+        .extend((0..100).map(|n| json!(format!("X{n}={}", "x".repeat(100_000)))));
     let (code, out, err) = precreate(&world, &large);
     assert_eq!(code, 0, "{err}");
     let mut after: Value = serde_json::from_str(&out).unwrap();
@@ -87,7 +90,9 @@ fn a_configuration_of_ten_megabytes_passes() {
 #[test]
 fn what_is_no_configuration_is_an_error_and_nothing_comes_out() {
     let world = world();
-    for text in ["", "[]", "null", "{\"annotations\":", "{\"mounts\":1,\"annotations\":{\"io.skillimage.skills\":\"acme/hr\"}}"] {
+    for text in
+        ["", "[]", "null", "{\"annotations\":", "{\"mounts\":1,\"annotations\":{\"io.skillimage.skills\":\"acme/hr\"}}"]
+    {
         world.write("spec.json", text);
         let mut command = world.command(["hook", "precreate"]);
         let done = command.stdin(fs::File::open(world.path("spec.json")).unwrap()).output().unwrap();
@@ -102,7 +107,10 @@ fn fsck_compares_what_was_unpacked() {
     assert!(world.run(["fsck"]).ok().stdout.contains(", 1 unpacked: all is well"));
     fs::write(tree.join("SKILL.md"), "other").unwrap();
     let ran = world.run(["fsck", "--format", "json"]).fails(1);
-    assert_eq!((&ran.json()["trees"], &ran.json()["problems"][0]["image"]), (&json!(1), &json!(tree.display().to_string())));
+    assert_eq!(
+        (&ran.json()["trees"], &ran.json()["problems"][0]["image"]),
+        (&json!(1), &json!(tree.display().to_string()))
+    );
 }
 
 #[test]
@@ -160,7 +168,10 @@ fn a_device_is_the_tree_of_its_skill() {
     let world = world();
     let json = world.run(["generate", "cdi", HR, "--target", "claude", "--home", "/home/u"]).ok().json();
     let mount = &json["devices"][0]["containerEdits"]["mounts"][0];
-    assert_eq!((&json["devices"][0]["name"], &mount["containerPath"]), (&json!("acme.hr"), &json!("/home/u/.claude/skills/hr")));
+    assert_eq!(
+        (&json["devices"][0]["name"], &mount["containerPath"]),
+        (&json!("acme.hr"), &json!("/home/u/.claude/skills/hr"))
+    );
     assert_eq!(mount["hostPath"], json!(tree(&world).display().to_string()));
     let twice = world.run(["generate", "cdi", HR, HR]).fails(2);
     assert!(twice.stderr.contains("would both be the device acme.hr"), "{twice}");

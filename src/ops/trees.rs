@@ -90,12 +90,8 @@ pub fn fsck(layout: &Layout, cache: &Cache, report: &mut Report, options: &Unpac
         let object = cache.path().join(&tree.name).display().to_string();
         let listed = layer.open(layout).and_then(|blob| Listing::read(blob, &layer.expected, options));
         let found = listed.and_then(|(listing, _)| differences(&listing, &cache.open(&tree.name)?, options));
-        match found {
-            Ok(found) => {
-                report.problems.extend(found.first().map(|first| Problem { image: object, message: first.to_string() }))
-            }
-            Err(e) => report.problems.push(Problem { image: object, message: e.to_string() }),
-        }
+        let message = found.map_or_else(|e| Some(e.to_string()), |found| Some(found.first()?.to_string()));
+        report.problems.extend(message.map(|message| Problem { image: object, message }));
     }
     report.trees = checked.len();
     Ok(())

@@ -291,9 +291,8 @@ fn add(hash: &mut Sha256, name: &[u8], stat: &FileStat) {
     for number in [i64::from(stat.st_mode), i64::from(stat.st_uid), i64::from(stat.st_gid), size] {
         hash.update(number.to_le_bytes());
     }
-    for number in [stat.st_ino, stat.st_nlink as u64] {
-        hash.update(number.to_le_bytes());
-    }
+    hash.update(stat.st_ino.to_le_bytes());
+    hash.update(stat.st_nlink.to_le_bytes());
     for number in [stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec] {
         hash.update(number.to_le_bytes());
     }

@@ -217,10 +217,8 @@ fn a_tree_that_was_altered_gets_into_no_container(world: &World) {
     // Nor what cannot be made anew.
     fs::write(&script, "#!/bin/sh\necho owned\n").expect("a script");
     let blobs = world.store().join("blobs/sha256");
-    let digest = world.stored(
-        HR,
-        &world.skillctl(["inspect", "--format", "json", HR]).json()["digest"].as_str().expect("a digest").to_owned(),
-    );
+    let digest = world
+        .stored(HR, world.skillctl(["inspect", "--format", "json", HR]).json()["digest"].as_str().expect("a digest"));
     let layer =
         digest.manifest["layers"][0]["digest"].as_str().expect("a layer").trim_start_matches("sha256:").to_owned();
     fs::remove_file(blobs.join(layer)).expect("a blob");
@@ -338,10 +336,12 @@ fn created(world: &World, skills: &str, flags: &[&str], script: &str) -> Done {
     world.podman(run.iter().chain(flags).chain(&[world.agent(), "sh", "-c", script]))
 }
 
-/// The flags that choose each runtime that is here.
+/// The flags that choose each runtime that works here: runc wants cgroups, which a restricted host may not have for newer
+/// ones.
 fn runtimes(world: &World) -> Vec<&'static [&'static str]> {
-    let runc = world.run("sh", ["-c", "command -v runc"]).code == 0;
-    [&["--runtime", "crun"][..], &["--runtime", "runc"]].into_iter().filter(|all| all[1] == "crun" || runc).collect()
+    const RUNC: &[&str] = &["--runtime", "runc", "--cgroups", "enabled", "--pids-limit", "-1"];
+    let runc = world.in_agent(RUNC, "true").code == 0;
+    [&["--runtime", "crun"][..], RUNC].into_iter().filter(|all| all[1] == "crun" || runc).collect()
 }
 
 fn a_runtime_alone_mounts_it(world: &World) {
