@@ -27,7 +27,7 @@ use crate::store::remote::Canary;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::{StorageEnv, StoreFlags, discover};
 use crate::store::storage_info::InfoKey;
-use crate::store::unpacked::{self, Cache};
+use crate::store::unpacked::{self, Cache, Label, SELINUX};
 
 /// Exit status: the answer is no.
 pub const NO: u8 = 1;
@@ -200,7 +200,7 @@ impl Shell {
         let path = unpacked::path(&self.store_path()?);
         let context = || format!("Opening {}", path.display());
         fs::create_dir_all(&path).with_context(context)?;
-        Ok(Cache::new(open_dir(&path).with_context(context)?, &path, self.cancel()))
+        Ok(Cache::new(open_dir(&path).with_context(context)?, &path, self.cancel()).labelled(label()))
     }
 
     /// The same; `None` where there is none.
@@ -327,6 +327,11 @@ impl Shell {
         }
         Ok(pins)
     }
+}
+
+/// Returns the label of what containers read, where SELinux is on.
+pub fn label() -> Option<Label> {
+    Path::new("/sys/fs/selinux/enforce").exists().then_some(SELINUX)
 }
 
 /// Returns a path that a program with another working directory understands as well.

@@ -24,7 +24,7 @@ pub mod request;
 pub mod rootfs;
 pub mod spec;
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
@@ -34,13 +34,17 @@ use serde_json::{Value, json};
 
 use crate::agent::Home;
 use crate::error::{Error, Result};
+use crate::format::{Format, Shape};
 use crate::generate::podman::home;
-use crate::layer::{UnpackOptions, unpack};
+use crate::layer::{Expected, UnpackOptions, unpack};
 use crate::process::Cancel;
+use crate::reference::Reference;
 use crate::store;
 use crate::store::layout::Layout;
 use crate::store::skill::{Layer, for_host, instances, mountable};
-use crate::store::unpacked::{self, Cache};
+use crate::store::storage::Storage;
+use crate::store::storage_layer::Loaded;
+use crate::store::unpacked::{self, Cache, Label};
 use place::Place;
 use policy::Policy;
 use request::{Mode, Request, Wanted};
@@ -70,6 +74,8 @@ pub struct Host {
     pub make: fn(&Path) -> io::Result<Dir>,
     /// The working directory: podman 4.7 and newer start hooks in the container's bundle.
     pub cwd: Option<PathBuf>,
+    /// What trees are labelled with.
+    pub label: Option<Label>,
     /// Ends waiting.
     pub cancel: Cancel,
 }
@@ -214,15 +220,32 @@ fn make_place(spec: &Spec<'_>, mounts: &[Mount], (root, host): (&Rootfs, &Host),
 /// Where skills are looked for and unpacked.
 struct Stores {
     stores: Vec<Layout>,
+    /// Searched last: it has no tags of its own for the states of one content.
+    storage: Option<Storage>,
     cache: PathBuf,
 }
 
 /// A skill that was found.
 struct Skill<'a> {
-    layout: &'a Layout,
     name: String,
     digest: String,
-    layer: Layer,
+    expected: Expected,
+    archive: Archive<'a>,
+}
+
+/// Where its layer is read from.
+enum Archive<'a> {
+    Store(&'a Layout, Box<Layer>),
+    Storage(Box<Loaded>),
+}
+
+impl Archive<'_> {
+    fn open(&self) -> Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Store(layout, layer) => layer.open(layout),
+            Self::Storage(loaded) => loaded.open(),
+        }
+    }
 }
 
 impl Stores {
@@ -237,7 +260,8 @@ impl Stores {
                 Err(e) => return Err(Error::io(path.display().to_string())(e)),
             }
         }
-        Ok(Self { stores, cache: unpacked::path(&own) })
+        let storage = place.map(|place| place.storage(host.open));
+        Ok(Self { stores, storage, cache: unpacked::path(&own) })
     }
 
     fn find(&self, wanted: &Wanted, host: &Host) -> Result<Skill<'_>> {
@@ -253,15 +277,44 @@ impl Stores {
             let instance = for_host(instances(layout, &found.entry.descriptor)?)?;
             let name = found.info.skill_name().or(instance.image.skill_name()).unwrap_or(wanted.reference.basename());
             let layer = mountable(layout, &instance, &text)?;
-            return Ok(Skill { layout, name: name.to_owned(), digest: found.entry.digest().to_owned(), layer });
+            return Ok(Skill {
+                name: name.to_owned(),
+                digest: found.entry.digest().to_owned(),
+                expected: layer.expected.clone(),
+                archive: Archive::Store(layout, Box::new(layer)),
+            });
         }
-        Err(Error::ImageNotFound(text))
+        self.find_loaded(wanted, host)?.ok_or(Error::ImageNotFound(text))
+    }
+
+    /// Finds what only containers-storage has. A tag says nothing there of the state, which may be that of another tag with
+    /// the same content.
+    fn find_loaded(&self, wanted: &Wanted, host: &Host) -> Result<Option<Skill<'static>>> {
+        let Some(storage) = &self.storage else { return Ok(None) };
+        let name = wanted.reference.in_storage();
+        let pinned = wanted.reference.digest().map(|digest| wanted.reference.with_digest(digest)).transpose()?;
+        let key = pinned.as_ref().map_or(name, Reference::in_storage);
+        let Some(loaded) = storage.loaded(&storage.images()?, &key)? else { return Ok(None) };
+        if let Some(policy) = &host.policy {
+            policy.check_state(wanted, Some(&loaded.info).filter(|_| pinned.is_some()))?;
+        }
+        let is_skill = Format::of(&loaded.info, &key)?.shape == Shape::Own;
+        if !is_skill {
+            let hint = Some("skillctl convert makes one of it".into());
+            return Err(Error::Unavailable { reason: format!("{key} is not a skill image"), hint });
+        }
+        Ok(Some(Skill {
+            name: loaded.info.skill_name().unwrap_or(wanted.reference.basename()).to_owned(),
+            digest: loaded.digest.clone(),
+            expected: loaded.expected.clone(),
+            archive: Archive::Storage(Box::new(loaded)),
+        }))
     }
 
     fn tree(&self, skill: Skill<'_>, host: &Host) -> Result<Bound> {
         let dir = (host.make)(&self.cache).map_err(Error::io(self.cache.display().to_string()))?;
-        let cache = Cache::new(dir, &self.cache, host.cancel.clone());
-        let tree = cache.tree(skill.layout, &skill.layer, &options(host))?;
+        let cache = Cache::new(dir, &self.cache, host.cancel.clone()).labelled(host.label);
+        let tree = cache.tree(&skill.expected, &|| skill.archive.open(), &options(host))?;
         Ok(Bound { digest: skill.digest, source: tree.path, repaired: tree.replaced, ..Bound::default() })
     }
 
@@ -283,7 +336,7 @@ impl Stores {
             return Ok(None);
         }
         let options = options(host);
-        unpack(skill.layer.open(skill.layout)?, &skill.layer.expected, &dir, name, &options)?;
+        unpack(skill.archive.open()?, &skill.expected, &dir, name, &options)?;
         own(&dir, name, user).map_err(Error::io(format!("{destination} in the container")))?;
         Ok(Some(skill.digest))
     }

@@ -62,6 +62,12 @@ impl Place {
         self.in_bundle
     }
 
+    /// Returns the storage that the container is in.
+    pub fn storage(&self, open: fn(&Path) -> std::io::Result<cap_std::fs::Dir>) -> Storage {
+        let open: OpenDir = Box::new(open);
+        Storage::new(StorageConf::at(self.graph_root.clone(), self.driver.clone()), open)
+    }
+
     /// Returns the storage and the container in it, where it is known.
     ///
     /// # Errors
@@ -71,8 +77,7 @@ impl Place {
         open: fn(&Path) -> std::io::Result<cap_std::fs::Dir>,
     ) -> Result<Option<(Storage, Container)>> {
         let Some(id) = &self.id else { return Ok(None) };
-        let open: OpenDir = Box::new(open);
-        let storage = Storage::new(StorageConf::at(self.graph_root.clone(), self.driver.clone()), open);
+        let storage = self.storage(open);
         Ok(storage.container(id)?.map(|container| (storage, container)))
     }
 

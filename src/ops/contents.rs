@@ -49,7 +49,7 @@ impl Layer {
     /// If it is not there, or has another size.
     pub fn open(&self, layout: &Layout) -> Result<Box<dyn std::io::Read + Send>, Error> {
         Ok(match &self.bytes {
-            Bytes::Blob(layer) => Box::new(layer.open(layout)?),
+            Bytes::Blob(layer) => layer.open(layout)?,
             Bytes::Spooled(spooled) => Box::new(spooled.open()?),
         })
     }

@@ -39,7 +39,8 @@ pub fn tree(layout: &Layout, cache: &Cache, text: &str, options: &UnpackOptions<
     let found = store::open(layout, text).with_context(context)?;
     let instance = for_host(instances(layout, &found.entry.descriptor)?).with_context(context)?;
     let layer = mountable(layout, &instance, text).with_context(context)?;
-    let path = cache.tree(layout, &layer, options).with_context(context)?.path.display().to_string();
+    let path =
+        cache.tree(&layer.expected, &|| layer.open(layout), options).with_context(context)?.path.display().to_string();
     let reference = found.entry.name.clone().unwrap_or_else(|| text.to_owned());
     let basename = || Some(reference.parse::<crate::reference::Reference>().ok()?.basename().to_owned());
     let name = found.info.skill_name().map(str::to_owned).or_else(basename).unwrap_or_default();

@@ -33,6 +33,7 @@ pub mod storage_conf;
 pub mod storage_containers;
 pub mod storage_images;
 pub mod storage_info;
+pub mod storage_layer;
 pub mod storage_load;
 mod storage_source;
 pub mod storage_unload;

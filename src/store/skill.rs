@@ -1,5 +1,7 @@
 //! The images of the store that are skills in our form, and the one layer that each of them is.
 
+use std::io::Read;
+
 use oci_spec::image::{Descriptor, ImageConfiguration};
 
 use super::layout::Layout;
@@ -40,8 +42,8 @@ impl Layer {
     ///
     /// # Errors
     /// [`Error::Damaged`] if it is not there, or has another size.
-    pub fn open(&self, layout: &Layout) -> Result<std::fs::File> {
-        Ok(layout.open_blob(&self.blob)?.into_inner())
+    pub fn open(&self, layout: &Layout) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(layout.open_blob(&self.blob)?.into_inner()))
     }
 }
 

@@ -255,6 +255,13 @@ impl Storage {
         }
     }
 
+    /// Reads a file that is kept beside the list of layers.
+    pub(super) fn layer_data(&self, layer: &StorageLayer, name: &str) -> Result<Option<Vec<u8>>> {
+        let root = self.stores()[layer.store].0;
+        let Some(dir) = self.open_optional(root)? else { return Ok(None) };
+        read_bounded(&dir, root, &format!("{}-layers/{name}", self.driver()?), MAX_LIST)
+    }
+
     /// Returns whether a layer of the image is mounted, as by `--mount type=image`, which does not keep podman from
     /// removing it under a running container.
     ///

@@ -18,11 +18,14 @@
 //! Crash story: a tree without a seal counts as none. A power failure may leave files that never reached the disk; their
 //! sizes or times then differ from the seal.
 //!
+//! Where SELinux is on, a tree has the type with which containers may read and execute, and not write; it is set before the
+//! seal, and again where somebody has relabelled the tree (`restorecon`, unless `semanage fcontext` knows the directory).
+//!
 //! A tree that a running container has bound is never written to or emptied: it survives `podman rmi`, and `prune` asks who
 //! has it first.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -33,13 +36,12 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, utimensat};
 use nix::sys::time::TimeSpec;
 use sha2::{Digest as _, Sha256};
+use xattr::FileExt as _;
 
 use crate::error::{Error, Result};
-use crate::layer::{UnpackOptions, unpack};
+use crate::layer::{Expected, UnpackOptions, unpack};
 use crate::lock::{How, lock};
 use crate::process::Cancel;
-use crate::store::layout::Layout;
-use crate::store::skill::Layer;
 
 /// The directory of the cache, beside that of the store.
 const NAME: &str = "unpacked";
@@ -66,12 +68,23 @@ pub fn path(store: &Path) -> PathBuf {
     }
 }
 
+/// An extended attribute of everything in a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    name: &'static str,
+    value: &'static str,
+}
+
+/// What SELinux lets containers read and execute (container-selinux, `container_ro_file_t`).
+pub const SELINUX: Label = Label { name: "security.selinux", value: "system_u:object_r:container_ro_file_t:s0" };
+
 /// The cache of one store.
 #[derive(Debug)]
 pub struct Cache {
     dir: Dir,
     path: PathBuf,
     cancel: Cancel,
+    label: Option<Label>,
 }
 
 /// A tree that was found as it was made.
@@ -99,7 +112,13 @@ pub struct Kept {
 impl Cache {
     /// Returns the cache in `dir`, which is at `path`.
     pub fn new(dir: Dir, path: &Path, cancel: Cancel) -> Self {
-        Self { dir, path: path.to_owned(), cancel }
+        Self { dir, path: path.to_owned(), cancel, label: None }
+    }
+
+    /// Gives trees a label, where there is one to give.
+    #[must_use]
+    pub fn labelled(self, label: Option<Label>) -> Self {
+        Self { label, ..self }
     }
 
     /// Returns where it is.
@@ -107,30 +126,57 @@ impl Cache {
         &self.path
     }
 
-    /// Returns the tree of a layer, and makes it where there is none, or one that was altered.
+    /// Returns the tree of a layer, which `open` opens, and makes it where there is none, or one that was altered.
     ///
     /// # Errors
     /// As [`unpack`]; also where the layer's image says nothing of its archive's digest.
-    pub fn tree(&self, layout: &Layout, layer: &Layer, options: &UnpackOptions<'_>) -> Result<Tree> {
-        let hex = layer.expected.diff_id.as_deref().and_then(hex_of).ok_or_else(|| {
-            Error::damaged(format!("image with the layer {}", layer.expected.digest), "its config names no diff ID")
+    pub fn tree(
+        &self,
+        expected: &Expected,
+        open: &dyn Fn() -> Result<Box<dyn Read + Send>>,
+        options: &UnpackOptions<'_>,
+    ) -> Result<Tree> {
+        let hex = expected.diff_id.as_deref().and_then(hex_of).ok_or_else(|| {
+            Error::damaged(format!("image with the layer {}", expected.digest), "its config names no diff ID")
         })?;
         let tree = |replaced| Tree { path: self.path.join(hex), replaced };
-        if self.is_sealed(hex)? {
+        if self.is_sealed(hex)? && self.is_labelled(hex) {
             self.note_use(hex);
             return Ok(tree(false));
         }
         let _lock = self.lock()?;
         // Somebody may have made it meanwhile.
         if self.is_sealed(hex)? {
+            if !self.is_labelled(hex) {
+                self.seal(hex)?;
+            }
             return Ok(tree(false));
         }
         let replaced = self.put_aside(hex)?;
         let options = UnpackOptions { replace: false, ..*options };
-        unpack(layer.open(layout)?, &layer.expected, &self.dir, hex, &options)?;
-        let seal = self.fingerprint(hex)?;
-        self.write_seal(hex, &seal).map_err(Error::io(self.shown(hex)))?;
+        unpack(open()?, expected, &self.dir, hex, &options)?;
+        self.seal(hex)?;
         Ok(tree(replaced))
+    }
+
+    /// Labels a tree and seals it as it is then.
+    fn seal(&self, hex: &str) -> Result<()> {
+        if let Some(label) = self.label {
+            let set = open_dir(&self.dir, hex).and_then(|root| set_label(root, label));
+            set.map_err(Error::io(format!("the label of {}", self.shown(hex))))?;
+        }
+        let seal = self.fingerprint(hex)?;
+        self.write_seal(hex, &seal).map_err(Error::io(self.shown(hex)))
+    }
+
+    /// Returns whether the root of a tree has the label; the rest has what it has.
+    fn is_labelled(&self, hex: &str) -> bool {
+        let Some(Label { name, value }) = self.label else { return true };
+        let found = open_dir(&self.dir, hex).map(File::from).and_then(|root| root.get_xattr(name));
+        // The kernel ends it with a zero byte.
+        found.is_ok_and(|found| {
+            found.is_some_and(|found| found.strip_suffix(b"\0").unwrap_or(&found) == value.as_bytes())
+        })
     }
 
     /// Opens a tree of [`Self::list`].
@@ -255,6 +301,24 @@ impl Cache {
     }
 }
 
+/// Sets the label of a directory and of all that is in it; links have none that matters.
+fn set_label(dir: OwnedFd, label: Label) -> io::Result<()> {
+    let dir = File::from(dir);
+    dir.set_xattr(label.name, label.value.as_bytes())?;
+    let dir = Dir::from_std_file(dir);
+    for entry in dir.entries()? {
+        let (entry, flags) = (entry?, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC);
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            set_label(open_dir(&dir, entry.file_name().as_os_str())?, label)?;
+        } else if kind.is_file() {
+            let file = File::from(openat(&dir, entry.file_name().as_os_str(), flags, Mode::empty())?);
+            file.set_xattr(label.name, label.value.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
 /// Adds everything below a directory to a hash, in byte order of the names.
 fn walk(dir: OwnedFd, hash: &mut Sha256) -> io::Result<()> {
     let mut listed = Listed::from_fd(dir)?;
@@ -310,5 +374,95 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use cap_std::ambient_authority;
+
+    use super::*;
+    use crate::layer::{Encoding, PackOptions, pack};
+
+    const LABEL: Label = Label { name: "user.skillctl.test", value: "container" };
+
+    /// A cache, and the archive of a skill with what it has to be.
+    fn world() -> (tempfile::TempDir, Cache, Vec<u8>, Expected) {
+        let world = tempfile::tempdir().unwrap();
+        let skill = world.path().join("skill");
+        std::fs::create_dir_all(skill.join("scripts")).unwrap();
+        std::fs::write(skill.join("SKILL.md"), "# Skill").unwrap();
+        std::fs::write(skill.join("scripts/run.sh"), "echo").unwrap();
+        let open = |path: &Path| Dir::open_ambient_dir(path, ambient_authority()).unwrap();
+        let mut archive = Vec::new();
+        let options = PackOptions { encoding: Encoding::Tar, ..PackOptions::default() };
+        let packed = pack(&open(&skill), &mut archive, &options).unwrap();
+        let diff_id = Some(packed.digest.clone());
+        let expected = Expected { digest: packed.digest, size: packed.size, diff_id, encoding: Encoding::Tar };
+        let path = world.path().join("unpacked");
+        std::fs::create_dir(&path).unwrap();
+        (world, Cache::new(open(&path), &path, Cancel::default()), archive, expected)
+    }
+
+    fn tree(cache: &Cache, archive: &[u8], expected: &Expected) -> Result<Tree> {
+        cache.tree(expected, &|| Ok(Box::new(io::Cursor::new(archive.to_vec()))), &UnpackOptions::default())
+    }
+
+    #[test]
+    fn the_cache_is_beside_its_store() {
+        let cases = [
+            ("/var/lib/skillctl/store", "/var/lib/skillctl/unpacked"),
+            ("/srv/layout", "/srv/layout.unpacked"),
+            ("/", "/unpacked"),
+        ];
+        for (store, want) in cases {
+            assert_eq!(path(Path::new(store)), Path::new(want));
+        }
+    }
+
+    #[test]
+    fn trees_are_made_once_and_again_when_altered() {
+        let (_world, cache, archive, expected) = world();
+        let first = tree(&cache, &archive, &expected).unwrap();
+        assert!(!first.replaced && first.path.join("SKILL.md").is_file());
+        let never = || -> Result<Box<dyn Read + Send>> { panic!("it is there") };
+        assert_eq!(cache.tree(&expected, &never, &UnpackOptions::default()).unwrap(), first);
+        std::fs::remove_file(first.path.join("scripts/run.sh")).unwrap();
+        assert!(tree(&cache, &archive, &expected).unwrap().replaced);
+        let names: Vec<_> = cache.list().unwrap().into_iter().map(|kept| (kept.old, kept.used.is_some())).collect();
+        assert_eq!(names, [(false, true), (true, false)]);
+        // What is not what its digest says gets no tree.
+        cache.remove(|_| true).unwrap();
+        let other = Expected { digest: format!("sha256:{}", "0".repeat(64)), ..expected };
+        assert!(tree(&cache, &archive, &other).is_err());
+        assert_eq!(cache.list().unwrap(), []);
+    }
+
+    #[test]
+    fn labels_are_set_and_set_again() {
+        let (_world, cache, archive, expected) = world();
+        if File::from(open_dir(&cache.dir, ".").unwrap()).set_xattr(LABEL.name, b"x").is_err() {
+            return; // This file system has none.
+        }
+        let cache = cache.labelled(Some(LABEL));
+        let path = tree(&cache, &archive, &expected).unwrap().path;
+        let label = |name: &str| xattr::get(path.join(name), LABEL.name).unwrap();
+        let own = Some(LABEL.value.as_bytes().to_vec());
+        assert_eq!([label("."), label("scripts"), label("scripts/run.sh")], [own.clone(), own.clone(), own.clone()]);
+        // Another label on the root alters the tree as any other change does.
+        xattr::set(&path, LABEL.name, b"other").unwrap();
+        assert!(tree(&cache, &archive, &expected).unwrap().replaced);
+        // A tree from before there was a label is labelled in its place.
+        let plain = Cache {
+            label: None,
+            dir: cache.dir.try_clone().unwrap(),
+            path: cache.path.clone(),
+            cancel: Cancel::default(),
+        };
+        plain.remove(|_| true).unwrap();
+        tree(&plain, &archive, &expected).unwrap();
+        assert!(!tree(&cache, &archive, &expected).unwrap().replaced);
+        assert_eq!(label("SKILL.md"), own);
     }
 }

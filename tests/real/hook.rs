@@ -19,6 +19,8 @@ matrix! {
     fifty_containers_start_at_once,
     a_runtime_alone_mounts_it,
     a_container_gets_a_copy_of_its_own,
+    what_only_containers_storage_has_is_taken_from_there,
+    a_skill_is_a_device,
 }
 
 /// What only root can set up.
@@ -187,6 +189,66 @@ fn the_policy_of_the_machine_is_kept(world: &World) {
         // Containers that ask for nothing do not depend on it.
         world.in_agent(&[], "true").ok();
     }
+}
+
+fn what_only_containers_storage_has_is_taken_from_there(world: &World) {
+    let built = world.build("hr", "1.0.0", &["--load=always"]);
+    world.skillctl(["hook", "enable"]).ok();
+    world.skillctl(["rm", "-f", "--keep-loaded", HR]).ok();
+    assert_eq!(run(world, HR, &[], "/skills/hr/scripts/greet.sh").ok(), "hr 1.0.0 was here");
+    let pinned = format!("acme/hr@{}", built.digest);
+    assert_eq!(run(world, &pinned, &[], "/skills/hr/scripts/greet.sh").ok(), "hr 1.0.0 was here");
+    if world.is_root() {
+        // A tag there says nothing of the state, and a digest does.
+        fs::create_dir_all("/etc/skillctl").expect("a directory");
+        fs::write("/etc/skillctl/hook.toml", "allowed_repositories = [\"acme\"]\nallowed_states = [\"draft\"]")
+            .expect("a policy");
+        assert_eq!(run(world, HR, &[], "true").code, 126);
+        assert!(log(world).lines().last().unwrap_or_default().contains("of no known state"), "{}", log(world));
+        run(world, &pinned, &[], "true").ok();
+        fs::remove_file("/etc/skillctl/hook.toml").expect("the policy");
+    }
+    // What somebody has changed there is not what the digest says.
+    fs::remove_dir_all(cache(world)).expect("the cache");
+    let found = world.run("find", [world.graph_root().as_os_str(), "-name".as_ref(), "greet.sh".as_ref()]).ok();
+    let script = found.lines().next().expect("the script");
+    let size = fs::metadata(script).expect("the script").len();
+    fs::write(script, vec![b'#'; size as usize]).expect("the script");
+    let done = run(world, HR, &[], "echo started");
+    assert!(done.code == 126 && !done.stdout.contains("started"), "{done}");
+    assert!(log(world).lines().last().unwrap_or_default().contains("is damaged"), "{}", log(world));
+    world.podman(["rmi", "-f", &built.name]).ok();
+}
+
+fn a_skill_is_a_device(world: &World) {
+    world.build("hr", "1.0.0", &["--load=always"]);
+    let (major, minor) = world.podman_version();
+    if !world.is_root() && (major, minor) < (5, 5) {
+        let error = world.skillctl(["cdi", "enable", HR]).refused(&["before 5.5"], &["hook enable"]);
+        assert!(error.contains("hint: "), "{error}");
+        return;
+    }
+    let own = world.home().join(".config/cdi").display().to_string();
+    let global: &[&str] = if world.is_root() { &[] } else { &["--cdi-spec-dir", &own] };
+    let run = |device: &str, script: &str| {
+        let args = ["run", "--rm", "--network", "none", "--device", device, world.agent(), "sh", "-c", script];
+        world.podman(global.iter().chain(&args))
+    };
+    let said = world.skillctl(["cdi", "enable", HR]).ok();
+    assert_eq!(said, format!("skillimage.io/skill=acme.hr  {HR} at /skills/hr"));
+    let script = "/skills/hr/scripts/greet.sh && touch /skills/hr/new";
+    let done = run("skillimage.io/skill=acme.hr", script);
+    assert!(done.stdout.contains("hr 1.0.0 was here") && done.stderr.contains("Read-only file system"), "{done}");
+    // Another version in its place, and no image needed any more.
+    world.build("hr", "1.1.0", &["--load=never"]);
+    world.skillctl(["cdi", "enable", "acme/hr:1.1.0-draft"]).ok();
+    world.podman(["rmi", &format!("localhost/{HR}")]).ok();
+    assert_eq!(run("skillimage.io/skill=acme.hr", "/skills/hr/scripts/greet.sh").ok(), "hr 1.1.0 was here");
+    assert_eq!(world.skillctl(["cdi", "list"]).ok(), "skillimage.io/skill=acme.hr  /skills/hr");
+    world.skillctl(["cdi", "disable", "acme/hr:1.1.0-draft"]).ok();
+    assert_ne!(run("skillimage.io/skill=acme.hr", "true").code, 0);
+    assert_eq!(world.skillctl(["cdi", "list"]).ok(), "");
+    world.skillctl(["cdi", "disable", "acme.hr"]).refused(&["no device"], &[]);
 }
 
 fn a_tree_that_was_altered_gets_into_no_container(world: &World) {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use chrono::Utc;
 use serde_json::json;
 
-use super::super::shell::{NO, Shell, open_dir};
+use super::super::shell::{NO, Shell, label, open_dir};
 use crate::error::Error;
 use crate::hook::create::{self, State};
 use crate::hook::place::Place;
@@ -94,7 +94,8 @@ fn host(shell: &Shell) -> Result<Host, Error> {
         fs::create_dir_all(path)?;
         open_dir(path)
     };
-    Ok(Host { store, program, policy, open: open_dir, make, cwd: shell.env.cwd.clone(), cancel: shell.cancel() })
+    let cwd = shell.env.cwd.clone();
+    Ok(Host { store, program, policy, open: open_dir, make, cwd, label: label(), cancel: shell.cancel() })
 }
 
 fn named_store(shell: &Shell) -> Option<PathBuf> {
