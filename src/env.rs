@@ -30,6 +30,8 @@ pub struct Env {
     pub storage_driver: Option<String>,
     /// `STORAGE_OPTS`.
     pub storage_opts: Option<String>,
+    /// `CONTAINERS_CONF`, which podman reads instead of all other such files; else `CONTAINERS_CONF_OVERRIDE`.
+    pub containers_conf: Option<PathBuf>,
     /// `REGISTRY_AUTH_FILE`, the credentials instead of those in the usual places.
     pub registry_auth_file: Option<PathBuf>,
     /// `DOCKER_CONFIG`, the directory of Docker's config.json.
@@ -80,6 +82,7 @@ impl Env {
             storage_conf: path("CONTAINERS_STORAGE_CONF"),
             storage_driver: text("STORAGE_DRIVER"),
             storage_opts: text("STORAGE_OPTS"),
+            containers_conf: file("CONTAINERS_CONF").or_else(|| file("CONTAINERS_CONF_OVERRIDE")),
             registry_auth_file: file("REGISTRY_AUTH_FILE"),
             docker_config: file("DOCKER_CONFIG"),
             registries_conf: file("CONTAINERS_REGISTRIES_CONF"),

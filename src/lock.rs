@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use nix::errno::Errno;
@@ -32,6 +32,29 @@ pub fn lock(dir: &Dir, name: &str, how: How, cancel: &Cancel) -> io::Result<Floc
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).mode(0o644).custom_flags(nix::libc::O_NOFOLLOW);
     held(dir.open_with(name, &options)?.into_std(), how, cancel)
+}
+
+/// Locks the file `name` of `dir` for ourselves alone; it is made with `mode` where it is not there. Gives up after a time.
+///
+/// # Errors
+/// As [`lock`]; of the kind `TimedOut`.
+pub fn lock_within(dir: &Dir, name: &str, (mode, limit): (u32, Duration), cancel: &Cancel) -> io::Result<Flock<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(mode).custom_flags(nix::libc::O_NOFOLLOW);
+    let mut file = dir.open_with(name, &options)?.into_std();
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if cancel.is_cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+            Err((_, Errno::EINTR | Errno::EWOULDBLOCK)) if begun.elapsed() > limit => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process has held it too long"));
+            }
+            Err((again, Errno::EINTR | Errno::EWOULDBLOCK)) => file = again,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        std::thread::sleep(RETRY);
+    }
 }
 
 /// Locks a directory itself, where no file should be made for it.

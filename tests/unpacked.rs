@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -23,11 +23,24 @@ fn root(world: &World) -> PathBuf {
     world.path("graph/overlay/layer/merged")
 }
 
+/// The bundle of the container, in which podman starts the hook.
+fn bundle(world: &World) -> PathBuf {
+    world.path("graph/overlay-containers/abc/userdata")
+}
+
+/// The hook, as podman starts it, on what `spec.json` has.
+fn hook(world: &World) -> Command {
+    let mut command = world.command(["hook", "precreate"]);
+    fs::create_dir_all(bundle(world)).unwrap();
+    command.current_dir(bundle(world)).stdin(fs::File::open(world.path("spec.json")).unwrap());
+    command
+}
+
 /// Runs precreate on a configuration.
 fn precreate(world: &World, spec: &Value) -> (i32, String, String) {
-    let mut command = world.command(["hook", "precreate"]);
     world.write("spec.json", spec.to_string());
-    command.stdin(fs::File::open(world.path("spec.json")).unwrap()).stdout(Stdio::piped());
+    let mut command = hook(world);
+    command.stdout(Stdio::piped());
     let done = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
@@ -37,7 +50,7 @@ fn spec(world: &World, skills: &str) -> Value {
     json!({
         "ociVersion": "1.0.0", "unknown": {"kept": 1.50},
         "process": {"user": {"uid": nix::unistd::geteuid().as_raw(), "gid": nix::unistd::getegid().as_raw()}, "env": ["HOME=/home/u"]},
-        "root": {"path": root(world)}, "mounts": [{"destination": "/proc"}],
+        "root": {"path": root(world)}, "mounts": [{"destination": "/run/.containerenv", "source": bundle(world).join(".containerenv")}],
         "annotations": {"io.skillimage.skills": skills, "io.skillimage.target": "claude"},
     })
 }
@@ -59,7 +72,12 @@ fn a_configuration_gets_mounts_and_keeps_the_rest() {
     let mut after: Value = serde_json::from_str(&out).unwrap();
     let mount = after["mounts"].as_array_mut().unwrap().pop().unwrap();
     assert_eq!(after, before);
-    assert!(out.contains(r#""unknown":{"kept":1.5}"#), "{out}");
+    // As text, which says more than values do.
+    let text = before.to_string().replace("1.5", "1.50000000000000000001");
+    world.write("spec.json", &text);
+    let done = hook(&world).output().unwrap();
+    let (added, again) = (format!(",{mount}"), String::from_utf8(done.stdout).unwrap());
+    assert_eq!(again.replace(&added, ""), text);
     assert_eq!(mount["destination"], "/home/u/.claude/skills/hr");
     assert_eq!(mount["options"], json!(["bind", "ro", "nosuid", "nodev", "rprivate"]));
     let tree = PathBuf::from(mount["source"].as_str().unwrap());
@@ -94,8 +112,7 @@ fn what_is_no_configuration_is_an_error_and_nothing_comes_out() {
         ["", "[]", "null", "{\"annotations\":", "{\"mounts\":1,\"annotations\":{\"io.skillimage.skills\":\"acme/hr\"}}"]
     {
         world.write("spec.json", text);
-        let mut command = world.command(["hook", "precreate"]);
-        let done = command.stdin(fs::File::open(world.path("spec.json")).unwrap()).output().unwrap();
+        let done = hook(&world).output().unwrap();
         assert!(!done.status.success() && done.stdout.is_empty(), "{text}");
     }
 }
@@ -150,16 +167,17 @@ fn hooks_that_are_killed_leave_no_half_tree() {
     let whole = tree(&world);
     let cache = whole.parent().unwrap().to_owned();
     for after in 0..40 {
-        let _ = fs::remove_dir_all(&cache);
-        let mut command = world.command(["hook", "precreate"]);
-        command.stdin(fs::File::open(world.path("spec.json")).unwrap()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let _ = fs::remove_dir_all(&whole);
+        let mut child = hook(&world).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_micros(after * 400));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(tree(&world), whole);
         let fsck = world.run(["fsck"]).ok().stdout;
         assert!(fsck.contains("1 unpacked: all is well"), "{fsck}");
+        // Nothing is left of what was killed.
+        let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().starts_with('.') || name == ".lock"), "{left:?}");
     }
 }
 

@@ -75,7 +75,7 @@ impl Figure {
 type Measure = fn(&Bench, &'static str) -> Result<Figure>;
 
 /// All figures, in the order of the table.
-pub const FIGURES: [(&str, Measure); 24] = [
+pub const FIGURES: [(&str, Measure); 28] = [
     ("version", Bench::version),
     ("build small", Bench::build_small),
     ("build many", Bench::build_many),
@@ -100,6 +100,10 @@ pub const FIGURES: [(&str, Measure); 24] = [
     ("convert many", Bench::convert_many),
     ("build git 300", Bench::build_git),
     ("install collection 50", Bench::install_collection),
+    ("hook one", Bench::hook_one),
+    ("hook ten", Bench::hook_ten),
+    ("hook first use", Bench::hook_first),
+    ("podman run, ten by hook", Bench::run_ten),
 ];
 
 pub const fn ms(count: u64) -> Duration {

@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod figures;
+mod figures_hook;
 mod figures_install;
 mod figures_registry;
 mod figures_sources;

@@ -166,6 +166,9 @@ pub fn run(command: &Command) -> Result<Sample> {
     Ok(Sample { wall: Duration::from_nanos(wall?), cpu: Duration::from_micros(cpu?), memory: memory? })
 }
 
+/// The variable with the file that a command reads; without it that has no stdin.
+pub const STDIN: &str = "BENCH_STDIN";
+
 /// Does the work of the small process: runs `args`, prints nanoseconds, microseconds of the processor, and KiB.
 ///
 /// # Errors
@@ -173,7 +176,8 @@ pub fn run(command: &Command) -> Result<Sample> {
 pub fn child(args: &[OsString]) -> Result<()> {
     let (program, args) = args.split_first().context("no command")?;
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    let stdin = std::env::var_os(STDIN).map(std::fs::File::open).transpose()?;
+    command.args(args).stdin(stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null()).env_remove(STDIN);
     let start = Instant::now();
     let status = command.spawn().with_context(|| program.to_string_lossy().into_owned())?.wait()?;
     let wall = start.elapsed();

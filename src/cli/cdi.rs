@@ -11,16 +11,20 @@ use serde_json::json;
 
 use super::generate::Where;
 use super::hook::write;
-use super::shell::{Format, Shell};
+use super::shell::{Format, Shell, open_dir};
 use crate::error::Error;
 use crate::generate::cdi::{Cdi, Device, FILE, KIND};
 use crate::layer::UnpackOptions;
-use crate::ops::trees::tree;
+use crate::lock::{How, lock_dir};
+use crate::ops::trees::{skill, tree};
 use crate::output::harmless_line;
-use crate::process::{Version, version};
+use crate::process::{Cancel, Version, version};
+use crate::reference::Reference;
 
 /// The directory of root, which every podman reads.
 const SYSTEM: &str = "/etc/cdi";
+/// All directories that every podman reads.
+const SYSTEM_DIRS: [&str; 2] = [SYSTEM, "/var/run/cdi"];
 /// The first podman that reads another directory (`--cdi-spec-dir`).
 const SPEC_DIR: Version = (5, 5, 0);
 
@@ -101,12 +105,44 @@ fn file(shell: &Shell) -> Result<PathBuf> {
     Ok(config.join("cdi").join(FILE))
 }
 
+/// Returns all specifications that podman may read: those of root, and our own.
+pub fn specifications(shell: &Shell) -> Result<Vec<PathBuf>> {
+    let own = file(shell)?;
+    let dirs = SYSTEM_DIRS.into_iter().map(Path::new).chain(own.parent());
+    let listed = dirs.filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten().map(|entry| entry.path());
+    let mut all: Vec<PathBuf> = listed.filter(|path| path.is_file()).collect();
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
 fn read(path: &Path) -> Result<Cdi> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Cdi::parse(&text, &path.display().to_string())?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Cdi::default()),
         Err(e) => Err(e).with_context(|| format!("Reading {}", path.display())),
     }
+}
+
+/// Keeps others from changing the file meanwhile.
+fn lock(path: &Path) -> Result<nix::fcntl::Flock<fs::File>> {
+    let dir = path.parent().unwrap_or(path);
+    let context = || format!("Locking {}", dir.display());
+    fs::create_dir_all(dir).with_context(context)?;
+    lock_dir(&open_dir(dir)?, How::Exclusive, &Cancel::default()).with_context(context)
+}
+
+/// Returns namespace and name of a skill. They have to be those of its repository: else whoever builds an image could take the
+/// device of another.
+fn checked(reference: &str, (namespace, name): &(String, String)) -> Result<()> {
+    let repository = reference.parse::<Reference>()?.name().to_owned();
+    let own = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
+    if repository == own || repository.ends_with(&format!("/{own}")) {
+        return Ok(());
+    }
+    let reason = format!("{reference} says that it is {own}, and its device would be called so");
+    Err(Error::Unavailable { reason, hint: Some(format!("skillctl tag {reference} {own}:TAG gives it that name")) }
+        .into())
 }
 
 /// Makes the devices of skills, and with them their trees.
@@ -118,6 +154,7 @@ pub fn devices(shell: &Shell, references: &[String], place: &Where) -> Result<Ve
     let mut devices: Vec<(String, Device)> = Vec::new();
     for text in references {
         let tree = tree(&layout, &cache, text, &UnpackOptions::default())?;
+        checked(&tree.reference, &tree.skill)?;
         let (namespace, name) = &tree.skill;
         let device = Device::new(namespace, name, &tree.path, &format!("{below}/{name}"))?;
         if let Some((other, _)) = devices.iter().find(|(_, other)| other.name == device.name) {
@@ -138,9 +175,10 @@ impl EnableArgs {
             let hint = "skillctl hook enable gives containers the skills that they name, without root".into();
             return Err(Error::Unavailable { reason, hint: Some(hint) }.into());
         }
+        let _lock = lock(&path)?;
         let mut cdi = read(&path)?;
         for (reference, device) in devices(shell, &self.references, &self.place)? {
-            elsewhere(&path, &device.name)?;
+            elsewhere(shell, &path, &device.name)?;
             let (name, destination) = (device.name.clone(), device.destination().to_owned());
             cdi.set(device);
             shell.print(format!(
@@ -158,13 +196,12 @@ impl EnableArgs {
     }
 }
 
-/// Refuses a device that another file has: podman could then use neither.
-fn elsewhere(own: &Path, name: &str) -> Result<()> {
-    let files =
-        [SYSTEM, "/var/run/cdi"].into_iter().flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path());
-    for file in files.filter(|file| file != own) {
-        let text = fs::read_to_string(&file).unwrap_or_default();
-        if Cdi::parse(&text, "").is_ok_and(|cdi| cdi.devices.iter().any(|device| device.name == name)) {
+/// Refuses a device that another file may have: podman could then use neither. What others write is only searched for the name.
+fn elsewhere(shell: &Shell, own: &Path, name: &str) -> Result<()> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    for file in specifications(shell)?.into_iter().filter(|file| file != own) {
+        let text = fs::read_to_string(&file).with_context(|| format!("Reading {}", file.display()))?;
+        if text.contains(KIND) && text.split(|c| !is_name(c)).any(|word| word == name) {
             let reason = format!("{} has a device {KIND}={name} already", file.display());
             return Err(Error::Unavailable { reason, hint: Some(format!("remove {}", file.display())) }.into());
         }
@@ -175,6 +212,7 @@ fn elsewhere(own: &Path, name: &str) -> Result<()> {
 impl DisableArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
         let path = file(shell)?;
+        let _lock = lock(&path)?;
         let mut cdi = read(&path)?;
         for text in &self.names {
             let name = match cdi.devices.iter().any(|device| device.name == *text) {
@@ -199,9 +237,8 @@ impl DisableArgs {
         if !text.contains(['/', ':']) {
             return Ok(text.to_owned());
         }
-        let place = Where::default();
-        let (_, device) = devices(shell, &[text.to_owned()], &place)?.remove(0);
-        Ok(device.name)
+        let (namespace, name) = skill(&shell.store_with(text)?, text)?;
+        Ok(Device::new(&namespace, &name, "/", &format!("/{name}"))?.name)
     }
 }
 

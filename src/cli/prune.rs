@@ -5,9 +5,10 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::cdi;
 use super::shell::{Format, Shell};
 use crate::ops::prune::{self, Options, Pruned};
 use crate::ops::trees::{self, Removed};
@@ -22,14 +23,17 @@ struct Whole<'a> {
     trees: &'a [String],
 }
 
-/// Returns what may name a tree: the mounts of all processes that we can look at, and the CDI specifications.
-fn mounted() -> Vec<String> {
+/// Returns what may name a tree: the mounts of all processes that we can look at, and the CDI specifications, all of which
+/// have to be readable.
+fn mounted(shell: &Shell) -> Result<Vec<Vec<u8>>> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_process = |name: &OsString| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let processes =
-        processes.filter(|entry| is_process(&entry.file_name())).map(|entry| entry.path().join("mountinfo"));
-    let specs = ["/etc/cdi", "/var/run/cdi"].into_iter().flat_map(fs::read_dir).flatten().flatten();
-    processes.chain(specs.map(|entry| entry.path())).filter_map(|path| fs::read_to_string(path).ok()).collect()
+    let processes = processes.filter(|entry| is_process(&entry.file_name()));
+    let mut named: Vec<_> = processes.filter_map(|entry| fs::read(entry.path().join("mountinfo")).ok()).collect();
+    for path in cdi::specifications(shell)? {
+        named.push(fs::read(&path).with_context(|| format!("Reading {}", path.display()))?);
+    }
+    Ok(named)
 }
 
 /// Remove superseded states and free the blobs that nothing names
@@ -61,8 +65,9 @@ impl Args {
         };
         let trees = match shell.existing_cache()? {
             Some(cache) => {
-                let named = mounted();
-                trees::prune(&cache, &|tree| named.iter().any(|text| text.contains(tree)), self.dry_run)?
+                let named = mounted(shell)?;
+                let has = |text: &[u8], tree: &str| text.windows(tree.len()).any(|part| part == tree.as_bytes());
+                trees::prune(&cache, &|tree| named.iter().any(|text| has(text, tree)), self.dry_run)?
             }
             None => Removed::default(),
         };

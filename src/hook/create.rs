@@ -3,25 +3,29 @@
 //! This is what CRI-O starts, and podman where it does not start precreate. The state comes on stdin, the configuration is in the
 //! bundle (runtime specification 1.0, runtime.md, config.md). Whoever made a mount already has done our work.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use cap_std::fs::Dir;
-use serde::Deserialize;
-use std::collections::BTreeMap;
-
 use super::bind::bind;
 use super::place::Place;
-use super::request::{self, Mode, Request, SKILLS};
+use super::plan::{Planned, plan};
+use super::request::{Mode, Request, SKILLS};
 use super::rootfs::Rootfs;
 use super::spec::{MAX_SPEC, Spec};
-use super::{Bound, Host, Stores, below};
+use super::stores::{Mark, Stores};
+use super::{Bound, Host, origin};
 use crate::error::{Error, Result};
+use cap_std::fs::Dir;
+use serde::Deserialize;
 
-/// What CRI-O gives to every container, and podman, too, with another value.
-const MANAGER: &str = "io.container.manager";
-/// What podman calls itself there.
-const LIBPOD: &str = "libpod";
+/// How the annotations begin that CRI-O gives to every container, and nobody else to any.
+const CRIO: &str = "io.kubernetes.cri-o.";
+/// The annotation of CRI-O with the kind of a container, and that of the one that only holds a pod's namespaces.
+const CRIO_TYPE: &str = "io.kubernetes.cri-o.ContainerType";
+const SANDBOX: &str = "sandbox";
+/// By which podman says that it is the one who has made a container. A pod could say so as well.
+const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
 
 /// The state of a container, as far as it is needed.
 #[derive(Debug, Deserialize)]
@@ -46,10 +50,18 @@ impl State {
         (!value.is_empty()).then_some(value)
     }
 
-    /// Returns whether whoever runs the container lets others than the host's users write annotations.
-    fn is_of_a_cluster(&self) -> bool {
-        let manager = self.annotations.as_ref().and_then(|all| all.get(MANAGER));
-        manager.is_none_or(|manager| manager != LIBPOD)
+    /// Returns where the bundle is.
+    pub fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn is_podmans(&self) -> bool {
+        let crio = self.annotations.iter().flatten().any(|(key, _)| key.starts_with(CRIO));
+        !crio && self.annotation(MANAGER.0) == Some(MANAGER.1)
     }
 
     /// Reads the configuration of the container.
@@ -76,7 +88,8 @@ impl State {
 /// As [`super::precreate`]; also where the runtime lets us not mount or write.
 pub fn create_container(state: &State, host: &Host) -> Result<Vec<Bound>> {
     // Anybody who may create a pod chooses its annotations: without a list of repositories that is for nobody to allow.
-    if state.skills().is_none() || host.policy.is_none() && state.is_of_a_cluster() {
+    let asks = state.skills().is_some() && state.annotation(CRIO_TYPE) != Some(SANDBOX);
+    if !asks || host.policy.is_none() && !state.is_podmans() {
         return Ok(Vec::new());
     }
     let text = state.config(host.open)?;
@@ -85,36 +98,34 @@ pub fn create_container(state: &State, host: &Host) -> Result<Vec<Bound>> {
     if let Some(policy) = &host.policy {
         policy.check_request(&request.skills)?;
     }
-    let place = Place::of(&spec, host.cwd.as_deref());
-    let stores = Stores::of(place.as_ref(), host)?;
-    let existing = spec.mounts()?;
+    let place = Place::of_bundle(&spec, &state.bundle);
+    // Which podman it is cannot be told here.
+    if state.is_podmans() {
+        origin::check(&spec, place.as_ref(), host)?;
+    }
     let path = Path::new(spec.root());
     // A relative path is one of the bundle.
     let path = if path.is_absolute() { path.to_owned() } else { state.bundle.join(path) };
     let root = (host.open)(&path).map(Rootfs::new).map_err(Error::io(path.display().to_string()))?;
-    let below = below(&spec, &request, &root)?;
+    let stores = Stores::of(place.as_ref(), host)?;
+    let mark = (host.open)(&state.bundle).map(Mark::of).map_err(Error::io(state.bundle.display().to_string()))?;
     let mut done: Vec<Bound> = Vec::new();
-    for wanted in &request.skills {
-        let skill = stores.find(wanted, host)?;
-        let destination = wanted.destination.clone().unwrap_or_else(|| format!("{below}/{}", skill.name));
-        request::check(&destination)?;
-        if existing.iter().any(|mount| mount.destination.trim_end_matches('/') == destination) {
-            continue;
-        }
+    for Planned { reference, destination, skill } in plan(&spec, &request, &root, &stores)? {
+        // In here everything is mounted that the container has, and its users have their own numbers.
+        root.check_kind(&destination)?;
         let bound = match request.mode {
-            // In here the container's users have their own numbers.
             Mode::Bind => {
-                let tree = stores.tree(skill, host)?;
+                let tree = stores.tree(skill)?;
                 root.make_directories(&destination, spec.user())?;
                 bind(&host.open, &tree.source, &root, &destination)?;
                 tree
             }
-            Mode::Extract => match stores.extract(skill, (&root, spec.user()), &destination, host)? {
-                Some(digest) => Bound { digest, ..Bound::default() },
-                None => continue,
-            },
+            Mode::Extract => {
+                stores.extract(&skill, &root, (&destination, spec.user()), &mark)?;
+                Bound { digest: skill.digest, ..Bound::default() }
+            }
         };
-        done.push(Bound { reference: wanted.reference.to_string(), destination, ..bound });
+        done.push(Bound { reference, destination, ..bound });
     }
     Ok(done)
 }

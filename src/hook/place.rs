@@ -17,9 +17,6 @@ use crate::store::storage::{OpenDir, Storage};
 use crate::store::storage_conf::{Driver, StorageConf};
 use crate::store::storage_containers::Container;
 
-/// Where podman says which container it is.
-const CONTAINERENV: &str = "/run/.containerenv";
-
 /// The storage that a container is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -36,17 +33,20 @@ pub struct Place {
 impl Place {
     /// Finds it from the configuration and the working directory.
     pub fn of(spec: &Spec<'_>, cwd: Option<&Path>) -> Option<Self> {
+        // podman gives several files of the bundle to every container; an image can hide some of them by volumes of its own.
         let mounts = spec.mounts().unwrap_or_default();
-        let source = mounts.into_iter().find(|mount| mount.destination == CONTAINERENV).and_then(|mount| mount.source);
-        let id = source.as_deref().and_then(|source| bundle(Path::new(source).parent()?)).map(|(_, _, id)| id);
+        let sources = mounts.iter().filter_map(|mount| mount.source.as_deref());
+        let ids: Vec<String> =
+            sources.filter_map(|source| bundle(Path::new(source).parent()?)).map(|found| found.2).collect();
         // Elsewhere the working directory is that of whoever called podman, which may be anywhere.
-        let cwd = cwd.and_then(bundle).filter(|(_, _, own)| Some(own) == id.as_ref());
+        let cwd = cwd.and_then(bundle).filter(|(_, _, own)| ids.contains(own));
         let in_bundle = cwd.is_some();
+        let id = cwd.as_ref().map(|(_, _, id)| id.clone()).or_else(|| ids.into_iter().next());
         if let Some((graph_root, driver)) = root(Path::new(spec.root())) {
             return Some(Self { graph_root, driver, id, moved: false, in_bundle });
         }
-        let (graph_root, driver, id) = cwd?;
-        Some(Self { graph_root, driver, id: Some(id), moved: true, in_bundle })
+        let (graph_root, driver, _) = cwd?;
+        Some(Self { graph_root, driver, id, moved: true, in_bundle })
     }
 
     /// Returns our directory beside the storage, where that has the usual name.
@@ -60,6 +60,30 @@ impl Place {
     /// and those from 4.7 on can be told.
     pub fn keeps_annotations_apart(&self) -> bool {
         self.in_bundle
+    }
+
+    /// Finds it for a runtime, which says where the bundle is.
+    pub fn of_bundle(spec: &Spec<'_>, path: &Path) -> Option<Self> {
+        let found = bundle(path);
+        let id = found.as_ref().map(|(_, _, id)| id.clone());
+        match (root(Path::new(spec.root())), found) {
+            (Some((graph_root, driver)), _) => Some(Self { graph_root, driver, id, moved: false, in_bundle: false }),
+            (None, Some((graph_root, driver, _))) => {
+                Some(Self { graph_root, driver, id, moved: false, in_bundle: false })
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Finds it by the bundle alone.
+    pub fn at(path: &Path) -> Option<Self> {
+        let (graph_root, driver, id) = bundle(path)?;
+        Some(Self { graph_root, driver, id: Some(id), moved: false, in_bundle: false })
+    }
+
+    /// Returns whether it is known which container it is.
+    pub fn has_container(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Returns the storage that the container is in.
@@ -118,7 +142,7 @@ mod tests {
     use super::*;
 
     fn place(root: &str, env: &str, cwd: &str) -> Option<(String, Option<String>, bool)> {
-        let mount = serde_json::json!({"destination": CONTAINERENV, "source": env});
+        let mount = serde_json::json!({"destination": "/run/.containerenv", "source": env});
         let text = serde_json::json!({"root": {"path": root}, "mounts": [mount]}).to_string();
         let place = Place::of(&Spec::parse(&text).unwrap(), Some(Path::new(cwd)))?;
         let data = place.data().map(|data| data.display().to_string());

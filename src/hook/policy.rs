@@ -20,9 +20,8 @@ pub struct Policy {
     /// Whether references have to have a digest.
     #[serde(default)]
     pub require_digest: bool,
-    /// The states that an image may be in; all where there is none.
-    #[serde(default)]
-    pub allowed_states: Vec<String>,
+    /// The states that an image may be in; any where this is not said.
+    pub allowed_states: Option<Vec<String>>,
     /// Most skills of one container.
     #[serde(default = "max_skills")]
     pub max_skills: usize,
@@ -45,7 +44,7 @@ impl Policy {
     pub fn parse(text: &str, path: &str) -> Result<Self> {
         let bad = |reason: String| Error::Unavailable { reason: format!("{path}: {reason}"), hint: None };
         let mut policy: Self = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
-        if let Some(unknown) = policy.allowed_states.iter().find(|state| state.parse::<State>().is_err()) {
+        if let Some(unknown) = policy.allowed_states.iter().flatten().find(|state| state.parse::<State>().is_err()) {
             return Err(bad(format!("allowed_states has {unknown:?}, which is no lifecycle state")));
         }
         policy.path = path.to_owned();
@@ -86,11 +85,9 @@ impl Policy {
     /// # Errors
     /// As [`Self::check_request`].
     pub fn check_state(&self, wanted: &Wanted, info: Option<&Info>) -> Result<()> {
-        if self.allowed_states.is_empty() {
-            return Ok(());
-        }
+        let Some(states) = &self.allowed_states else { return Ok(()) };
         let state = info.and_then(Info::state).map(State::as_str);
-        match state.filter(|state| self.allowed_states.iter().any(|allowed| allowed == state)) {
+        match state.filter(|state| states.iter().any(|allowed| allowed == state)) {
             Some(_) => Ok(()),
             None => {
                 let state = state.map_or("of no known state".into(), |state| format!("in the state {state}"));
@@ -146,8 +143,10 @@ mod tests {
         }
         let wanted = &wanted(&pinned)[0];
         assert!(policy.check_state(wanted, None).unwrap_err().to_string().contains("of no known state"));
-        let open = Policy::parse("allowed_repositories = []", "hook.toml").unwrap();
-        assert!(open.check_state(wanted, None).is_ok());
+        for (text, any) in [("", true), ("allowed_states = []", false)] {
+            let policy = Policy::parse(&format!("allowed_repositories = []\n{text}"), "hook.toml").unwrap();
+            assert_eq!(policy.check_state(wanted, None).is_ok(), any, "{text}");
+        }
     }
 
     #[test]

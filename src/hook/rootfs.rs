@@ -4,14 +4,17 @@
 //! `RESOLVE_NO_MAGICLINKS`), and what is made is made beside a descriptor that came from that. No path is ever joined to
 //! the root's own.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use cap_std::fs::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, fchownat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, readlink, renameat2};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
 use super::spec::User;
 use crate::error::{Error, Result};
@@ -21,21 +24,31 @@ const MAX_PASSWD: u64 = 4 << 20;
 /// How often a resolution is tried that a rename elsewhere made the kernel give up.
 const RETRIES: u32 = 16;
 
+/// proc, sysfs, cgroup, cgroup2 and devpts (linux/magic.h).
+const KERNELS: [FsType; 5] =
+    [PROC_SUPER_MAGIC, FsType(0x6265_6572), CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType(0x1cd1)];
+
 /// A directory tree that somebody else has filled.
 #[derive(Debug)]
 pub struct Rootfs {
     root: OwnedFd,
+    resolve: ResolveFlag,
 }
 
 impl Rootfs {
     /// Returns the tree at `dir`.
     pub fn new(dir: Dir) -> Self {
-        Self { root: dir.into_std_file().into() }
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        Self { root: dir.into_std_file().into(), resolve }
+    }
+
+    /// The same, in which no link is followed at all: what is in there belongs to whoever filled it, and not to the image.
+    pub fn without_links(self) -> Self {
+        Self { resolve: self.resolve | ResolveFlag::RESOLVE_NO_SYMLINKS, ..self }
     }
 
     fn open(&self, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(self.resolve);
         let mut left = RETRIES;
         loop {
             match openat2(self.root.as_fd(), path, how) {
@@ -45,23 +58,49 @@ impl Rootfs {
         }
     }
 
+    /// Returns what a path means when all links on its way are followed; what is not there yet stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if something on the way is no directory.
+    pub fn resolve(&self, path: &str) -> Result<String> {
+        let mut found = String::new();
+        let mut rest = path;
+        let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([path.len()]);
+        for end in ends {
+            match self.open(&path[..end], OFlag::O_PATH) {
+                Ok(fd) => {
+                    found = self.real(&fd)?;
+                    rest = &path[end..];
+                }
+                Err(Errno::ENOENT) if self.open(&path[..end], OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok() => {
+                    return Err(refused(path, &path[..end], "is a link that leads to nothing"));
+                }
+                Err(Errno::ENOENT) => break,
+                Err(errno) => return Err(failed(path, &path[..end], errno)),
+            }
+        }
+        Ok(format!("{}{rest}", found.trim_end_matches('/')))
+    }
+
+    /// Returns the path of what was opened, below the root.
+    fn real(&self, fd: &OwnedFd) -> Result<String> {
+        let path = |fd: &OwnedFd| readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str());
+        let both = path(&self.root).and_then(|root| Ok((root, path(fd)?)));
+        let (root, path) = both.map_err(|errno| Error::io("/proc/self/fd")(errno.into()))?;
+        let below = Path::new(&path).strip_prefix(&root).ok().and_then(Path::to_str).map(|below| format!("/{below}"));
+        below.ok_or_else(|| Error::Unavailable {
+            reason: format!("{} is not in the container", path.display()),
+            hint: None,
+        })
+    }
+
     /// Makes the directories of `path` that are missing, as the user, and the last one as well; looks at what is there.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if something on the way is no directory, or the last is one by way of a link only.
     pub fn make_directories(&self, path: &str, user: User) -> Result<()> {
-        let refused = |part: &str, what: &str| {
-            let reason = format!("a skill cannot be mounted at {path} in the container: {part} {what}");
-            Error::Unavailable { reason, hint: None }
-        };
-        let failed = |part: &str, errno: Errno| match errno {
-            Errno::ENOTDIR => refused(part, "is no directory"),
-            Errno::ELOOP => refused(part, "is a loop of links"),
-            Errno::EROFS => refused(part, "is not there, and the file system is read-only"),
-            errno => Error::io(format!("{part} in the container"))(errno.into()),
-        };
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let mut parent = self.open("/", directory).map_err(|errno| failed("/", errno))?;
+        let mut parent = self.open("/", directory).map_err(|errno| failed(path, "/", errno))?;
         let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([path.len()]);
         for end in ends {
             let part = &path[..end];
@@ -70,18 +109,45 @@ impl Rootfs {
                 Err(Errno::ENOENT) => {
                     let name = part.rsplit('/').next().unwrap_or_default();
                     make(&parent, name, user).map_err(|errno| match errno {
-                        Errno::EEXIST => refused(part, "is a link that leads to nothing"),
-                        errno => failed(part, errno),
+                        Errno::EEXIST => refused(path, part, "is a link that leads to nothing"),
+                        errno => failed(path, part, errno),
                     })?
                 }
-                Err(errno) => return Err(failed(part, errno)),
+                Err(errno) => return Err(failed(path, part, errno)),
             };
         }
         let last = self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).and_then(fstat);
-        match last.map_err(|errno| failed(path, errno))?.st_mode & SFlag::S_IFMT.bits() {
+        match last.map_err(|errno| failed(path, path, errno))?.st_mode & SFlag::S_IFMT.bits() {
             kind if kind == SFlag::S_IFDIR.bits() => Ok(()),
-            _ => Err(refused(path, "is a link")),
+            _ => Err(refused(path, path, "is a link")),
         }
+    }
+
+    /// Refuses a place in a file system of the kernel's own, in which directories mean something.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] that names the path.
+    pub fn check_kind(&self, path: &str) -> Result<()> {
+        let ends = path.match_indices('/').map(|(at, _)| at.max(1)).chain([path.len()]);
+        let deepest = ends.map_while(|end| self.open(&path[..end], OFlag::O_PATH | OFlag::O_DIRECTORY).ok()).last();
+        let kind = deepest.and_then(|fd| fstatfs(fd).ok()).map(|found| found.filesystem_type());
+        match kind.is_some_and(|kind| KERNELS.contains(&kind)) {
+            true => Err(refused(path, path, "is in a file system of the kernel")),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns whether a user may make something where the first part of a path is missing.
+    pub fn lets_write(&self, path: &str, user: User) -> bool {
+        let ends = path.match_indices('/').map(|(at, _)| at.max(1)).chain([path.len()]);
+        let deepest = ends.map_while(|end| self.open(&path[..end], OFlag::O_PATH | OFlag::O_DIRECTORY).ok()).last();
+        let Some(Ok(stat)) = deepest.map(fstat) else { return false };
+        let bits = match () {
+            () if stat.st_uid == user.uid => stat.st_mode >> 6,
+            () if stat.st_gid == user.gid => stat.st_mode >> 3,
+            () => stat.st_mode,
+        };
+        bits & 0o3 == 0o3
     }
 
     /// Opens a directory that is there.
@@ -103,31 +169,64 @@ impl Rootfs {
         Ok(Dir::from_std_file(opened.into()))
     }
 
-    /// Returns the text of a file that is not too large; `None` where there is no such file, or it is something else.
+    /// Returns the text of `/etc/passwd`; `None` where there is none, it is too large, or is something else than a file.
     pub fn passwd(&self) -> Option<String> {
-        let file = self.open("/etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).ok()?;
-        let file = std::fs::File::from(file);
-        let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        if metadata.len() > MAX_PASSWD {
+        // Looked at before it is opened: opening a device can do something.
+        let place = self.open("/etc/passwd", OFlag::O_PATH).ok()?;
+        let stat = fstat(&place).ok()?;
+        if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() || stat.st_size > MAX_PASSWD as i64 {
             return None;
         }
+        let file = std::fs::File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()?;
         let mut bytes = Vec::new();
         file.take(MAX_PASSWD).read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-/// Makes a directory in `parent`, which belongs to the user.
+fn refused(path: &str, part: &str, what: &str) -> Error {
+    let reason = format!("a skill cannot be mounted at {path} in the container: {part} {what}");
+    Error::Unavailable { reason, hint: None }
+}
+
+fn failed(path: &str, part: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::ENOTDIR => refused(path, part, "is no directory"),
+        Errno::ELOOP => refused(path, part, "is a link, or a loop of links"),
+        Errno::EROFS => refused(path, part, "is not there, and the file system is read-only"),
+        errno => Error::io(format!("{part} in the container"))(errno.into()),
+    }
+}
+
+/// Makes a directory in `parent`, which belongs to the user. Whoever else writes there sees it when it does.
 fn make(parent: &OwnedFd, name: &str, user: User) -> nix::Result<OwnedFd> {
-    mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
+    let beside = format!(".skillctl-{:016x}", RandomState::new().build_hasher().finish());
+    mkdirat(parent, beside.as_str(), Mode::S_IRWXU)?;
+    let made = own(parent, &beside, user).and_then(|made| {
+        renameat2(parent, beside.as_str(), parent, name, RenameFlags::RENAME_NOREPLACE)?;
+        Ok(made)
+    });
+    if made.is_err() {
+        // The error that there is says more.
+        let _ = unlinkat(parent, beside.as_str(), UnlinkatFlags::RemoveDir);
+    }
+    made
+}
+
+/// Gives what was just made to the user, unless somebody has put something of theirs in its place.
+fn own(parent: &OwnedFd, name: &str, user: User) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let made = nix::fcntl::openat(parent, name, flags, Mode::empty())?;
+    let made = openat(parent, name, flags, Mode::empty())?;
+    let euid = nix::unistd::geteuid();
+    if fstat(&made)?.st_uid != euid.as_raw() {
+        return Err(Errno::EPERM);
+    }
     // Explicitly, since the umask applied.
-    nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(0o755))?;
+    fchmod(&made, Mode::from_bits_truncate(0o755))?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     match fchownat(&made, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH) {
         // Whoever is not root has made it as the only user there is.
-        Err(Errno::EPERM) if uid.as_raw() == nix::unistd::geteuid().as_raw() => Ok(made),
+        Err(Errno::EPERM) if uid == euid => Ok(made),
         result => result.map(|()| made),
     }
 }
@@ -136,7 +235,6 @@ fn make(parent: &OwnedFd, name: &str, user: User) -> nix::Result<OwnedFd> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-    use std::path::Path;
 
     use cap_std::ambient_authority;
 
@@ -203,6 +301,50 @@ mod tests {
         rootfs.make_directories("/home/u/.claude/skills/hr", user).unwrap();
         assert!(root.join("var/home/u/.claude/skills/hr").is_dir());
         assert_eq!(files(&world.path().join("outside")), 0);
+    }
+
+    #[test]
+    fn paths_are_resolved_as_the_container_would() {
+        let (world, rootfs, _) = world();
+        let root = world.path().join("root");
+        for dir in ["var/home/u", "run", "proc"] {
+            std::fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        for (link, target) in [("var/run", "/run"), ("r", "/"), ("up", "../../.."), ("p", "proc"), ("dead", "/nothing")]
+        {
+            symlink(target, root.join(link)).unwrap();
+        }
+        std::fs::write(root.join("file"), "").unwrap();
+        let cases = [
+            ("/home/u/.claude/skills/hr", "/home/u/.claude/skills/hr"),
+            ("/var/run/secrets/x", "/run/secrets/x"),
+            ("/r/proc/sys", "/proc/sys"),
+            ("/r/r/up/p", "/proc"),
+            ("/new", "/new"),
+            ("/r/new/a", "/new/a"),
+        ];
+        for (path, want) in cases {
+            assert_eq!(rootfs.resolve(path).unwrap(), want, "{path}");
+        }
+        for path in ["/file/x", "/dead", "/dead/x"] {
+            assert!(rootfs.resolve(path).is_err(), "{path}");
+        }
+        let plain = rootfs.without_links();
+        assert!(plain.resolve("/r/new").is_err() && plain.resolve("/home/u/x").is_ok());
+    }
+
+    #[test]
+    fn who_may_write_is_told() {
+        let (world, rootfs, user) = world();
+        let dir = world.path().join("root/home/u");
+        let own = nix::unistd::geteuid().as_raw();
+        let other = User { uid: own + 77, gid: 4711 };
+        for (mode, mine, theirs) in [(0o755, true, false), (0o555, false, false), (0o777, true, true)] {
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(rootfs.lets_write("/home/u/new/x", User { uid: own, gid: 0 }), mine, "{mode:o}");
+            assert_eq!(rootfs.lets_write("/home/u/new/x", other), theirs, "{mode:o}");
+        }
+        let _ = user;
     }
 
     #[test]

@@ -106,13 +106,13 @@ pub struct Mount {
     pub source: Option<String>,
     /// How it is mounted.
     #[serde(default)]
-    pub options: Vec<String>,
+    pub options: Option<Vec<String>>,
 }
 
 impl Mount {
     /// Returns whether it is a directory of the host that the container can write to.
     pub fn is_writable_bind(&self) -> bool {
-        let has = |name: &str| self.options.iter().any(|option| option == name);
+        let has = |name: &str| self.options.iter().flatten().any(|option| option == name);
         (has("bind") || has("rbind")) && !has("ro")
     }
 }
@@ -165,6 +165,12 @@ impl<'a> Spec<'a> {
     pub fn variable(&self, name: &str) -> Option<&str> {
         let env = self.process.as_ref()?.env.as_ref()?;
         env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Returns whether the container gets a user namespace of its own.
+    pub fn has_user_namespace(&self) -> bool {
+        let mappings = self.linux.as_ref().and_then(|linux| linux.uid_mappings.as_ref());
+        mappings.is_some_and(|mappings| !mappings.is_empty())
     }
 
     /// Returns the container's user in the numbers of whoever runs the hook.

@@ -8,11 +8,13 @@ use serde::Serialize;
 
 use super::drift::differences;
 use super::fsck::{Problem, Report};
+use crate::image::NAMESPACE;
 use crate::layer::{Listing, UnpackOptions};
+use crate::reference::Reference;
 use crate::store::layout::Layout;
 use crate::store::skill::{for_host, instances, mountable};
 use crate::store::unpacked::{Cache, Kept};
-use crate::store::{self};
+use crate::store::{self, Found};
 
 /// How long a tree stays that was used: whoever has used it may just be about to start a container.
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -42,10 +44,23 @@ pub fn tree(layout: &Layout, cache: &Cache, text: &str, options: &UnpackOptions<
     let path =
         cache.tree(&layer.expected, &|| layer.open(layout), options).with_context(context)?.path.display().to_string();
     let reference = found.entry.name.clone().unwrap_or_else(|| text.to_owned());
-    let basename = || Some(reference.parse::<crate::reference::Reference>().ok()?.basename().to_owned());
+    Ok(Tree { digest: found.entry.digest().to_owned(), skill: named(&found, &reference), path, reference })
+}
+
+/// Returns namespace and name of a skill of the store.
+///
+/// # Errors
+/// If it is not there.
+pub fn skill(layout: &Layout, text: &str) -> Result<(String, String)> {
+    let found = store::open(layout, text)?;
+    let reference = found.entry.name.clone().unwrap_or_else(|| text.to_owned());
+    Ok(named(&found, &reference))
+}
+
+fn named(found: &Found, reference: &str) -> (String, String) {
+    let basename = || Some(reference.parse::<Reference>().ok()?.basename().to_owned());
     let name = found.info.skill_name().map(str::to_owned).or_else(basename).unwrap_or_default();
-    let namespace = found.info.get(crate::image::NAMESPACE).to_owned();
-    Ok(Tree { digest: found.entry.digest().to_owned(), skill: (namespace, name), path, reference })
+    (found.info.get(NAMESPACE).to_owned(), name)
 }
 
 /// What was removed.
@@ -93,6 +108,13 @@ pub fn fsck(layout: &Layout, cache: &Cache, report: &mut Report, options: &Unpac
         let found = listed.and_then(|(listing, _)| differences(&listing, &cache.open(&tree.name)?, options));
         let message = found.map_or_else(|e| Some(e.to_string()), |found| Some(found.first()?.to_string()));
         report.problems.extend(message.map(|message| Problem { image: object, message }));
+    }
+    // What the store has no layer of was taken from containers-storage, or is left of an image that is gone.
+    for tree in trees.iter().filter(|tree| !checked.contains(&tree.name)) {
+        if !cache.is_sealed(&tree.name)? {
+            let image = cache.path().join(&tree.name).display().to_string();
+            report.problems.push(Problem { image, message: "it is not as it was unpacked".into() });
+        }
     }
     report.trees = checked.len();
     Ok(())

@@ -59,16 +59,16 @@ impl Storage {
         })
     }
 
-    /// Returns the annotations in the manifest of a container's image; none where it has no image, or that is gone.
+    /// Returns the annotations of each manifest of a container's image, which may have several; none where it has no image, or
+    /// that is gone.
     ///
     /// # Errors
-    /// If the lists or the manifest cannot be read.
-    pub fn annotations_of(&self, container: &Container) -> Result<BTreeMap<String, String>> {
+    /// If the lists or a manifest cannot be read.
+    pub fn annotations_of(&self, container: &Container) -> Result<Vec<BTreeMap<String, String>>> {
         let images = self.images()?;
         let record = container.image.as_ref().and_then(|image| images.iter().find(|own| own.id == *image));
-        let Some((record, digest)) = record.and_then(|record| Some((record, record.digest.clone()?))) else {
-            return Ok(BTreeMap::new());
-        };
-        Ok(Info::parse(&self.manifest(record, &digest)?, &digest)?.annotations)
+        let Some(record) = record else { return Ok(Vec::new()) };
+        let digests = record.manifest_digests.iter().chain(&record.digest);
+        digests.map(|digest| Ok(Info::parse(&self.manifest(record, digest)?, digest)?.annotations)).collect()
     }
 }

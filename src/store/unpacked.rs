@@ -6,7 +6,8 @@
 //!   unpacked/              0755, beside it
 //!     .lock                flock, exclusive: held by whoever adds or removes a tree
 //!     <hex of diff ID>/    what the layer unpacks to: directories 0755, files 0644 or 0755, of whoever unpacked it
-//!     <hex>.seal           what the tree was like then; its modification time is that of the last use
+//!     <hex>.seal           what the tree was like then, and its bytes; its modification time is that of the last use
+//!     .<hex>.<random>/     a tree that is being made, or that somebody was killed over
 //!     <hex>.old-<n>/       a tree that was found altered, until no container has it any more
 //! ```
 //!
@@ -15,7 +16,9 @@
 //! leave its change time as it was. At each use the tree is held against its seal, so that what was altered never gets into a
 //! second container: it is unpacked anew, from the layer in the store. Whoever may write here may also write seals: `fsck` compares content.
 //!
-//! Crash story: a tree without a seal counts as none. A power failure may leave files that never reached the disk; their
+//! All of it belongs to whoever made it, and is theirs alone to write: a cache that others can write to is not used.
+//!
+//! Crash story: a tree without a seal counts as none, and goes, as does what is beside it and unfinished. A power failure may leave files that never reached the disk; their
 //! sizes or times then differ from the seal.
 //!
 //! Where SELinux is on, a tree has the type with which containers may read and execute, and not write; it is set before the
@@ -40,7 +43,8 @@ use xattr::FileExt as _;
 
 use crate::error::{Error, Result};
 use crate::layer::{Expected, UnpackOptions, unpack};
-use crate::lock::{How, lock};
+use crate::limits::Limits;
+use crate::lock::lock_within;
 use crate::process::Cancel;
 
 /// The directory of the cache, beside that of the store.
@@ -49,7 +53,9 @@ const LOCK: &str = ".lock";
 const SEAL: &str = ".seal";
 const OLD: &str = ".old-";
 /// What a seal begins with: another version of it counts as none.
-const VERSION: &str = "skillctl tree 1";
+const VERSION: &str = "skillctl tree 2";
+/// How long somebody who makes a tree is waited for: unpacking the largest takes some ten seconds.
+const WAIT: Duration = Duration::from_secs(60);
 /// How often a use is noted at most: the time says to the day who needs a tree.
 const NOTED: Duration = Duration::from_secs(3600);
 
@@ -140,33 +146,72 @@ impl Cache {
             Error::damaged(format!("image with the layer {}", expected.digest), "its config names no diff ID")
         })?;
         let tree = |replaced| Tree { path: self.path.join(hex), replaced };
-        if self.is_sealed(hex)? && self.is_labelled(hex) {
-            self.note_use(hex);
+        self.check_owner()?;
+        // Before it is looked at: from then on prune leaves it alone, unless it has begun to remove it.
+        self.note_use(hex);
+        if let Some(bytes) = self.sealed(hex)?.filter(|_| self.is_labelled(hex))
+            && self.dir.symlink_metadata(format!("{hex}{SEAL}")).is_ok()
+        {
+            bounded(bytes, &options.limits)?;
             return Ok(tree(false));
         }
         let _lock = self.lock()?;
         // Somebody may have made it meanwhile.
-        if self.is_sealed(hex)? {
+        if let Some(bytes) = self.sealed(hex)? {
+            bounded(bytes, &options.limits)?;
             if !self.is_labelled(hex) {
-                self.seal(hex)?;
+                self.seal(hex, bytes)?;
             }
             return Ok(tree(false));
         }
+        self.remove_unfinished(&format!(".{hex}."))?;
         let replaced = self.put_aside(hex)?;
         let options = UnpackOptions { replace: false, ..*options };
-        unpack(open()?, expected, &self.dir, hex, &options)?;
-        self.seal(hex)?;
+        let unpacked = unpack(open()?, expected, &self.dir, hex, &options)?;
+        if let Err(error) = self.seal(hex, unpacked.bytes) {
+            // Nobody has it: it would only take room.
+            let _ = self.dir.remove_dir_all(hex);
+            return Err(error);
+        }
         Ok(tree(replaced))
     }
 
     /// Labels a tree and seals it as it is then.
-    fn seal(&self, hex: &str) -> Result<()> {
+    fn seal(&self, hex: &str, bytes: u64) -> Result<()> {
         if let Some(label) = self.label {
             let set = open_dir(&self.dir, hex).and_then(|root| set_label(root, label));
             set.map_err(Error::io(format!("the label of {}", self.shown(hex))))?;
         }
-        let seal = self.fingerprint(hex)?;
+        let seal = self.fingerprint(hex)? + &format!("{bytes}\n");
         self.write_seal(hex, &seal).map_err(Error::io(self.shown(hex)))
+    }
+
+    /// Refuses a cache that others than we may have written to.
+    fn check_owner(&self) -> Result<()> {
+        let stat = fstat(&self.dir).map_err(|errno| Error::io(self.path.display().to_string())(errno.into()))?;
+        let writable = Mode::S_IWGRP.union(Mode::S_IWOTH).bits();
+        if is_ours(&stat) && stat.st_mode & writable == 0 {
+            return Ok(());
+        }
+        let reason = format!("{} can be written to by others than its user", self.path.display());
+        Err(Error::Unavailable { reason, hint: Some(format!("rm -r {}, which is made anew", self.path.display())) })
+    }
+
+    /// Removes what somebody was killed over whose name begins so; the lock is held.
+    fn remove_unfinished(&self, begins: &str) -> Result<()> {
+        let remove = || -> io::Result<()> {
+            for entry in self.dir.entries()? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if name.starts_with(begins) && is_hex(name.get(1..65).unwrap_or_default()) {
+                    gone(match self.dir.symlink_metadata(&name)?.is_dir() {
+                        true => self.dir.remove_dir_all(&name),
+                        false => self.dir.remove_file(&name),
+                    })?;
+                }
+            }
+            Ok(())
+        };
+        remove().map_err(Error::io(self.path.display().to_string()))
     }
 
     /// Returns whether the root of a tree has the label; the rest has what it has.
@@ -215,39 +260,57 @@ impl Cache {
     /// If one cannot be removed.
     pub fn remove(&self, goes: impl Fn(&Kept) -> bool) -> Result<Vec<String>> {
         let _lock = self.lock()?;
+        self.remove_unfinished(".")?;
         let mut removed = Vec::new();
         for kept in self.list()?.into_iter().filter(|kept| goes(kept)) {
-            let remove = || -> io::Result<()> {
-                if !kept.old {
-                    // First: what is half removed must not count as a tree.
-                    gone(self.dir.remove_file(format!("{}{SEAL}", kept.name)))?;
-                }
-                gone(self.dir.remove_dir_all(&kept.name))
-            };
-            remove().map_err(Error::io(self.shown(&kept.name)))?;
+            let seal = format!("{}{SEAL}", kept.name);
+            if !kept.old && kept.used.is_some() && !self.unseal(&kept, &goes).map_err(Error::io(self.shown(&seal)))? {
+                continue;
+            }
+            gone(self.dir.remove_dir_all(&kept.name)).map_err(Error::io(self.shown(&kept.name)))?;
             removed.push(kept.name);
         }
         Ok(removed)
     }
 
-    fn lock(&self) -> Result<nix::fcntl::Flock<File>> {
-        lock(&self.dir, LOCK, How::Exclusive, &self.cancel).map_err(Error::io(self.shown(LOCK)))
+    /// Takes the seal of a tree away, and puts it back if somebody has used the tree meanwhile: a use is noted before the seal is
+    /// looked at, and the seal looked for once more after that.
+    fn unseal(&self, kept: &Kept, goes: &dyn Fn(&Kept) -> bool) -> io::Result<bool> {
+        let (seal, beside) = (format!("{}{SEAL}", kept.name), format!(".{}{SEAL}", kept.name));
+        self.dir.rename(&seal, &self.dir, &beside)?;
+        let used = self.dir.symlink_metadata(&beside)?.modified()?.into_std();
+        if goes(&Kept { used: Some(used), ..kept.clone() }) {
+            return gone(self.dir.remove_file(&beside)).map(|()| true);
+        }
+        self.dir.rename(&beside, &self.dir, &seal).map(|()| false)
     }
 
-    fn is_sealed(&self, hex: &str) -> Result<bool> {
-        let mut seal = String::new();
+    /// Nobody but the cache's user can open the lock, and so hold it.
+    fn lock(&self) -> Result<nix::fcntl::Flock<File>> {
+        lock_within(&self.dir, LOCK, (0o600, WAIT), &self.cancel).map_err(Error::io(self.shown(LOCK)))
+    }
+
+    /// Returns whether a tree is as it was made.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn is_sealed(&self, name: &str) -> Result<bool> {
+        Ok(self.sealed(name)?.is_some())
+    }
+
+    /// Returns the bytes of a tree that is as it was made.
+    fn sealed(&self, hex: &str) -> Result<Option<u64>> {
+        let mut seal = Vec::new();
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
         match self.dir.open_with(format!("{hex}{SEAL}"), &options) {
-            Ok(file) => file.take(256).read_to_string(&mut seal).map_err(Error::io(self.shown(hex)))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(Error::io(self.shown(hex))(e)),
+            Ok(file) => file.take(256).read_to_end(&mut seal).map_err(Error::io(self.shown(hex)))?,
+            Err(_) => return Ok(None),
         };
-        match self.fingerprint(hex) {
-            Ok(found) => Ok(found == seal),
-            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
+        // What cannot be looked at as it was made is not so any more.
+        let Ok(found) = self.fingerprint(hex) else { return Ok(None) };
+        let rest = seal.strip_prefix(found.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+        Ok(rest.and_then(|rest| rest.strip_suffix('\n')?.parse().ok()))
     }
 
     /// Returns what the seal of a tree is as it is now.
@@ -280,8 +343,17 @@ impl Cache {
         }
     }
 
-    /// Moves what has the name of a tree away, for containers that have it bound. Returns whether there was anything.
+    /// Moves what has the name of a tree away, for containers that have it bound. Returns whether there was anything. What
+    /// has no seal no container has.
     fn put_aside(&self, hex: &str) -> Result<bool> {
+        if self.dir.symlink_metadata(format!("{hex}{SEAL}")).is_err() {
+            return match self.dir.symlink_metadata(hex) {
+                Ok(found) if found.is_dir() => gone(self.dir.remove_dir_all(hex)),
+                _ => gone(self.dir.remove_file(hex)),
+            }
+            .map(|()| false)
+            .map_err(Error::io(self.shown(hex)));
+        }
         for n in 0_u32.. {
             let old = format!("{hex}{OLD}{n}");
             if self.dir.symlink_metadata(&old).is_ok() {
@@ -346,13 +418,31 @@ fn open_dir<P: nix::NixPath + ?Sized>(dir: impl AsFd, name: &P) -> io::Result<Ow
     Ok(openat(dir, name, flags, Mode::empty())?)
 }
 
+/// Refuses a tree that was made under a wider limit.
+fn bounded(bytes: u64, limits: &Limits) -> Result<()> {
+    match bytes > limits.size {
+        true => Err(Error::LimitExceeded {
+            what: "the size of all files".into(),
+            limit: format!("{} bytes", limits.size),
+            flag: "--max-size",
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Returns whether something belongs to us, in whichever numbers: in podman's user namespace we are root, and outside not.
+fn is_ours(stat: &FileStat) -> bool {
+    stat.st_uid == nix::unistd::geteuid().as_raw()
+}
+
 /// Adds what a name is. The size of a directory is the file system's affair.
 fn add(hash: &mut Sha256, name: &[u8], stat: &FileStat) {
     hash.update((name.len() as u64).to_le_bytes());
     hash.update(name);
     let is_dir = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
     let size = if is_dir { 0 } else { stat.st_size };
-    for number in [i64::from(stat.st_mode), i64::from(stat.st_uid), i64::from(stat.st_gid), size] {
+    let own_group = stat.st_gid == nix::unistd::getegid().as_raw();
+    for number in [i64::from(stat.st_mode), i64::from(is_ours(stat)), i64::from(own_group), size] {
         hash.update(number.to_le_bytes());
     }
     hash.update(stat.st_ino.to_le_bytes());

@@ -16,11 +16,14 @@ matrix! {
     a_tree_that_was_altered_gets_into_no_container,
     an_image_does_not_choose_what_it_sees,
     every_user_namespace_sees_it,
-    fifty_containers_start_at_once,
+    many_containers_start_at_once,
     a_runtime_alone_mounts_it,
     a_container_gets_a_copy_of_its_own,
     what_only_containers_storage_has_is_taken_from_there,
     a_skill_is_a_device,
+    what_is_mounted_already_is_not_hidden,
+    the_cache_is_of_its_user_alone,
+    prune_takes_nothing_from_a_container,
 }
 
 /// What only root can set up.
@@ -152,8 +155,22 @@ fn what_may_not_be_asked_for_starts_no_container(world: &World) {
         (format!("{HR}=/bin/sh"), "/bin/sh is no directory"),
         (format!("{HR}=/bin/busybox"), "/bin/busybox is no directory"),
         (format!("{HR}=/data"), "something is mounted at /data"),
-        (format!("{HR};{HR}"), "something is mounted at /skills/hr"),
+        (format!("{HR};{HR}"), "it would meet acme/hr:1.0.0-draft, which is mounted at /skills/hr"),
+        (format!("{HR}=/a;{HR}=/a/b"), "it would meet"),
+        (format!("{HR}=/a/b;{HR}=/a"), "it would meet"),
+        (format!("{HR}=/etc"), "it would hide what is mounted at /etc/"),
+        (format!("{HR}=/r/proc"), "the destination /proc is in /proc"),
+        (format!("{HR}=/r/sys/x"), "the destination /sys/x is in /sys"),
+        (format!("{HR}=/x;{HR}=/r/x"), "it would meet"),
     ];
+    // A link in the image that leads to its root.
+    let tar = world.path("links.tar");
+    world.agent();
+    std::os::unix::fs::symlink("/", world.path("agent/r")).expect("a link");
+    world
+        .run("tar", ["-C".as_ref(), world.path("agent").as_os_str(), "-cf".as_ref(), tar.as_os_str(), ".".as_ref()])
+        .ok();
+    world.podman(["import".as_ref(), "-q".as_ref(), tar.as_os_str(), world.agent().as_ref()]).ok();
     for (skills, why) in cases {
         let done = run(world, &skills, &["--tmpfs", "/data"], "echo started");
         assert!(done.code == 126 && !done.stdout.contains("started"), "{done}");
@@ -182,13 +199,30 @@ fn the_policy_of_the_machine_is_kept(world: &World) {
     ];
     for (policy, why) in cases {
         fs::write("/etc/skillctl/hook.toml", policy).expect("a policy");
-        let _ = fs::remove_dir_all(cache(world));
         let done = run(world, HR, &[], "/skills/hr/scripts/greet.sh");
         assert_eq!(done.code, if why.is_empty() { 0 } else { 126 }, "{policy}\n{done}");
         assert!(log(world).lines().last().unwrap_or_default().contains(why), "{why}\n{}", log(world));
         // Containers that ask for nothing do not depend on it.
         world.in_agent(&[], "true").ok();
     }
+    // A digest under a name that is allowed is no other repository's image, also when that has lost its own name.
+    world.skill("secret", "1.0.0");
+    let dir = world.path("secret").display().to_string();
+    world.skillctl(["build", "--load=never", "-t", "other/secret:1", &dir]).ok();
+    let digest = world.skillctl(["inspect", "--format", "json", "other/secret:1"]).json()["digest"]
+        .as_str()
+        .expect("it")
+        .to_owned();
+    world.skillctl(["rm", "-f", "other/secret:1"]).ok();
+    fs::write("/etc/skillctl/hook.toml", "allowed_repositories = [\"acme\"]").expect("a policy");
+    assert_eq!(run(world, &format!("acme/any@{digest}"), &[], "true").code, 126);
+    // A policy that is out of reach is not none.
+    fs::remove_file("/etc/skillctl/hook.toml").expect("the policy");
+    std::os::unix::fs::symlink("/nowhere/hook.toml", "/etc/skillctl/hook.toml").expect("a link");
+    assert_eq!(run(world, HR, &[], "true").code, 126);
+    world.skillctl(["hook", "status"]).fails(1);
+    fs::remove_file("/etc/skillctl/hook.toml").expect("the link");
+    run(world, HR, &[], "true").ok();
 }
 
 fn what_only_containers_storage_has_is_taken_from_there(world: &World) {
@@ -290,37 +324,90 @@ fn a_tree_that_was_altered_gets_into_no_container(world: &World) {
 fn an_image_does_not_choose_what_it_sees(world: &World) {
     world_with_hook(world);
     let file = world.path("Containerfile");
-    fs::write(&file, format!("FROM {}\n", world.agent())).expect("a Containerfile");
-    let annotation = with(HR);
-    let build = ["build", "-q", "--format", "oci", "--annotation", &annotation, "-t", "hostile", "-f"];
-    world
-        .podman(
-            build
-                .iter()
-                .map(|arg| (*arg).to_owned())
-                .chain([file.display().to_string(), world.path("").display().to_string()]),
-        )
-        .ok();
-    let run = |flags: &[&str]| {
-        world.podman(["run", "--rm", "--network", "none"].iter().chain(flags).chain(&[
-            "localhost/hostile",
-            "sh",
-            "-c",
-            "test ! -e /skills",
-        ]))
-    };
-    let done = run(&[]);
-    match world.podman_version() {
-        (4, 3) => {
-            assert_eq!(done.code, 126, "{done}");
-            assert!(
-                log(world).contains("is that of the container's image, which may not choose skills"),
-                "{}",
-                log(world)
-            );
+    // With a volume in the place of what tells the hook which container it is for.
+    fs::write(&file, format!("FROM {}\nVOLUME /run/.containerenv\n", world.agent())).expect("a Containerfile");
+    let (annotation, file, dir) = (with(HR), file.display().to_string(), world.path("").display().to_string());
+    let build = ["build", "-q", "--format", "oci", "--annotation", &annotation, "-t", "hostile", "-f", &file, &dir];
+    world.podman(build).ok();
+    let hooks = spec_hooks(world);
+    let run = ["run", "--rm", "--network", "none", "localhost/hostile", "sh", "-c", "test ! -e /skills"];
+    for global in [&[][..], &["--hooks-dir", &hooks]] {
+        let done = world.podman(global.iter().chain(&run));
+        match world.podman_version() {
+            (4, 3) => {
+                assert!(done.code != 0 && done.stdout.is_empty(), "{done}");
+                let why = "is that of the container's image, which may not choose skills";
+                assert!(log(world).lines().last().unwrap_or_default().contains(why), "{}", log(world));
+                let _ = fs::remove_file(world.store().with_file_name("hook.log"));
+            }
+            _ => drop(done.ok()),
         }
-        _ => drop(done.ok()),
     }
+}
+
+fn what_is_mounted_already_is_not_hidden(world: &World) {
+    world_with_hook(world);
+    let dir = world.path("data");
+    fs::create_dir(&dir).expect("a directory");
+    let (inside, same) = (format!("{}:/skills/hr/data", dir.display()), format!("{}:/skills/hr", dir.display()));
+    for volume in [&inside, &same] {
+        assert_eq!(run(world, HR, &["-v", volume], "true").code, 126, "{volume}");
+        let done = created(world, HR, &["-v", volume], "echo started");
+        assert!(done.code != 0 && !done.stdout.contains("started"), "{done}");
+    }
+    // An image with something of its own in the place of a copy.
+    let root = world.path("agent");
+    world.agent();
+    fs::create_dir_all(root.join("skills/hr")).expect("a directory");
+    fs::write(root.join("skills/hr/SKILL.md"), "of the image").expect("a file");
+    let tar = world.path("own.tar");
+    world.run("tar", ["-C".as_ref(), root.as_os_str(), "-cf".as_ref(), tar.as_os_str(), ".".as_ref()]).ok();
+    world.podman(["import".as_ref(), "-q".as_ref(), tar.as_os_str(), world.agent().as_ref()]).ok();
+    let done = run(world, HR, &["--annotation", "io.skillimage.mode=extract"], "cat /skills/hr/SKILL.md");
+    assert!(done.code != 0 && !done.stdout.contains("of the image"), "{done}");
+}
+
+fn the_cache_is_of_its_user_alone(world: &World) {
+    world_with_hook(world);
+    created(world, HR, &[], "true").ok();
+    let modes = |name: &str| {
+        let path = world.store().with_file_name(name);
+        fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode() & 0o7777
+    };
+    let _ = created(world, "acme/none", &[], "true");
+    assert_eq!([modes("unpacked"), modes("unpacked/.lock"), modes("hook.log")], [0o755, 0o600, 0o600]);
+    // The hook and the verbs see one tree, also where they have other numbers for its user.
+    world.skillctl(["generate", "cdi", HR]).ok();
+    run(world, HR, &[], "true").ok();
+    world.skillctl(["generate", "cdi", HR]).ok();
+    let names: Vec<_> = fs::read_dir(cache(world)).expect("a cache").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    // One that others can write to is not used.
+    fs::set_permissions(cache(world), fs::Permissions::from_mode(0o777)).expect("a mode");
+    assert_eq!(run(world, HR, &[], "true").code, 126);
+    assert!(log(world).lines().last().unwrap_or_default().contains("can be written to by others"), "{}", log(world));
+}
+
+fn prune_takes_nothing_from_a_container(world: &World) {
+    world_with_hook(world);
+    let (annotation, agent) = (with(HR), world.agent());
+    let odd = world.path("odd\u{e9}");
+    fs::create_dir(&odd).expect("a directory");
+    let volume = format!("{}:/odd\u{e9}", odd.display());
+    let args = ["run", "-d", "--name", "long", "--network", "none", "-v", &volume, "--annotation", &annotation, agent];
+    world
+        .podman(args.iter().chain(&["sh", "-c", "while test ! -e /stop; do cat /skills/hr/SKILL.md >/dev/null; done"]))
+        .ok();
+    let seal = fs::read_dir(cache(world)).expect("a cache").flatten().map(|entry| entry.path());
+    let seal = seal.into_iter().find(|path| path.extension().is_some_and(|end| end == "seal")).expect("a seal");
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 86_400);
+    let age = || fs::File::options().write(true).open(&seal).and_then(|file| file.set_modified(then)).expect("a time");
+    age();
+    assert_eq!(world.skillctl(["prune", "--format", "json"]).json()["trees"], json!([]));
+    world.podman(["exec", "long", "/skills/hr/scripts/greet.sh"]).ok();
+    world.podman(["rm", "-f", "-t", "0", "long"]).ok();
+    age();
+    assert_eq!(world.skillctl(["prune", "--format", "json"]).json()["trees"].as_array().map(Vec::len), Some(1));
 }
 
 fn every_user_namespace_sees_it(world: &World) {
@@ -339,7 +426,7 @@ fn every_user_namespace_sees_it(world: &World) {
     world.podman(["rmi", "-f", world.agent()]).ok();
 }
 
-fn fifty_containers_start_at_once(world: &World) {
+fn many_containers_start_at_once(world: &World) {
     world_with_hook(world);
     let (agent, annotation) = (world.agent(), with(HR));
     let args = ["run", "--rm", "--network", "none", "--annotation", &annotation, agent, "/skills/hr/scripts/greet.sh"];
@@ -386,6 +473,13 @@ fn a_hostile_image_gets_nothing_outside(world: &World) {
 
 /// Runs a shell command in a container that names skills, with the hook that runtimes start and not that of podman.
 fn created(world: &World, skills: &str, flags: &[&str], script: &str) -> Done {
+    let (dir, annotation) = (spec_hooks(world), with(skills));
+    let run = ["--hooks-dir", &dir, "run", "--rm", "--network", "none", "--annotation", &annotation];
+    world.podman(run.iter().chain(flags).chain(&[world.agent(), "sh", "-c", script]))
+}
+
+/// Makes a directory with that hook alone.
+fn spec_hooks(world: &World) -> String {
     let dir = world.path("spec-hooks");
     if !dir.exists() {
         fs::create_dir(&dir).expect("a directory");
@@ -393,9 +487,7 @@ fn created(world: &World, skills: &str, flags: &[&str], script: &str) -> Done {
         let hook = include_str!("../../hooks/50-skillctl.json").replace("@BINDIR@", &program);
         fs::write(dir.join("50-skillctl.json"), hook).expect("a hook");
     }
-    let (dir, annotation) = (dir.display().to_string(), with(skills));
-    let run = ["--hooks-dir", &dir, "run", "--rm", "--network", "none", "--annotation", &annotation];
-    world.podman(run.iter().chain(flags).chain(&[world.agent(), "sh", "-c", script]))
+    dir.display().to_string()
 }
 
 /// The flags that choose each runtime that works here: runc wants cgroups, which a restricted host may not have for newer

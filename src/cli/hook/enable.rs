@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::super::shell::{Format, NO, Shell};
-use super::ETC;
+use super::{ETC, policy_at};
 use crate::error::Error;
 use crate::hook::dropin;
 use crate::hook::policy;
@@ -93,7 +95,10 @@ impl<'a> Place<'a> {
     }
 
     /// Returns podman's files but for our own, or also that, in the order in which they are read.
-    fn files(&self, with_ours: bool) -> Vec<(PathBuf, String)> {
+    ///
+    /// # Errors
+    /// For one that cannot be read: podman does not start with it either.
+    fn files(&self, with_ours: bool) -> Result<Vec<(PathBuf, String)>> {
         let mut paths = vec![PathBuf::from("/usr/share/containers/containers.conf")];
         let mut roots = vec![PathBuf::from(ETC)];
         if self.conf != Path::new(ETC) {
@@ -109,7 +114,11 @@ impl<'a> Place<'a> {
         }
         let own = self.drop_in();
         paths.retain(|path| with_ours || *path != own);
-        paths.into_iter().filter_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?))).collect()
+        let read = |path: PathBuf| match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read.with_context(|| format!("Reading {}", path.display())).map(|text| (path, text))),
+        };
+        paths.into_iter().filter_map(read).collect()
     }
 
     /// Returns the directory with our hook: that of the package, else one that we fill.
@@ -123,7 +132,7 @@ impl<'a> Place<'a> {
     }
 
     fn status(&self) -> Result<Status> {
-        let directories = dropin::effective(&self.files(true))?;
+        let directories = dropin::effective(&self.files(true)?)?;
         let found = directories.iter().rev().map(|dir| Path::new(dir).join(HOOK)).find(|hook| hook.is_file());
         let text = found.as_deref().map(|hook| fs::read_to_string(hook).with_context(|| hook.display().to_string()));
         let value = text.transpose()?.map(|text| serde_json::from_str::<Value>(&text)).transpose();
@@ -136,22 +145,40 @@ impl<'a> Place<'a> {
         match (&found, &program) {
             (None, _) => problems.push("podman starts no hook of skillctl".into()),
             (Some(hook), None) => problems.push(format!("{} names no program", hook.display())),
-            (Some(_), Some(program)) if !program.is_file() => problems.push(format!(
-                "{} is not there: podman starts containers without their skills, and says nothing",
-                program.display()
-            )),
-            _ => {}
+            (Some(hook), Some(program)) => problems.extend(self.reachable(program).or_else(|| self.reachable(hook))),
         }
-        problems.extend(self.stale()?);
+        if let Some(path) = &self.shell.env.containers_conf {
+            problems.push(format!("the environment has podman read {}, which is not looked at here", path.display()));
+        }
         let policy = Path::new(ETC).join(policy::FILE);
+        let read = policy_at(&policy);
+        problems.extend(read.as_ref().err().map(|e| format!("{e}: no container gets any skill")));
+        problems.extend(self.stale()?);
         Ok(Status {
             enabled: found.is_some() && problems.is_empty(),
             hook: found,
             program,
             directories,
-            policy: policy.exists().then_some(policy),
+            policy: (!matches!(read, Ok(None))).then_some(policy),
             problems,
         })
+    }
+
+    /// Returns what keeps those for whom the hook is from starting a program, or reading a file: for root's hook all users.
+    fn reachable(&self, path: &Path) -> Option<String> {
+        let Ok(metadata) = path.metadata() else {
+            let what = "podman starts containers without their skills, and says nothing";
+            return Some(format!("{} is not there: {what}", path.display()));
+        };
+        // By the bits of the owner for oneself, and else by those of all others.
+        let shift = if self.conf == Path::new(ETC) { 0 } else { 6 };
+        let wanted = if path.extension().is_some_and(|end| end == "json") { 0o4 } else { 0o5 };
+        if metadata.permissions().mode() >> shift & wanted != wanted {
+            return Some(format!("{} cannot be used by all whose containers it is for", path.display()));
+        }
+        let closed = |dir: &&Path| dir.metadata().is_ok_and(|found| found.permissions().mode() & 0o1 == 0);
+        let closed = path.ancestors().skip(1).find(closed).filter(|_| shift == 0);
+        closed.map(|dir| format!("{} is below {}, which other users cannot enter", path.display(), dir.display()))
     }
 
     /// Returns what is wrong where our file has a whole list that other files have changed since.
@@ -160,7 +187,7 @@ impl<'a> Place<'a> {
         if !dropin::is_ours(&text) {
             return Ok(None);
         }
-        let others = dropin::effective(&self.files(false))?;
+        let others = dropin::effective(&self.files(false)?)?;
         let ours = dropin::effective(&[(self.drop_in(), text)])?;
         let lost = others.iter().find(|dir| !ours.contains(dir) && !dropin::appends(self.podman()));
         Ok(lost.map(|dir| format!("hooks in {dir} are not started any more: skillctl hook enable adds it again")))
@@ -175,12 +202,22 @@ impl EnableArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let place = Place::of(shell)?;
         let (hooks, packaged) = place.hooks();
+        let drop_in = place.drop_in();
+        if fs::read_to_string(&drop_in).is_ok_and(|text| !dropin::is_ours(&text)) {
+            let reason = format!("{} is not as hook enable writes it", drop_in.display());
+            return Err(Error::Unavailable { reason, hint: Some("move it away".into()) }.into());
+        }
         if !packaged {
             let program = std::env::current_exe().context("Finding this program")?;
+            if let Some(problem) = place.reachable(&program) {
+                let hint = Some("install it where all users can start it, for example in /usr/local/bin".into());
+                return Err(Error::Unavailable { reason: problem, hint }.into());
+            }
             let bin = program.parent().unwrap_or(Path::new("/")).display().to_string();
             let text = TEMPLATE.replace("@BINDIR@", bin.trim_end_matches('/'));
             // The path is filled in as it is: what JSON would have to escape is refused.
-            let hook: Value = serde_json::from_str(&text).with_context(|| format!("Naming {}", program.display()))?;
+            let mut hook: Value =
+                serde_json::from_str(&text).with_context(|| format!("Naming {}", program.display()))?;
             if hook["hook"]["path"].as_str().map(Path::new) != Some(&program) {
                 let reason = format!("{} has a path that no hook can have", program.display());
                 return Err(Error::Unavailable {
@@ -189,11 +226,18 @@ impl EnableArgs {
                 }
                 .into());
             }
-            write(&hooks.join(HOOK), &text)?;
+            // What an admin has set stays, such as SKILLCTL_STORE.
+            let old =
+                fs::read_to_string(hooks.join(HOOK)).ok().and_then(|old| serde_json::from_str::<Value>(&old).ok());
+            for key in ["env", "timeout"] {
+                if let Some(value) = old.as_ref().and_then(|old| old["hook"].get(key)) {
+                    hook["hook"][key] = value.clone();
+                }
+            }
+            write(&hooks.join(HOOK), &(serde_json::to_string_pretty(&hook)? + "\n"))?;
         }
-        let others = dropin::effective(&place.files(false))?;
+        let others = dropin::effective(&place.files(false)?)?;
         let ours = hooks.display().to_string();
-        let drop_in = place.drop_in();
         let listed = others.iter().rev().find(|dir| Path::new(dir).join(HOOK).is_file()) == Some(&ours);
         if !listed {
             write(&drop_in, &dropin::render(&ours, &others, dropin::appends(place.podman())))?;
@@ -262,14 +306,17 @@ fn text(status: &Status) -> String {
     text
 }
 
-/// Writes a file whole, beside and renamed, unless it is so already.
+/// Writes a file whole, beside and renamed, unless it is so already; all users can read it, whatever the umask.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let context = || format!("Writing {}", path.display());
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
+    let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir).with_context(context)?;
     let beside = dir.join(format!(".{}.{}", path.file_name().unwrap_or_default().display(), std::process::id()));
-    fs::write(&beside, text).and_then(|()| fs::rename(&beside, path)).with_context(context)
+    let written =
+        fs::create_dir_all(dir).and_then(|()| fs::write(&beside, text)).and_then(|()| fs::rename(&beside, path));
+    umask(before);
+    written.with_context(context)
 }

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use super::shell::Shell;
 
 pub use enable::{state, write};
-pub use runtime::{LOG, TIME};
+pub use runtime::{LOG, TIME, policy_at};
 
 /// The directory of the system's configuration.
 const ETC: &str = "/etc";

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use cap_std::fs::OpenOptionsExt as _;
 use chrono::Utc;
+use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 
 use super::super::shell::{NO, Shell, label, open_dir};
@@ -26,11 +29,14 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 pub const LOG: &str = "hook.log";
 /// How the log says when, in UTC.
 pub const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
+/// Characters of an annotation that a line of the log has.
+const MAX_ASKS: usize = 512;
 /// Size from which a new log is begun, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
 /// `hook precreate`: a configuration comes, and goes on with more mounts.
 pub fn precreate(shell: &Shell) -> Result<ExitCode> {
+    own_modes();
     let text = read_stdin("the runtime configuration")?;
     let spec = Spec::parse(&text)?;
     // Only containers that ask for skills depend on anything of ours: no policy can stop others.
@@ -48,11 +54,11 @@ pub fn precreate(shell: &Shell) -> Result<ExitCode> {
 
 /// `hook createContainer`: a state comes, and the skills are in the container when we end.
 pub fn create_container(shell: &Shell) -> Result<ExitCode> {
+    own_modes();
     let text = read_stdin("the container's state")?;
     let state = State::parse(&text)?;
     let Some(asks) = state.skills() else { return Ok(ExitCode::SUCCESS) };
-    let config = state.config(open_dir)?;
-    let log = Log::of(shell, &Spec::parse(&config)?, asks);
+    let log = Log::of_bundle(shell, &state, asks);
     let done = host(shell).and_then(|host| create::create_container(&state, &host));
     Ok(match log.told(shell, done)? {
         Some(bound) => {
@@ -61,6 +67,11 @@ pub fn create_container(shell: &Shell) -> Result<ExitCode> {
         }
         None => ExitCode::from(NO),
     })
+}
+
+/// Some runtimes start hooks with a umask of 0, with which all users could write to what we make.
+fn own_modes() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 fn read_stdin(what: &str) -> Result<String, Error> {
@@ -80,18 +91,25 @@ fn pass_on(text: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Reads the policy; `None` where there is none, which a link to nothing is not.
+pub fn policy_at(path: &Path) -> Result<Option<Policy>, Error> {
+    let shown = path.display().to_string();
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => {
+            let text = fs::read_to_string(path).map_err(Error::io(shown.clone()))?;
+            Policy::parse(&text, &shown).map(Some)
+        }
+    }
+}
+
 fn host(shell: &Shell) -> Result<Host, Error> {
     let path = Path::new(super::ETC).join(policy::FILE);
-    let shown = path.display().to_string();
-    let policy = match fs::read_to_string(&path) {
-        Ok(text) => Some(Policy::parse(&text, &shown)?),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Err(Error::io(shown)(e)),
-    };
+    let policy = policy_at(&path)?;
     let program = std::env::current_exe().map_err(Error::io("/proc/self/exe"))?;
     let store = named_store(shell);
     let make = |path: &Path| {
-        fs::create_dir_all(path)?;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
         open_dir(path)
     };
     let cwd = shell.env.cwd.clone();
@@ -110,9 +128,19 @@ struct Log {
 
 impl Log {
     fn of(shell: &Shell, spec: &Spec<'_>, asks: &str) -> Self {
+        Self::at(shell, Place::of(spec, shell.env.cwd.as_deref()), asks)
+    }
+
+    /// The same where the configuration may be out of reach.
+    fn of_bundle(shell: &Shell, state: &State, asks: &str) -> Self {
+        Self::at(shell, Place::at(state.bundle()), asks)
+    }
+
+    fn at(shell: &Shell, place: Option<Place>, asks: &str) -> Self {
         let named = named_store(shell).and_then(|store| store.parent().map(Path::to_owned));
-        let data = named.or_else(|| Place::of(spec, shell.env.cwd.as_deref())?.data());
-        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks: asks.to_owned() }
+        let data = named.or_else(|| place?.data());
+        let asks = asks.chars().take(MAX_ASKS).collect();
+        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks }
     }
 
     /// Tells of an error on stderr as well, which runtimes show where podman does not.
@@ -151,13 +179,13 @@ impl Log {
     }
 
     fn to_file(&self, level: &str, message: &str) -> io::Result<()> {
-        fs::create_dir_all(&self.data)?;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.data)?;
         let dir = open_dir(&self.data)?;
         if dir.metadata(LOG).is_ok_and(|metadata| metadata.len() > MAX_LOG) {
             dir.rename(LOG, &dir, format!("{LOG}.1"))?;
         }
         let mut options = cap_std::fs::OpenOptions::new();
-        let mut file = dir.open_with(LOG, options.append(true).create(true))?;
+        let mut file = dir.open_with(LOG, options.append(true).create(true).mode(0o600))?;
         let time = Utc::now().format(TIME).to_string();
         let line = json!({"time": time, "level": level, "skills": self.asks, "message": message});
         writeln!(file, "{line}")
