@@ -19,14 +19,11 @@ use crate::error::{Error, Result};
 use cap_std::fs::Dir;
 use serde::Deserialize;
 
-/// How the annotations begin that CRI-O gives to every container, and nobody else to any.
-const CRIO: &str = "io.kubernetes.cri-o.";
+/// Annotations that CRI-O gives to every container; podman has some others of that prefix.
+const CRIO: [&str; 2] = ["io.kubernetes.cri-o.ContainerID", "io.kubernetes.cri-o.KubeName"];
 /// The annotation of CRI-O with the kind of a container, and that of the one that only holds a pod's namespaces.
 const CRIO_TYPE: &str = "io.kubernetes.cri-o.ContainerType";
 const SANDBOX: &str = "sandbox";
-/// By which podman says that it is the one who has made a container. A pod could say so as well.
-const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
-
 /// The state of a container, as far as it is needed.
 #[derive(Debug, Deserialize)]
 pub struct State {
@@ -59,9 +56,9 @@ impl State {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
-    fn is_podmans(&self) -> bool {
-        let crio = self.annotations.iter().flatten().any(|(key, _)| key.starts_with(CRIO));
-        !crio && self.annotation(MANAGER.0) == Some(MANAGER.1)
+    /// Returns whether it is a container of a pod, whose author writes its annotations and cannot take those of CRI-O away.
+    fn is_of_a_pod(&self) -> bool {
+        CRIO.iter().any(|key| self.annotation(key).is_some())
     }
 
     /// Reads the configuration of the container.
@@ -89,7 +86,7 @@ impl State {
 pub fn create_container(state: &State, host: &Host) -> Result<Vec<Bound>> {
     // Anybody who may create a pod chooses its annotations: without a list of repositories that is for nobody to allow.
     let asks = state.skills().is_some() && state.annotation(CRIO_TYPE) != Some(SANDBOX);
-    if !asks || host.policy.is_none() && !state.is_podmans() {
+    if !asks || host.policy.is_none() && state.is_of_a_pod() {
         return Ok(Vec::new());
     }
     let text = state.config(host.open)?;
@@ -100,7 +97,7 @@ pub fn create_container(state: &State, host: &Host) -> Result<Vec<Bound>> {
     }
     let place = Place::of_bundle(&spec, &state.bundle);
     // Which podman it is cannot be told here.
-    if state.is_podmans() {
+    if !state.is_of_a_pod() {
         origin::check(&spec, place.as_ref(), host)?;
     }
     let path = Path::new(spec.root());

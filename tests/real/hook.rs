@@ -152,7 +152,7 @@ fn what_may_not_be_asked_for_starts_no_container(world: &World) {
         (format!("{HR}=/a/../b"), "must be an absolute path"),
         (format!("{HR}=/"), "must be an absolute path"),
         (format!("{HR}=/proc/1"), "which is the runtime's"),
-        (format!("{HR}=/bin/sh"), "/bin/sh is no directory"),
+        (format!("{HR}=/bin/sh"), "/bin/busybox is no directory"),
         (format!("{HR}=/bin/busybox"), "/bin/busybox is no directory"),
         (format!("{HR}=/data"), "something is mounted at /data"),
         (format!("{HR};{HR}"), "it would meet acme/hr:1.0.0-draft, which is mounted at /skills/hr"),
