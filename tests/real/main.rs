@@ -7,6 +7,7 @@
 
 mod cell;
 mod collections;
+mod container;
 mod crash;
 mod credentials;
 mod doctor;
