@@ -10,6 +10,7 @@ mod collections;
 mod container;
 mod crash;
 mod credentials;
+mod cri;
 mod doctor;
 mod exact;
 mod faults;
