@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 
 use crate::cell::{Built, Done, World, cannot, matrix};
 
-matrix! { @cell sid_root("sid", "root", None), containerd_mounts_a_skill_in_a_pod, cri_o_mounts_a_skill_in_a_pod }
+matrix! { @cell sid_root("sid", "root", None),
+    containerd_mounts_a_skill_in_a_pod,
+    cri_o_mounts_a_skill_in_a_pod,
+    cri_o_starts_the_hook,
+}
 
 /// The image of the pods, and of their sandboxes: nothing is pulled.
 const AGENT: &str = "localhost/pod:1";
@@ -86,6 +90,13 @@ impl<'a> Runtime<'a> {
     /// Runs a pod whose container has the skill as an image volume, and returns what is seen in there.
     #[track_caller]
     fn seen_in_a_pod(&self, skill: &str) -> String {
+        let mounts = json!([{ "container_path": "/skills/hr", "readonly": true, "image": { "image": skill } }]);
+        self.run_in_a_pod(&mounts, &json!({}), USE)
+    }
+
+    /// Runs a shell command in the container of a pod with these mounts and annotations, and returns what it printed.
+    #[track_caller]
+    fn run_in_a_pod(&self, mounts: &Value, annotations: &Value, script: &str) -> String {
         let written = |name: &str, value: Value| {
             let path = self.dir.join(name);
             fs::write(&path, value.to_string()).expect("a file");
@@ -97,6 +108,7 @@ impl<'a> Runtime<'a> {
         let security = json!({ "namespace_options": { "network": node, "pid": container } });
         let pod = json!({
             "metadata": { "name": "agent", "namespace": "default", "uid": "1", "attempt": 0 },
+            "annotations": annotations,
             "log_directory": self.dir,
             "linux": { "security_context": security, "cgroup_parent": format!("/{}", self.cgroup()) },
         });
@@ -106,13 +118,13 @@ impl<'a> Runtime<'a> {
             "command": ["/bin/busybox", "sleep", "600"],
             "log_path": "container.log",
             "linux": { "security_context": security },
-            "mounts": [{ "container_path": "/skills/hr", "readonly": true, "image": { "image": skill } }],
+            "mounts": mounts,
         });
         let (pod, container) = (written("pod.json", pod), written("container.json", container));
         let sandbox = self.asked(&["runp", &pod]);
         let id = self.asked(&["create", "--no-pull", &sandbox, &container, &pod]);
         self.asked(&["start", &id]);
-        let seen = self.asked(&["exec", &id, "/bin/sh", "-c", USE]);
+        let seen = self.asked(&["exec", &id, "/bin/sh", "-c", script]);
         // Its process would not heed a SIGTERM.
         self.asked(&["stop", "--timeout", "0", &id]);
         self.asked(&["rmp", "--force", &sandbox]);
@@ -228,15 +240,15 @@ disable_apparmor = true
     assert_seen(&runtime.seen_in_a_pod(&built.name));
 }
 
-/// CRI-O mounts from the storage that skillctl loads into: nothing is imported.
-fn cri_o_mounts_a_skill_in_a_pod(world: &World) {
+/// Starts CRI-O, with the hooks in `crio/hooks`.
+fn cri_o(world: &World) -> Runtime<'_> {
     needs("crictl");
     needs("crio");
     cgroups(world);
     agent(world);
-    let Built { name, id, .. } = world.build("hr", "1.0.0", &["--load=always"]);
     let dir = world.path("crio");
     fs::create_dir_all(dir.join("none")).expect("a directory");
+    fs::create_dir_all(dir.join("hooks")).expect("a directory");
     let shown = dir.display();
     let storage = world.graph_root();
     let storage = storage.display();
@@ -259,7 +271,7 @@ conmon_cgroup = "pod"
 default_runtime = "crun"
 disable_hostport_mapping = true
 apparmor_profile = "unconfined"
-hooks_dir = ["{shown}/none"]
+hooks_dir = ["{shown}/hooks"]
 pinns_path = "/usr/local/bin/pinns"
 namespaces_dir = "{shown}/namespaces"
 container_exits_dir = "{shown}/exits"
@@ -284,9 +296,31 @@ enable_nri = false
     let args = ["--config".as_ref(), config.as_os_str(), "--config-dir".as_ref(), none.as_os_str()];
     let mut command = world.command("crio", args);
     command.env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"));
-    let runtime = Runtime::start(world, &dir, command);
+    Runtime::start(world, &dir, command)
+}
 
+/// CRI-O mounts from the storage that skillctl loads into: nothing is imported.
+fn cri_o_mounts_a_skill_in_a_pod(world: &World) {
+    let runtime = cri_o(world);
+    let Built { name, id, .. } = world.build("hr", "1.0.0", &["--load=always"]);
     assert!(runtime.asked(&["version"]).contains("cri-o"));
     assert!(runtime.pinned().contains(&id), "{name} is not kept: {:?}", runtime.pinned());
     assert_seen(&runtime.seen_in_a_pod(&name));
+}
+
+/// Our hook of the runtime specification, in a pod that only names its skill. Whoever may create a pod chooses its annotations, so
+/// nothing is mounted until a file of root's says which repositories may be named.
+fn cri_o_starts_the_hook(world: &World) {
+    let bin = Path::new(env!("CARGO_BIN_EXE_skillctl")).parent().expect("a directory");
+    let hook = include_str!("../../hooks/50-skillctl.json").replace("@BINDIR@", bin.to_str().expect("UTF-8"));
+    fs::create_dir_all(world.path("crio/hooks")).expect("a directory");
+    fs::write(world.path("crio/hooks/50-skillctl.json"), hook).expect("a file");
+    let runtime = cri_o(world);
+    world.build("hr", "1.0.0", &["--load=never"]);
+    let annotations = json!({ "io.skillimage.skills": "acme/hr:1.0.0-draft" });
+    let there = "test -e /skills/hr && echo mounted || echo nothing";
+    assert_eq!(runtime.run_in_a_pod(&json!([]), &annotations, there), "nothing");
+    fs::create_dir_all("/etc/skillctl").expect("a directory");
+    fs::write("/etc/skillctl/hook.toml", "allowed_repositories = [\"acme\"]\n").expect("a file");
+    assert_seen(&runtime.run_in_a_pod(&json!([]), &annotations, USE));
 }
