@@ -7,8 +7,10 @@
 
 mod cell;
 mod collections;
+mod container;
 mod crash;
 mod credentials;
+mod cri;
 mod doctor;
 mod exact;
 mod faults;
