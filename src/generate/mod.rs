@@ -4,3 +4,4 @@ pub mod cdi;
 pub mod collection;
 pub mod imageset;
 pub mod podman;
+pub mod quote;
