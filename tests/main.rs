@@ -9,6 +9,7 @@ mod extract;
 mod foreign;
 mod formats;
 mod forms;
+mod generate;
 mod git;
 mod git_credentials;
 mod git_server;

@@ -6,11 +6,18 @@ use serde_json::Value;
 
 use crate::text;
 
-/// Returns a mapping of texts, lists and mappings as YAML. Other JSON does not occur in a card.
+/// Returns a mapping of texts, lists and mappings as YAML.
 pub(crate) fn yaml(value: &Value) -> String {
+    block(value, 0)
+}
+
+/// Returns the lines of a mapping or a list, as far to the right as `indent`.
+pub(crate) fn block(value: &Value, indent: usize) -> String {
     let mut out = String::new();
-    if let Value::Object(entries) = value {
-        entries.iter().for_each(|(key, value)| entry(&mut out, 0, key, value));
+    match value {
+        Value::Object(entries) => entries.iter().for_each(|(key, value)| entry(&mut out, indent, key, value)),
+        Value::Array(items) => items.iter().for_each(|value| item(&mut out, indent, value)),
+        _ => {}
     }
     out
 }
@@ -32,7 +39,7 @@ fn entry(out: &mut String, indent: usize, key: &str, value: &Value) {
         Value::Array(_) => out.push_str(" []\n"),
         other => {
             out.push(' ');
-            text_value(out, indent, other.as_str().unwrap_or_default());
+            leaf(out, indent, other);
         }
     }
 }
@@ -52,8 +59,19 @@ fn item(out: &mut String, indent: usize, value: &Value) {
         other => {
             out.extend(std::iter::repeat_n(' ', indent));
             out.push_str("- ");
-            text_value(out, indent, other.as_str().unwrap_or_default());
+            leaf(out, indent, other);
         }
+    }
+}
+
+/// Writes what holds nothing else, and the end of its line. A card has only texts.
+fn leaf(out: &mut String, indent: usize, value: &Value) {
+    match value {
+        Value::Bool(_) | Value::Number(_) => {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{value}");
+        }
+        other => text_value(out, indent, other.as_str().unwrap_or_default()),
     }
 }
 
@@ -128,5 +146,10 @@ fn is_plain(text: &str) -> bool {
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")
         && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-    version || words
+    // A reference or path with a slash in it is nothing else, also where it begins with a digit.
+    let path = text.contains('/')
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
+        && !text.ends_with(':')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:@+%".contains(c));
+    version || words || path
 }

@@ -1,5 +1,10 @@
 //! `generate`
 
+mod kube;
+mod quadlet;
+mod skills;
+mod volume;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,7 +21,6 @@ use crate::generate::{imageset, podman};
 use crate::ops::generate::{Container, container, mounts, skill};
 use crate::ops::imageset::pinned;
 use crate::output::harmless_line;
-use crate::process::version;
 
 /// Where skills are mounted unless an agent is named.
 const MOUNT_ROOT: &str = "/skills";
@@ -33,6 +37,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Podman(PodmanArgs),
+    Volume(volume::VolumeArgs),
+    Quadlet(quadlet::QuadletArgs),
+    Kube(kube::KubeArgs),
     Cdi(CdiArgs),
     Imageset(ImagesetArgs),
 }
@@ -41,6 +48,9 @@ impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         match self.kind {
             Kind::Podman(args) => args.run(shell),
+            Kind::Volume(args) => args.run(shell),
+            Kind::Quadlet(args) => args.run(shell),
+            Kind::Kube(args) => args.run(shell),
             Kind::Cdi(args) => args.run(shell),
             Kind::Imageset(args) => args.run(shell),
         }
@@ -75,6 +85,8 @@ struct PodmanArgs {
     /// Mount below this directory of the container
     #[arg(long, value_name = "DIR", default_value = MOUNT_ROOT)]
     mount_root: String,
+    #[command(flatten)]
+    podman: skills::PodmanVersion,
     /// How to print the flags
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -89,8 +101,7 @@ impl PodmanArgs {
         let container = self.image.as_deref().map(|image| container(&storage, image)).transpose()?;
         let (below, warning) = self.below(container.as_ref())?;
         let mounts = mounts(&skills, &below);
-        let podman = version(&shell.tools().podman()).map(|(major, minor, _)| (major, minor));
-        let words = podman::flags(&mounts, podman)?;
+        let words = podman::flags(&mounts, self.podman.known(shell))?;
         warning.iter().for_each(|warning| shell.warn(warning));
         for missing in skills.iter().filter_map(|skill| skill.missing.as_ref()) {
             shell.warn(format!("warning: {}", harmless_line(missing)));

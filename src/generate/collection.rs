@@ -3,18 +3,12 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::podman::check_path;
-use crate::card::emit;
+use super::quote::{dotted, label, scalar, word};
 use crate::collection::{Collection, Member};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
-
-/// Longest name of a volume of a pod: a label of RFC 1123.
-const MAX_LABEL: usize = 63;
-/// Hexadecimal digits after a name that was changed: enough for two of a thousand never to be the same.
-const HASH: usize = 8;
 
 /// A skill that gets a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,26 +38,9 @@ pub fn volumes(collection: &Collection, mount_root: &str) -> Result<Vec<Volume>>
     let volume = |member: &Member| {
         let name = member.label();
         let own = member.image()?.clone().or_latest();
-        Some(Volume { image: own, label: label(&name, false), name: label(&name, true) })
+        Some(Volume { image: own, label: label(&name), name: dotted(&name) })
     };
     Ok(collection.members.iter().filter_map(volume).collect())
-}
-
-/// Returns a name as a label of RFC 1123, or where `dots` with dots and underscores as well. One that has to be changed or
-/// cut for that ends in the hash of the whole, so that no two become one.
-fn label(name: &str, dots: bool) -> String {
-    let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let plain = |c: char| alnum(c) || c == '-' || dots && matches!(c, '.' | '_');
-    if name.len() <= MAX_LABEL && name.starts_with(alnum) && name.ends_with(alnum) && name.chars().all(plain) {
-        return name.to_owned();
-    }
-    let hash = hex::encode(Sha256::digest(name.as_bytes()));
-    let kept: String = name.to_ascii_lowercase().chars().map(|c| if alnum(c) { c } else { '-' }).collect();
-    let kept: String = kept.trim_start_matches('-').chars().take(MAX_LABEL - HASH - 1).collect();
-    match kept.trim_end_matches('-') {
-        "" => format!("skill-{}", &hash[..HASH]),
-        kept => format!("{kept}-{}", &hash[..HASH]),
-    }
 }
 
 /// Returns the part of a pod that mounts the skills.
@@ -117,16 +94,16 @@ pub fn script(volumes: &[Volume], mount_root: &str) -> String {
     for volume in volumes {
         let image = podman_image(&volume.image);
         let first = match volume.image.registry() {
-            Some(_) => format!("podman pull {}", quoted(&image)),
-            None => format!("skillctl load {}", quoted(&volume.image.to_string())),
+            Some(_) => format!("podman pull {}", word(&image)),
+            None => format!("skillctl load {}", word(&volume.image.to_string())),
         };
-        let (image, name) = (quoted(&format!("image={image}")), quoted(&volume.name));
+        let (image, name) = (word(&format!("image={image}")), word(&volume.name));
         let _ = write!(text, "{first}\npodman volume create --driver image \\\n  --opt {image} \\\n  {name}\n\n");
     }
     text += "# Run with:\n# podman run --rm \\\n";
     for Volume { name, .. } in volumes {
         let mount = format!("{name}:{}:ro", mount_path(mount_root, name));
-        let _ = writeln!(text, "#   -v {} \\", quoted(&mount));
+        let _ = writeln!(text, "#   -v {} \\", word(&mount));
     }
     text + "#   my-agent:latest\n"
 }
@@ -135,31 +112,11 @@ fn mount_path(root: &str, name: &str) -> String {
     format!("{}/{name}", root.trim_end_matches('/'))
 }
 
-/// Returns a text as YAML. A reference or path with a slash in it is nothing else, also where it begins with a digit.
-fn scalar(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+%".contains(c);
-    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
-    if text.contains('/') && begins && !text.ends_with(':') && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    emit::scalar(&mut out, text);
-    out
-}
-
-/// Returns a text as one word of a shell.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=+%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::generate::quote::MAX_LABEL;
 
     const HOSTILE: [&str; 10] =
         ["a\n  b: c", "a: b", "a #b", "\"a\"", "{a}", "$(id)", "a;b", "../../etc", "", "yes'\nhostPath: /"];
@@ -212,46 +169,6 @@ mod tests {
         assert!(shell.lines().all(|line| !line.contains("$(") && !line.contains(';')), "{shell}");
         let labels: std::collections::BTreeSet<_> = volumes.iter().map(|volume| &volume.label).collect();
         assert_eq!(labels.len(), HOSTILE.len());
-    }
-
-    #[test]
-    fn labels_are_cut_with_a_hash_that_stays() {
-        let long = "x".repeat(64);
-        let cases = [
-            ("hr", "hr", "hr"),
-            ("a.b_c", "a-b-c-", "a.b_c"),
-            ("Hr", "hr-", "hr-"),
-            ("日本", "skill-", "skill-"),
-            (&long, "xxxx", "xxxx"),
-            ("-x", "x-", "x-"),
-        ];
-        for (name, begin, dotted) in cases {
-            let (one, other) = (label(name, false), label(name, true));
-            assert!(one.starts_with(begin) && other.starts_with(dotted), "{one} {other}");
-            assert!(one.len() <= MAX_LABEL && one == label(name, false), "{one}");
-        }
-    }
-
-    #[test]
-    fn texts_are_quoted_where_they_need_it() {
-        let yaml = [
-            ("hr", "hr"),
-            ("1e5", "\"1e5\""),
-            ("yes", "\"yes\""),
-            ("a: b", "\"a: b\""),
-            ("/skills/hr", "/skills/hr"),
-            ("127.0.0.1:5000/a/b:1", "127.0.0.1:5000/a/b:1"),
-            ("a/b #c", "\"a/b #c\""),
-            ("a\nb", "\"a\\nb\""),
-            ("{a}", "\"{a}\""),
-            ("\"", "\"\\\"\""),
-        ];
-        for (text, want) in yaml {
-            assert_eq!(scalar(text), want);
-        }
-        for (text, want) in [("a/b:1", "a/b:1"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'"), ("", "''")] {
-            assert_eq!(quoted(text), want);
-        }
     }
 
     #[test]

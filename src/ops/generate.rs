@@ -1,5 +1,8 @@
 //! `generate podman`: which images are mounted where.
 
+pub mod pins;
+pub mod units;
+
 use anyhow::{Context as _, Result};
 use cap_std::fs::Dir;
 use serde::Deserialize;

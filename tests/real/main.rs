@@ -19,6 +19,7 @@ mod foreign;
 mod formats;
 #[path = "../forms.rs"]
 mod forms;
+mod generate;
 #[path = "../git_server.rs"]
 mod git_server;
 mod go_tool;

@@ -1,0 +1,141 @@
+//! `generate kube`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use super::skills::{SkillArgs, image_name};
+use crate::cli::shell::{Format, Shell};
+use crate::error::Error;
+use crate::generate::kube::inject::{Choice, MAX_BYTES, inject};
+use crate::generate::kube::{self, PULLER, PullSecret, SIZE_LIMIT, addition, is_quantity, is_subdomain, pod};
+use crate::generate::quote::label;
+use crate::ops::generate::pins::Reader;
+use crate::reference::Reference;
+
+const EXAMPLES: &str = "\
+Examples:
+  A pod:
+    skillctl generate kube --image registry.example/acme/agent:2 registry.example/acme/hr:1.0.0 | kubectl apply -f -
+  Into a Deployment that is there:
+    skillctl generate kube -f deployment.yaml --container agent registry.example/acme/hr:1.0.0 | kubectl apply -f -
+  For a cluster without image volumes, with the credentials of a secret:
+    skillctl generate kube -f - --style init-container --pull-secret regcred \\
+        --puller-image registry.example/acme/skillctl:1 registry.example/acme/hr:1.0.0 < job.yaml";
+
+/// How skills come into a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Style {
+    /// As image volumes: Kubernetes 1.35, 1.31 with its gate ImageVolume, podman 5.3
+    ImageVolume,
+    /// Pulled by an init container: every cluster
+    InitContainer,
+}
+
+/// Write a pod with skills, or put skills into a manifest
+///
+/// Every skill is named by the digest that the store, containers-storage or its registry has for it now, with its tag in an
+/// annotation. In a manifest (-f) the pod of one workload gets the skills: a Pod, Deployment, StatefulSet, DaemonSet, Job or
+/// CronJob among any other documents, in YAML or JSON. Every byte of the manifest stays; only text is inserted.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct KubeArgs {
+    #[command(flatten)]
+    skills: SkillArgs,
+    /// Put the skills into this manifest, and print it; - is standard input
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Of several workloads in the manifest the one that gets the skills
+    #[arg(long, value_name = "KIND/NAME", requires = "file")]
+    workload: Option<String>,
+    /// Of several containers the one that gets the skills
+    #[arg(long, value_name = "NAME", requires = "file")]
+    container: Option<String>,
+    /// The image of the container
+    #[arg(long, value_name = "IMAGE", required_unless_present = "file", conflicts_with = "file", value_parser = image_name)]
+    image: Option<String>,
+    /// The name of the pod [default: that of the image]
+    #[arg(long, value_name = "NAME", conflicts_with = "file", value_parser = subdomain)]
+    name: Option<String>,
+    /// How the skills come into the pod
+    #[arg(long, value_enum, value_name = "STYLE", default_value = "image-volume")]
+    style: Style,
+    /// The image of the init container, with skillctl and skopeo
+    #[arg(long, value_name = "IMAGE", default_value = PULLER, value_parser = image_name)]
+    puller_image: String,
+    /// A secret with the credentials of registries; repeatable
+    ///
+    /// The kubelet uses each for any registry. An init container can use one: that of its registry, else the one without.
+    #[arg(long, value_name = "[REGISTRY=]NAME", value_parser = PullSecret::parse)]
+    pull_secret: Vec<PullSecret>,
+    /// Most that the init container may store, packed and in files
+    #[arg(long, value_name = "QUANTITY", default_value = SIZE_LIMIT, value_parser = quantity)]
+    size_limit: String,
+    /// How to print the pod
+    #[arg(long, value_enum, default_value_t, conflicts_with = "file")]
+    format: Format,
+}
+
+impl KubeArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let (style, reader) = match self.style {
+            Style::ImageVolume => (kube::Style::ImageVolume, Reader::Runtime),
+            Style::InitContainer => {
+                let style = kube::Style::InitContainer { puller: &self.puller_image, size_limit: &self.size_limit };
+                (style, Reader::Pull)
+            }
+        };
+        let skills = self.skills.skills(shell, reader)?;
+        let addition = addition(&skills, &self.skills.below(shell)?, style, &self.pull_secret)?;
+        for skill in skills.iter().filter(|skill| skill.is_local()) {
+            shell.note(format!("note: {} has no registry: it has to be loaded on the node", skill.shown()));
+        }
+        if self.style == Style::InitContainer && self.puller_image == PULLER {
+            shell.note(format!("note: {PULLER} has to be on the node; --puller-image names where a cluster pulls it"));
+        }
+        if let Some(file) = &self.file {
+            let choice = Choice { workload: self.workload.as_deref(), container: self.container.as_deref() };
+            let context = || format!("Putting skills into {}", file.display());
+            let text = read(file).with_context(context)?;
+            shell.print(inject(&text, &addition, choice).with_context(context)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let image = self.image.as_deref().context("an image is wanted")?;
+        let basename = image.parse::<Reference>()?.basename().to_owned();
+        let name = self.name.clone().unwrap_or_else(|| label(&basename));
+        let pod = pod(&name, image, &addition);
+        match self.format {
+            Format::Text => shell.print(kube::yaml(&pod))?,
+            Format::Json => shell.print_json(&pod)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    // One byte more, so that what is too long is refused and not cut.
+    let limit = MAX_BYTES as u64 + 1;
+    match file.as_os_str() == "-" {
+        true => std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?,
+        false => std::fs::File::open(file)?.take(limit).read_to_end(&mut bytes)?,
+    };
+    String::from_utf8(bytes).map_err(|_| Error::Unavailable { reason: "it is not UTF-8".into(), hint: None }.into())
+}
+
+fn subdomain(text: &str) -> Result<String, String> {
+    match is_subdomain(text) {
+        true => Ok(text.to_owned()),
+        false => Err("lower-case letters, digits, '-' and '.' are taken".into()),
+    }
+}
+
+fn quantity(text: &str) -> Result<String, String> {
+    match is_quantity(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a number of bytes is wanted, such as 512Mi".into()),
+    }
+}

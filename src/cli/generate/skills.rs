@@ -1,0 +1,127 @@
+//! What `generate volume`, `quadlet` and `kube` are told about skills and podman.
+
+use anyhow::Result;
+
+use crate::cli::generate::{ROOT_HOME, Where};
+use crate::cli::registry::RegistryArgs;
+use crate::cli::shell::Shell;
+use crate::generate::Skill;
+use crate::ops::generate::pins::{Places, Reader, not_loaded, skills};
+use crate::output::harmless_line;
+use crate::process::version;
+use crate::reference::Reference;
+
+/// The podman that things are made for where there is none: all that we make is for this one or an older one, and newer ones
+/// read it, too.
+const OLDEST: (u64, u64) = (4, 8);
+
+/// Skills, and where they are mounted.
+#[derive(Debug, clap::Args)]
+pub struct SkillArgs {
+    /// Skills, in the store, in containers-storage or on a registry
+    #[arg(required = true, value_name = "REFERENCE")]
+    references: Vec<String>,
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl SkillArgs {
+    /// Finds the skills.
+    pub fn skills(&self, shell: &Shell, reader: Reader) -> Result<Vec<Skill>> {
+        let layout = shell.existing_store()?;
+        let references: Vec<_> = self.references.iter().filter_map(|text| text.parse().ok()).collect();
+        self.registry.check_single(&references)?;
+        let places = Places {
+            layout: layout.as_ref(),
+            storage: &|| shell.storage_to_read(),
+            registry: &|| self.registry.registry(shell),
+            resolve: &|text| self.registry.resolve(shell, text),
+        };
+        skills(&places, &self.references, reader)
+    }
+
+    /// Returns the directory to mount below. In a home, says what is taken for granted and what becomes of its directories.
+    pub fn below(&self, shell: &Shell) -> Result<String> {
+        let below = self.place.below()?;
+        if self.place.target.is_some() {
+            let parent = below.rsplit_once('/').map_or("/", |(parent, _)| parent);
+            match self.place.home.as_deref() {
+                None => shell.note("note: the container's user is taken to be root; --home DIR says otherwise"),
+                Some(ROOT_HOME) => {}
+                Some(_) => shell.warn(format!(
+                    "warning: unless the image has {parent}, it is made as root, and the container's user cannot write \
+                     beside the skill"
+                )),
+            }
+        }
+        Ok(below)
+    }
+}
+
+/// The version of podman.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct PodmanVersion {
+    /// Write for this podman instead of the one that is found here
+    #[arg(long = "podman-version", value_name = "VERSION", value_parser = parse)]
+    given: Option<(u64, u64)>,
+}
+
+impl PodmanVersion {
+    /// Returns it; `None` where there is none here and none was named.
+    pub fn known(self, shell: &Shell) -> Option<(u64, u64)> {
+        self.given.or_else(|| version(&shell.tools().podman()).map(|(major, minor, _)| (major, minor)))
+    }
+
+    /// Returns it, else the oldest that all is made for.
+    pub fn or_oldest(self, shell: &Shell) -> (u64, u64) {
+        self.known(shell).unwrap_or_else(|| {
+            let (major, minor) = OLDEST;
+            shell.note(format!(
+                "note: there is no podman here; written for {major}.{minor} and newer (--podman-version names another)"
+            ));
+            OLDEST
+        })
+    }
+}
+
+/// Reads `MAJOR.MINOR`, and whatever follows.
+fn parse(text: &str) -> Result<(u64, u64), String> {
+    let mut parts = text.trim_start_matches('v').split(['.', '-', '+', '~']);
+    let mut number = || parts.next().and_then(|part| part.parse().ok());
+    number().zip(number()).ok_or_else(|| "a version is wanted, such as 5.4".to_owned())
+}
+
+/// Takes the name of an image as it is, since `localhost/agent` and `agent` are two images to podman and to a cluster.
+pub fn image_name(text: &str) -> Result<String, String> {
+    text.parse::<Reference>().map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
+/// Says which skills podman does not have yet. What cannot be told is not.
+pub fn warn_not_loaded(shell: &Shell, skills: &[Skill]) {
+    let missing = shell.storage_to_read().and_then(|storage| not_loaded(&storage, skills)).unwrap_or_default();
+    for line in missing {
+        shell.warn(format!("warning: {}", harmless_line(&line)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_two_numbers_and_more() {
+        let cases = [
+            ("4.3", Some((4, 3))),
+            ("5.8.6", Some((5, 8))),
+            ("v5.0.0-rc1", Some((5, 0))),
+            ("5", None),
+            ("", None),
+            ("five.one", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parse(text).ok(), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `generate volume`, `quadlet` and `kube`: which images, by digest, from one reading of the store's index.
+
+use anyhow::{Context as _, Result};
+
+use crate::error::Error;
+use crate::format::{Format, Shape};
+use crate::generate::{Skill, oci_version};
+use crate::image::Info;
+use crate::reference::{Reference, Transport};
+use crate::store::layout::{Entry, Layout};
+use crate::store::registry::Registry;
+use crate::store::remote::not_found;
+use crate::store::storage::Storage;
+use crate::store::storage_images::LoadState;
+use crate::store::{self};
+
+/// Where images are looked for, in this order. What is not needed is not opened.
+pub struct Places<'a> {
+    /// The store.
+    pub layout: Option<&'a Layout>,
+    /// containers-storage.
+    pub storage: &'a dyn Fn() -> Result<Storage>,
+    /// Registries, and how a text names an image of one.
+    pub registry: &'a dyn Fn() -> Result<Registry>,
+    /// What a text means as the name of an image of a registry.
+    pub resolve: &'a dyn Fn(&str) -> Result<Reference>,
+}
+
+impl std::fmt::Debug for Places<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Places").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+/// What is going to read the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// A runtime, which mounts images.
+    Runtime,
+    /// `skillctl pull -o`, which unpacks other forms, too; only of ours is it known by the manifest what is in it.
+    Pull,
+}
+
+/// Finds the skills of several images.
+///
+/// # Errors
+/// If one is nowhere, cannot be read by `reader`, or two have one name.
+pub fn skills(places: &Places<'_>, texts: &[String], reader: Reader) -> Result<Vec<Skill>> {
+    let entries = places.layout.map(Layout::entries).transpose()?.unwrap_or_default();
+    let mut skills: Vec<Skill> = Vec::new();
+    for text in texts {
+        let context = || format!("Looking for {text}");
+        let (reference, digest, info) = find(places, &entries, text).with_context(context)?;
+        check(&info, &reference, reader).with_context(context)?;
+        let skill = skill(&reference, &digest, &info).with_context(context)?;
+        if let Some(other) = skills.iter().find(|other| other.name == skill.name) {
+            let reason = format!("{} and {} are both the skill {}", other.shown(), skill.shown(), skill.name);
+            return Err(Error::Unavailable { reason, hint: None }.into());
+        }
+        skills.push(skill);
+    }
+    Ok(skills)
+}
+
+fn skill(reference: &Reference, digest: &str, info: &Info) -> Result<Skill> {
+    let version = oci_version(info).or(reference.tag()).unwrap_or_default().to_owned();
+    let image = reference.with_digest(digest)?;
+    let name = info.skill_name().unwrap_or(reference.basename()).to_owned();
+    Ok(Skill { image, tag: reference.tag().map(str::to_owned), name, version })
+}
+
+fn find(places: &Places<'_>, entries: &[Entry], text: &str) -> Result<(Reference, String, Info)> {
+    match (places.layout, store::find(entries, text)) {
+        (Some(layout), Ok(entry)) => return in_store(layout, entry, text),
+        (_, Err(e)) if !matches!(e, Error::ImageNotFound(_) | Error::InvalidReference { .. }) => return Err(e.into()),
+        _ => {}
+    }
+    if Transport::split(text).0.is_none()
+        && let Some(found) = in_storage(&(places.storage)()?, text)?
+    {
+        return Ok(found);
+    }
+    let reference = match (places.resolve)(text) {
+        Ok(reference) => reference.or_latest(),
+        // Without a registry in its name it can be nowhere else.
+        Err(_) if text.parse::<Reference>().is_ok() => return Err(Error::ImageNotFound(text.to_owned()).into()),
+        Err(e) => return Err(e),
+    };
+    let found = (places.registry)()?.manifest(&reference)?.ok_or_else(|| not_found(&reference))?;
+    let info = Info::parse(&found.bytes, &reference.to_string())?;
+    Ok((reference, found.digest, info))
+}
+
+fn in_store(layout: &Layout, entry: Entry, text: &str) -> Result<(Reference, String, Info)> {
+    let found = store::read(layout, entry)?;
+    let Some(name) = &found.entry.name else {
+        let reason = format!("{text} has no name in the store any more");
+        let hint = Some("skillctl tag gives it one".into());
+        return Err(Error::Unavailable { reason, hint }.into());
+    };
+    let reference = name.parse::<Reference>()?.or_latest();
+    Ok((reference, found.entry.digest().to_owned(), found.info))
+}
+
+fn in_storage(storage: &Storage, text: &str) -> Result<Option<(Reference, String, Info)>> {
+    let Ok(reference) = text.parse::<Reference>().map(Reference::or_latest) else { return Ok(None) };
+    let images = storage.images()?;
+    let Some(record) = images.lookup(&reference.in_storage())? else { return Ok(None) };
+    let Some(digest) = reference.digest().or(record.digest.as_deref()) else { return Ok(None) };
+    let info = Info::parse(&storage.manifest(record, digest)?, text)?;
+    Ok(Some((reference.clone(), digest.to_owned(), info)))
+}
+
+fn check(info: &Info, reference: &Reference, reader: Reader) -> Result<()> {
+    let taken = match reader {
+        Reader::Runtime => info.is_loadable(),
+        Reader::Pull => !info.instances.is_empty() || Format::of(info, reference.name())?.shape == Shape::Own,
+    };
+    if taken {
+        return Ok(());
+    }
+    let what = Format::of(info, reference.name()).map_or("no image", |format| format.name);
+    let reason = format!("{reference} is in a form that cannot be mounted ({what})");
+    let hint = format!("skillctl convert {reference} NAME:TAG makes an image of it, to be named instead");
+    Err(Error::Unavailable { reason, hint: Some(hint) }.into())
+}
+
+/// Returns what has to be done before podman finds the images that no registry has.
+///
+/// # Errors
+/// If containers-storage cannot be read.
+pub fn not_loaded(storage: &Storage, skills: &[Skill]) -> Result<Vec<String>> {
+    let local: Vec<&Skill> = skills.iter().filter(|skill| skill.is_local()).collect();
+    if local.is_empty() {
+        return Ok(Vec::new());
+    }
+    let images = storage.images()?;
+    let missing = |skill: &&&Skill| {
+        let name = skill.tagged().in_storage();
+        let known = images.iter().any(|image| Some(skill.digest()) == image.digest.as_deref());
+        !known && images.load_state(&name, skill.digest()) != LoadState::Yes
+    };
+    let line = |skill: &&Skill| format!("{0} is not loaded yet: skillctl load {0}", skill.shown());
+    Ok(local.iter().filter(missing).map(line).collect())
+}

@@ -1,0 +1,227 @@
+//! `generate volume`, `quadlet` and `kube`: what they print, checked by the types of Kubernetes.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use skillctl::yaml;
+
+use crate::support::{Ran, World};
+
+/// Builds `acme/NAME:1.0.0`, and returns its digest. `registry` is put before the name.
+fn build(world: &World, registry: &str, name: &str) -> String {
+    world.skill(name, "1.0.0");
+    let reference = format!("{registry}acme/{name}:1.0.0");
+    world.run(["build", "--load=never", "--tag", &reference, name]).ok();
+    let list = world.run(["list", "--format", "json"]).ok().json();
+    let found = list.as_array().unwrap().iter().find(|row| row["reference"] == reference.as_str());
+    found.unwrap_or_else(|| panic!("{list}"))["digest"].as_str().unwrap().to_owned()
+}
+
+fn with_stdin(world: &World, args: &[&str], stdin: &str) -> Ran {
+    let mut command = world.command(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+/// Reads YAML as a reader of Kubernetes does.
+fn value(node: &yaml::Node) -> Value {
+    match &node.value {
+        yaml::Value::Null => Value::Null,
+        yaml::Value::Scalar { text, quoted: false } => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        yaml::Value::Scalar { text, .. } => json!(text),
+        yaml::Value::Sequence(items) => items.iter().map(value).collect(),
+        yaml::Value::Mapping(entries) => {
+            Value::Object(entries.iter().map(|(key, node)| (key.text.clone(), value(node))).collect())
+        }
+    }
+}
+
+fn parse(text: &str) -> Value {
+    value(&yaml::parse(text.as_bytes(), 1 << 20).unwrap_or_else(|e| panic!("{e}\n{text}")).root.unwrap())
+}
+
+/// Checks that a manifest is one of its kind: it can be read, and no field of it is one that the kind does not have.
+fn check(text: &str) -> Value {
+    fn of<T: DeserializeOwned + Serialize>(value: &Value) {
+        let typed: T = serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e}: {value:#}"));
+        let back = serde_json::to_value(&typed).unwrap();
+        assert_eq!(&back, value);
+    }
+    let value = parse(text);
+    match value["kind"].as_str().unwrap() {
+        "Pod" => of::<Pod>(&value),
+        "Deployment" => of::<Deployment>(&value),
+        "StatefulSet" => of::<StatefulSet>(&value),
+        "DaemonSet" => of::<DaemonSet>(&value),
+        "Job" => of::<Job>(&value),
+        "CronJob" => of::<CronJob>(&value),
+        other => panic!("{other}"),
+    }
+    value
+}
+
+#[test]
+fn a_pod_is_one_for_kubernetes() {
+    let world = World::new();
+    let hr = build(&world, "", "hr");
+    let legal = build(&world, "quay.io/", "legal");
+    let args = ["generate", "kube", "--image", "quay.io/acme/agent", "acme/hr:1.0.0", "quay.io/acme/legal:1.0.0"];
+    let ran = world.run(args).ok();
+    let pod = check(&ran.stdout);
+    assert_eq!(pod["metadata"]["name"], "agent");
+    let annotations = json!({
+        "tag.skillimage.io/skill-hr": "localhost/acme/hr:1.0.0", "tag.skillimage.io/skill-legal": "quay.io/acme/legal:1.0.0",
+    });
+    assert_eq!(pod["metadata"]["annotations"], annotations);
+    let image =
+        |name: &str, digest: &str, policy: &str| json!({"reference": format!("{name}@{digest}"), "pullPolicy": policy});
+    assert_eq!(pod["spec"]["volumes"][0]["image"], image("localhost/acme/hr", &hr, "Never"));
+    assert_eq!(pod["spec"]["volumes"][1]["image"], image("quay.io/acme/legal", &legal, "IfNotPresent"));
+    assert_eq!(ran.stderr, "note: acme/hr:1.0.0 has no registry: it has to be loaded on the node\n");
+    assert_eq!(world.run(args.into_iter().chain(["--format", "json"])).ok().json(), pod);
+
+    let target = ["--target", "claude", "--home", "/home/agent", "--name", "other"];
+    let ran = world.run(args.into_iter().chain(target)).ok();
+    assert!(ran.stderr.starts_with("warning: unless the image has /home/agent/.claude, it is made as root"), "{ran}");
+    let pod = check(&ran.stdout);
+    assert_eq!(pod["metadata"]["name"], "other");
+    let mount = &pod["spec"]["containers"][0]["volumeMounts"][1];
+    assert_eq!(mount["mountPath"], "/home/agent/.claude/skills/legal");
+}
+
+#[test]
+fn every_workload_gets_its_skills_in_both_styles() {
+    let world = World::new();
+    build(&world, "quay.io/", "hr");
+    let image = ["generate", "kube", "-f", "-", "quay.io/acme/hr:1.0.0"];
+    let init = ["--style=init-container", "--puller-image=quay.io/acme/skillctl:1", "--pull-secret=regcred"];
+    let pod = "spec:\n  containers:\n  - name: agent\n    image: a\n  restartPolicy: Never\n";
+    let indented = |by: usize| pod.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect::<String>();
+    let selected = |kind: &str, more: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec:\n  selector: {{matchLabels: {{a: b}}}}\n{more}  template:\n    metadata:\n      \
+             labels: {{a: b}}\n{}",
+            indented(4)
+        )
+    };
+    let manifests = [
+        (format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: x\n{pod}"), ""),
+        (selected("Deployment", ""), "/spec/template"),
+        (selected("StatefulSet", "  serviceName: x\n"), "/spec/template"),
+        (selected("DaemonSet", ""), "/spec/template"),
+        (
+            format!("apiVersion: batch/v1\nkind: Job\nmetadata: {{name: x}}\nspec:\n  template:\n{}", indented(4)),
+            "/spec/template",
+        ),
+        (
+            format!(
+                "apiVersion: batch/v1\nkind: CronJob\nmetadata: {{name: x}}\nspec:\n  schedule: '@daily'\n  jobTemplate:\n    spec:\n      \
+                 template:\n{}",
+                indented(8)
+            ),
+            "/spec/jobTemplate/spec/template",
+        ),
+    ];
+    for (manifest, template) in manifests {
+        // Of what was there, the lines are all there, in order.
+        let kept = |result: &str| {
+            let mut lines = result.lines();
+            assert!(manifest.lines().all(|line| lines.any(|own| own == line)), "{result}");
+        };
+        let ran = with_stdin(&world, &image, &manifest).ok();
+        kept(&ran.stdout);
+        let spec = check(&ran.stdout).pointer(template).unwrap()["spec"].clone();
+        assert_eq!(spec["volumes"][0]["name"], "skill-hr");
+        assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/skills/hr");
+        let ran = with_stdin(&world, &[&image[..], &init].concat(), &manifest).ok();
+        kept(&ran.stdout);
+        let spec = check(&ran.stdout).pointer(template).unwrap()["spec"].clone();
+        assert_eq!(spec["initContainers"][0]["image"], "quay.io/acme/skillctl:1");
+        assert_eq!(spec["imagePullSecrets"], json!([{"name": "regcred"}]));
+        assert_eq!(spec["volumes"][1]["secret"]["secretName"], "regcred");
+    }
+}
+
+#[test]
+fn manifests_that_cannot_be_read_are_refused_and_nothing_is_printed() {
+    let world = World::new();
+    build(&world, "", "hr");
+    fs::write(world.path("m.yaml"), "kind: Pod\nspec: {containers: [{name: a}, {name: b}]}\n").unwrap();
+    let cases: [(&[&str], &str, &str); 5] = [
+        (&["-f", "m.yaml"], "", "there are several containers: a, b"),
+        (&["-f", "none.yaml"], "", "No such file"),
+        (&["-f", "-"], "\u{0}", "line 1"),
+        (&["-f", "-", "--style=init-container"], "kind: Pod\n", "acme/hr:1.0.0 has no registry to pull it from"),
+        (&["-f", "-", "--mount-root", "/a b"], "kind: Pod\n", "cannot be a mount point"),
+    ];
+    for (flags, stdin, want) in cases {
+        let args = [&["generate", "kube", "acme/hr:1.0.0"], flags].concat();
+        let ran = with_stdin(&world, &args, stdin).fails(2);
+        assert!(ran.stderr.contains(want) && ran.stdout.is_empty(), "{want}: {ran}");
+    }
+    let none = world.run(["generate", "kube", "--image", "a", "acme/none:1"]).fails(2);
+    assert!(none.stderr.contains("image not found: acme/none:1"), "{none}");
+    world.run(["generate", "kube", "acme/hr:1.0.0"]).fails(2);
+}
+
+#[test]
+fn units_are_written_once() {
+    let world = World::new();
+    let digest = build(&world, "quay.io/", "hr");
+    let args =
+        ["generate", "quadlet", "quay.io/acme/hr:1.0.0", "--container", "agent", "--image", "quay.io/acme/agent:2"];
+    let printed = world.run(args).ok();
+    let hint = "note: there is no podman here; written for 4.8 and newer (--podman-version names another)\n";
+    assert_eq!(printed.stderr, hint);
+    assert!(printed.stdout.contains(&format!("# skill-hr.image\n[Unit]\nDescription=Skill quay.io/acme/hr:1.0.0\n\n[Image]\nImage=quay.io/acme/hr@{digest}\n\n#")), "{printed}");
+    let into = [&args[..], &["-o", "units", "--podman-version=5.6"]].concat();
+    let ran = world.run(&into).ok();
+    assert_eq!(ran.stdout, "Wrote units/skill-hr.image\nWrote units/skill-hr.volume\nWrote units/agent.container\n");
+    let unit = fs::read_to_string(world.path("units/skill-hr.image")).unwrap();
+    assert!(unit.ends_with("Policy=missing\n"), "{unit}");
+    assert!(world.run(&into).ok().stdout.starts_with("Unchanged: units/skill-hr.image\n"));
+    fs::write(world.path("units/agent.container"), "mine\n").unwrap();
+    let refused = world.run(&into).fails(2);
+    assert!(refused.stderr.contains("there is agent.container already, and it is different"), "{refused}");
+    assert_eq!(fs::read_to_string(world.path("units/agent.container")).unwrap(), "mine\n");
+    let rows = world.run([&into[..], &["--force", "--format=json"]].concat()).ok().json();
+    assert_eq!((&rows[0]["written"], &rows[2]["written"]), (&json!(false), &json!(true)));
+    let old = world.run([&args[..], &["--podman-version=4.7"]].concat()).fails(2);
+    assert!(old.stderr.contains("generate volume prints commands instead"), "{old}");
+
+    let bootc = ["generate", "quadlet", "--bootc", "-o", "rootfs", "--podman-version=5.6", "quay.io/acme/hr:1.0.0"];
+    world.run(bootc).ok();
+    let link = fs::read_link(world.path("rootfs/usr/lib/bootc/bound-images.d/skill-hr.image")).unwrap();
+    assert_eq!(link.to_str().unwrap(), "/usr/share/containers/systemd/skill-hr.image");
+}
+
+#[test]
+fn volumes_are_named_after_digests() {
+    let world = World::new();
+    let digest = build(&world, "", "hr");
+    let name = format!("skill-hr-1.0.0-{}", &digest["sha256:".len()..][..12]);
+    let args = ["generate", "volume", "acme/hr:1.0.0", "--podman-version=4.3"];
+    let ran = world.run(args).ok();
+    assert!(
+        ran.stdout.ends_with(&format!("&&\npodman run --rm \\\n  -v {name}:/skills/hr:ro \\\n  \"$@\"\n")),
+        "{ran}"
+    );
+    let image = format!("localhost/acme/hr@{digest}");
+    let create = ["podman", "volume", "create", "--driver", "image", "--opt", &format!("image={image}"), &name];
+    let rows = world.run(args.into_iter().chain(["--format=json"])).ok().json();
+    assert_eq!(
+        rows,
+        json!([{
+            "name": name, "image": image, "destination": "/skills/hr", "fetch": ["skillctl", "load", "acme/hr:1.0.0"],
+            "create": create, "flags": ["-v", format!("{name}:/skills/hr:ro")],
+        }])
+    );
+}
