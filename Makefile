@@ -8,19 +8,21 @@ MANDIR ?= $(DATADIR)/man
 # What podman, CRI-O and buildah read.
 HOOKSDIR ?= $(DATADIR)/containers/oci/hooks.d
 DOCDIR ?= $(DATADIR)/doc/skillctl
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= target
 # For cargo and clippy, for example --offline.
 CARGOFLAGS ?= --locked
 
-OUT = $(CARGO_TARGET_DIR)/release
-SCRIPTS = .ci/run contrib/demo tests/enter tests/run tests/setup
+# Where what is built is; who builds otherwise than by `make build` names the place, and uses doc and install-built.
+OUT ?= $(CARGO_TARGET_DIR)/release
+SCRIPTS = .ci/run contrib/demo packaging/dist packaging/rpm-test tests/enter tests/run tests/setup
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 export CARGO_TARGET_DIR
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help build man install lint msrv clean demo test test-long bench
+.PHONY: help build man doc install install-built lint msrv clean dist rpm rpm-test demo test test-long bench
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 } /^## / { printf "\n%s\n", substr($$0, 4) }' $(MAKEFILE_LIST)
@@ -32,20 +34,30 @@ build: ## Build target/release/skillctl
 
 man: ## Build the man pages and completions, in target/release/doc
 	$(CARGO) build --release $(CARGOFLAGS) --bins --example man
+	$(MAKE) --no-print-directory doc
+
+doc: # What the programs that are built write.
+	rm -rf $(OUT)/doc
 	mkdir -p $(OUT)/doc
 	$(OUT)/examples/man $(OUT)/doc
 	set -e; for shell in bash zsh fish; do $(OUT)/skillctl completion $$shell >$(OUT)/doc/skillctl.$$shell; done
 
 install: man ## Install below $(DESTDIR)$(PREFIX)
+	$(MAKE) --no-print-directory install-built
+
+install-built: # Installs what is in $(OUT).
 	install -D -m 0755 $(OUT)/skillctl $(DESTDIR)$(BINDIR)/skillctl
-	install -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DOCDIR)
+	install -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(DOCDIR)
 	install -p -m 0644 $(OUT)/doc/*.1 $(DESTDIR)$(MANDIR)/man1
+	install -p -m 0644 contrib/man/*.5 $(DESTDIR)$(MANDIR)/man5
+	install -p -m 0644 contrib/man/*.7 $(DESTDIR)$(MANDIR)/man7
 	install -D -p -m 0644 $(OUT)/doc/skillctl.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/skillctl
 	install -D -p -m 0644 $(OUT)/doc/skillctl.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_skillctl
 	install -D -p -m 0644 $(OUT)/doc/skillctl.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/skillctl.fish
 	install -d $(DESTDIR)$(HOOKSDIR) $(DESTDIR)$(DATADIR)/skillctl/hooks.d
 	sed 's|@BINDIR@|$(BINDIR)|' hooks/50-skillctl.json >$(DESTDIR)$(HOOKSDIR)/50-skillctl.json
 	sed 's|@BINDIR@|$(BINDIR)|' hooks/podman/50-skillctl.json >$(DESTDIR)$(DATADIR)/skillctl/hooks.d/50-skillctl.json
+	install -D -p -m 0644 packaging/skillctl.tmpfiles $(DESTDIR)$(TMPFILESDIR)/skillctl.conf
 	install -d $(DESTDIR)$(DOCDIR)/docs
 	install -p -m 0644 LICENSE README.md CHANGELOG.md CONTRIBUTING.md $(DESTDIR)$(DOCDIR)
 	install -p -m 0644 docs/*.md $(DESTDIR)$(DOCDIR)/docs
@@ -62,6 +74,16 @@ msrv:
 	else echo "msrv: SKIPPED compiling with Rust $(MSRV) (rustup toolchain install $(MSRV)); looking at the dependencies"; fi
 	@$(CARGO) metadata $(CARGOFLAGS) --format-version 1 --filter-platform $$(rustc -vV | sed -n 's/^host: //p') | jq -er --arg msrv $(MSRV) \
 	  'def v: split(".") | map(tonumber) | .[:2]; [.packages[] | select(.rust_version and (.rust_version | v) > ($$msrv | v)) | "\(.name) \(.version) needs Rust \(.rust_version)"] | if . == [] then "msrv: nothing needs more than Rust \($$msrv)" else error(join("\n")) end'
+
+dist: ## Make the tarballs of HEAD and of all crates, in target/dist
+	packaging/dist $(CARGO_TARGET_DIR)/dist
+
+rpm: dist ## Build RPMs of them, in target/rpm, on Fedora or RHEL
+	mkdir -p $(CARGO_TARGET_DIR)/rpm
+	rpmbuild -ba -D "_topdir $(abspath $(CARGO_TARGET_DIR)/rpm)" -D "_sourcedir $(abspath $(CARGO_TARGET_DIR)/dist)" packaging/skillctl.spec
+
+rpm-test: ## Build RPMs anywhere, without the network; lint, install, verify and erase them, in a root of their own
+	packaging/rpm-test
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -1,7 +1,7 @@
 //! Writes a man page for every verb into the directory that is its only argument.
 //!
 //! `cargo run --example man -- DIR`; the generator is not part of the binary. What a verb's long help ends with becomes
-//! sections: a line without indentation that ends in a colon is a heading.
+//! sections: a line without indentation that ends in a colon is a heading. The pages of formats are in `contrib/man`, by hand.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -98,6 +98,10 @@ fn see_also(command: &Command, parent: Option<&Command>) -> String {
         parent.into_iter().chain(command.get_subcommands()).map(page_name).map(str::to_owned).collect();
     pages.extend(["podman", "podman-run", "skopeo"].map(str::to_owned));
     let mut pages: Vec<String> = pages.into_iter().map(|page| format!("{page}(1)")).collect();
-    pages.extend(["containers-storage.conf(5)", "containers-policy.json(5)"].map(str::to_owned));
+    if page_name(command).starts_with("skillctl-hook") || parent.is_none() {
+        pages.extend(["skillctl-annotations(7)", "skillctl-hook.toml(5)"].map(str::to_owned));
+    }
+    let formats = ["skillctl-image(5)", "containers-storage.conf(5)", "containers-policy.json(5)"];
+    pages.extend(formats.map(str::to_owned));
     pages.join(", ")
 }

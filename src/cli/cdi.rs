@@ -37,7 +37,7 @@ Files:
   /etc/cdi/skillimage.io-skill.json
   ~/.config/cdi/skillimage.io-skill.json, for podman --cdi-spec-dir (5.5 or newer)";
 
-/// Offer skills as devices: podman run --device skillimage.io/skill=NAME
+/// Offer skills as devices
 ///
 /// The Container Device Interface binds the unpacked skill into the container, read-only, without a hook.
 #[derive(Debug, clap::Args)]
