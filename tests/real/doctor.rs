@@ -19,7 +19,7 @@ fn doctor_finds_everything(world: &World) {
     // Hooks of podman before 4.5.1 see annotations of images: it works, with that limit.
     let podman = if world.podman_version() < (4, 6) { "warn" } else { "ok" };
     let mut expected = vec![("store", "ok"), ("containers-storage", "ok"), ("policy.json", "ok")];
-    expected.extend([("skopeo", "ok"), ("podman", podman)]);
+    expected.extend([("skopeo", "ok"), ("podman", podman), ("hook", "ok")]);
     if world.run("id", ["-u"]).ok() != "0" {
         expected.push(("rootless", "ok"));
     }
