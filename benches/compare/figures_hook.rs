@@ -1,4 +1,4 @@
-//! The figures of the hook: the process that podman starts, and a container that it starts with and without it.
+//! The figures of containers with skills: the process that podman starts, a container with and without it, and a pod.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use super::peers::must;
 const TEN: usize = 10;
 /// What the first use of a skill may take more than any other, in milliseconds.
 const FIRST: u64 = 10;
+/// Skills of one pod.
+const FIFTY: usize = 50;
 /// Runs of a container.
 const RUNS: usize = 20;
 
@@ -66,6 +68,20 @@ impl Bench {
         Ok(Figure { name, measured: measured.into(), targets })
     }
 
+    pub fn generate_kube(&self, name: &'static str) -> Result<Figure> {
+        let (world, store) = (&self.world, self.world.path("kube-store"));
+        let mut ours = world.ours(&store);
+        ours.args(["generate", "kube"]);
+        for number in 0..FIFTY {
+            let (skill, dir) = (format!("k{number}"), world.path(format!("kube/k{number}")));
+            inputs::named(&dir, &skill, "1.0.0", "")?;
+            must(&mut self.build(&store, &dir))?;
+            ours.arg(format!("bench/{skill}:1.0.0-draft"));
+        }
+        let contestants = vec![Contestant::command("ours", Some(ours)), self.spawn_probe()];
+        Ok(self.figure(name, 50, contestants, vec![Target::Time(ms(30))]))
+    }
+
     /// Returns the hook as podman starts it, for a container with so many skills.
     fn hook(&self, skills: usize) -> Result<Command> {
         let world = &self.world;
@@ -85,8 +101,11 @@ impl Bench {
         });
         let file = world.path(format!("spec-{skills}.json"));
         fs::write(&file, spec.to_string())?;
-        let mut hook = world.ours(&store);
-        hook.args(["hook", "precreate"]).current_dir(bundle).env(super::measure::STDIN, file);
+        let mut hook = world.command(env!("CARGO_BIN_EXE_skillctl"));
+        hook.env("SKILLCTL_STORE", &store)
+            .args(["hook", "precreate"])
+            .current_dir(bundle)
+            .env(super::measure::STDIN, file);
         run(&hook)?;
         Ok(hook)
     }

@@ -187,6 +187,10 @@ enum Command {
 
 /// Runs the command line and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(done) = hook::quick(&args) {
+        return done;
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {

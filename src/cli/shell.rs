@@ -40,7 +40,7 @@ const INTERRUPTED: u8 = 130;
 const GLOBAL: &str = "Global options";
 
 /// Options of every verb.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Global {
     /// The store, an OCI layout [env: SKILLCTL_STORE]
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]

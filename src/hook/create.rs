@@ -104,7 +104,7 @@ pub fn create_container(state: &State, host: &Host) -> Result<Vec<Bound>> {
     // A relative path is one of the bundle.
     let path = if path.is_absolute() { path.to_owned() } else { state.bundle.join(path) };
     let root = (host.open)(&path).map(Rootfs::new).map_err(Error::io(path.display().to_string()))?;
-    let stores = Stores::of(place.as_ref(), host)?;
+    let stores = Stores::of(place.as_ref(), request.skills.len(), host)?;
     let mark = (host.open)(&state.bundle).map(Mark::of).map_err(Error::io(state.bundle.display().to_string()))?;
     let mut done: Vec<Bound> = Vec::new();
     for Planned { reference, destination, skill } in plan(&spec, &request, &root, &stores)? {

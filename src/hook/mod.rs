@@ -108,7 +108,7 @@ pub fn precreate(text: &str, host: &Host) -> Result<(String, Vec<Bound>)> {
     }
     let path = place.as_ref().map_or(Ok(spec.root().into()), |place| place.root(&spec, host.open))?;
     let root = (host.open)(&path).map(Rootfs::new).map_err(Error::io(path.display().to_string()))?;
-    let stores = Stores::of(place.as_ref(), host)?;
+    let stores = Stores::of(place.as_ref(), request.skills.len(), host)?;
     let planned = plan(&spec, &request, &root, &stores)?;
     if request.mode == Mode::Extract {
         return with_copies(&spec, &planned, host);

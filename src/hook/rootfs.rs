@@ -63,15 +63,11 @@ impl Rootfs {
     /// # Errors
     /// [`Error::Unavailable`] if something on the way is no directory.
     pub fn resolve(&self, path: &str) -> Result<String> {
-        let mut found = String::new();
-        let mut rest = path;
+        let mut found = None;
         let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([path.len()]);
         for end in ends {
             match self.open(&path[..end], OFlag::O_PATH) {
-                Ok(fd) => {
-                    found = self.real(&fd)?;
-                    rest = &path[end..];
-                }
+                Ok(fd) => found = Some((fd, &path[end..])),
                 Err(Errno::ENOENT) if self.open(&path[..end], OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok() => {
                     return Err(refused(path, &path[..end], "is a link that leads to nothing"));
                 }
@@ -79,7 +75,8 @@ impl Rootfs {
                 Err(errno) => return Err(failed(path, &path[..end], errno)),
             }
         }
-        Ok(format!("{}{rest}", found.trim_end_matches('/')))
+        let Some((fd, rest)) = found else { return Ok(path.to_owned()) };
+        Ok(format!("{}{rest}", self.real(&fd)?.trim_end_matches('/')))
     }
 
     /// Returns the path of what was opened, below the root.

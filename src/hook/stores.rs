@@ -16,21 +16,39 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Shape};
 use crate::layer::{Expected, UnpackOptions, unpack};
 use crate::reference::Reference;
-use crate::store;
 use crate::store::index::WAS;
-use crate::store::layout::Layout;
+use crate::store::layout::{Entry, Layout};
 use crate::store::skill::{Layer, for_host, instances, mountable};
 use crate::store::storage::Storage;
 use crate::store::storage_layer::Loaded;
 use crate::store::unpacked::{self, Cache};
+use crate::store::{self, Found};
+
+/// From how many skills on the whole index is read once; looking for one entry takes a fifth of that.
+const MANY: usize = 4;
 
 /// Where skills are looked for and unpacked.
 pub struct Stores<'h> {
     host: &'h Host,
-    stores: Vec<Layout>,
+    stores: Vec<Shelf>,
     /// Searched last: it has no tags of its own for the states of one content.
     storage: Option<Storage>,
     cache: PathBuf,
+}
+
+/// A store, with its entries where several skills are looked for.
+struct Shelf {
+    layout: Layout,
+    entries: Option<Vec<Entry>>,
+}
+
+impl Shelf {
+    fn find(&self, text: &str) -> Result<Found> {
+        match &self.entries {
+            Some(entries) => store::read(&self.layout, store::find(entries, text)?),
+            None => store::open(&self.layout, text),
+        }
+    }
 }
 
 /// A skill that was found.
@@ -59,17 +77,21 @@ impl Archive<'_> {
 }
 
 impl<'h> Stores<'h> {
-    /// Opens those that are here.
+    /// Opens those that are here, for a number of skills.
     ///
     /// # Errors
     /// If one is damaged or cannot be opened.
-    pub fn of(place: Option<&Place>, host: &'h Host) -> Result<Self> {
+    pub fn of(place: Option<&Place>, skills: usize, host: &'h Host) -> Result<Self> {
         let own = host.store.clone().or_else(|| Some(place?.data()?.join("store")));
         let own = own.unwrap_or_else(|| Path::new(SYSTEM_DATA).join("store"));
         let mut stores = Vec::new();
         for path in [own.as_path(), Path::new(SYSTEM_STORE)] {
             match (host.open)(path) {
-                Ok(dir) => stores.extend(Layout::open_existing(dir, path)?),
+                Ok(dir) => {
+                    let Some(layout) = Layout::open_existing(dir, path)? else { continue };
+                    let entries = (skills >= MANY).then(|| layout.entries()).transpose()?;
+                    stores.push(Shelf { layout, entries });
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io(path.display().to_string())(e)),
             }
@@ -90,8 +112,9 @@ impl<'h> Stores<'h> {
     /// [`Error::ImageNotFound`]; if it is not allowed, damaged, or no skill image.
     pub fn find(&self, wanted: &Wanted) -> Result<Skill<'_>> {
         let text = wanted.reference.to_string();
-        for layout in &self.stores {
-            let found = match store::open(layout, &text) {
+        for shelf in &self.stores {
+            let layout = &shelf.layout;
+            let found = match shelf.find(&text) {
                 Err(Error::ImageNotFound(_)) => continue,
                 found => found?,
             };
