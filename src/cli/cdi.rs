@@ -94,15 +94,10 @@ struct ListArgs {
 
 /// Returns the file: for all users as root, else for oneself.
 fn file(shell: &Shell) -> Result<PathBuf> {
-    if shell.env.uid == 0 {
-        return Ok(Path::new(SYSTEM).join(FILE));
-    }
-    let home = || shell.env.home.as_ref().map(|home| home.join(".config"));
-    let config = shell.env.xdg_config_home.clone().or_else(home).ok_or_else(|| Error::Unavailable {
-        reason: "no place for a user's configuration: HOME is not set".into(),
-        hint: None,
-    })?;
-    Ok(config.join("cdi").join(FILE))
+    Ok(match shell.env.uid {
+        0 => Path::new(SYSTEM).join(FILE),
+        _ => shell.config_home()?.join("cdi").join(FILE),
+    })
 }
 
 /// Returns all specifications that podman may read: those of root, and our own.

@@ -308,6 +308,16 @@ impl Shell {
         open_dir(&path).ok()
     }
 
+    /// Returns the directory of this user's configuration.
+    pub fn config_home(&self) -> Result<PathBuf> {
+        let home = || self.env.home.as_ref().map(|home| home.join(".config"));
+        let config = self.env.xdg_config_home.clone().or_else(home).ok_or_else(|| Error::Unavailable {
+            reason: "no place for a user's configuration: HOME is not set".into(),
+            hint: None,
+        })?;
+        Ok(config)
+    }
+
     /// Returns the home directory of this user, as agents find it.
     pub fn home(&self) -> Result<Home<'_>> {
         let home = self.env.home.as_deref().ok_or_else(|| Error::Unavailable {

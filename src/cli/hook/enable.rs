@@ -79,14 +79,7 @@ pub fn state(shell: &Shell) -> Result<(bool, Vec<String>)> {
 
 impl<'a> Place<'a> {
     fn of(shell: &'a Shell) -> Result<Self> {
-        let own = || {
-            let home = || shell.env.home.as_ref().map(|home| home.join(".config"));
-            shell.env.xdg_config_home.clone().or_else(home).ok_or_else(|| Error::Unavailable {
-                reason: "no place for a user's configuration: HOME is not set".into(),
-                hint: None,
-            })
-        };
-        let conf = if shell.env.uid == 0 { ETC.into() } else { own()? };
+        let conf = if shell.env.uid == 0 { ETC.into() } else { shell.config_home()? };
         Ok(Self { shell, conf })
     }
 
