@@ -16,6 +16,9 @@ use crate::generate::quote::label;
 use crate::ops::generate::pins::Reader;
 use crate::reference::Reference;
 
+/// What stands for the image of the container where none is named, so that the rest can be looked at.
+const PLACEHOLDER: &str = "my-agent";
+
 const EXAMPLES: &str = "\
 Examples:
   A pod:
@@ -54,8 +57,8 @@ pub struct KubeArgs {
     /// Of several containers the one that gets the skills
     #[arg(long, value_name = "NAME", requires = "file")]
     container: Option<String>,
-    /// The image of the container
-    #[arg(long, value_name = "IMAGE", required_unless_present = "file", conflicts_with = "file", value_parser = image_name)]
+    /// The image of the container [default: my-agent, to be replaced]
+    #[arg(long, value_name = "IMAGE", conflicts_with = "file", value_parser = image_name)]
     image: Option<String>,
     /// The name of the pod [default: that of the image]
     #[arg(long, value_name = "NAME", conflicts_with = "file", value_parser = subdomain)]
@@ -103,7 +106,10 @@ impl KubeArgs {
             shell.print(inject(&text, &addition, choice).with_context(context)?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let image = self.image.as_deref().context("an image is wanted")?;
+        let image = self.image.as_deref().unwrap_or(PLACEHOLDER);
+        if self.image.is_none() {
+            shell.note(format!("note: {PLACEHOLDER} stands for the container's image: --image names it"));
+        }
         let basename = image.parse::<Reference>()?.basename().to_owned();
         let name = self.name.clone().unwrap_or_else(|| label(&basename));
         let pod = pod(&name, image, &addition);
