@@ -29,9 +29,7 @@ pub enum How {
 /// # Errors
 /// If it cannot be made or locked; of the kind `Interrupted` when the user asks to stop.
 pub fn lock(dir: &Dir, name: &str, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).mode(0o644).custom_flags(nix::libc::O_NOFOLLOW);
-    held(dir.open_with(name, &options)?.into_std(), how, cancel)
+    held(open(dir, name, 0o644)?, how, None, cancel)
 }
 
 /// Locks the file `name` of `dir` for ourselves alone; it is made with `mode` where it is not there. Gives up after a time.
@@ -39,22 +37,13 @@ pub fn lock(dir: &Dir, name: &str, how: How, cancel: &Cancel) -> io::Result<Floc
 /// # Errors
 /// As [`lock`]; of the kind `TimedOut`.
 pub fn lock_within(dir: &Dir, name: &str, (mode, limit): (u32, Duration), cancel: &Cancel) -> io::Result<Flock<File>> {
+    held(open(dir, name, mode)?, How::Exclusive, Some(limit), cancel)
+}
+
+fn open(dir: &Dir, name: &str, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).mode(mode).custom_flags(nix::libc::O_NOFOLLOW);
-    let mut file = dir.open_with(name, &options)?.into_std();
-    let begun = Instant::now();
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err(_) if cancel.is_cancelled() => return Err(io::ErrorKind::Interrupted.into()),
-            Err((_, Errno::EINTR | Errno::EWOULDBLOCK)) if begun.elapsed() > limit => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process has held it too long"));
-            }
-            Err((again, Errno::EINTR | Errno::EWOULDBLOCK)) => file = again,
-            Err((_, errno)) => return Err(errno.into()),
-        }
-        std::thread::sleep(RETRY);
-    }
+    Ok(dir.open_with(name, &options)?.into_std())
 }
 
 /// Locks a directory itself, where no file should be made for it.
@@ -62,7 +51,7 @@ pub fn lock_within(dir: &Dir, name: &str, (mode, limit): (u32, Duration), cancel
 /// # Errors
 /// As [`lock`].
 pub fn lock_dir(dir: &Dir, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
-    held(itself(dir)?, how, cancel)
+    held(itself(dir)?, how, None, cancel)
 }
 
 /// Locks a directory itself for nobody else, if nobody has the lock now.
@@ -82,7 +71,8 @@ fn itself(dir: &Dir) -> io::Result<File> {
     Ok(File::from(openat(dir.as_fd(), ".", flags, Mode::empty())?))
 }
 
-fn held(mut file: File, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
+fn held(mut file: File, how: How, limit: Option<Duration>, cancel: &Cancel) -> io::Result<Flock<File>> {
+    let begun = Instant::now();
     let flag = match how {
         How::Shared => FlockArg::LockSharedNonblock,
         How::Exclusive => FlockArg::LockExclusiveNonblock,
@@ -91,6 +81,9 @@ fn held(mut file: File, how: How, cancel: &Cancel) -> io::Result<Flock<File>> {
         match Flock::lock(file, flag) {
             Ok(lock) => return Ok(lock),
             Err(_) if cancel.is_cancelled() => return Err(io::ErrorKind::Interrupted.into()),
+            Err((_, Errno::EINTR | Errno::EWOULDBLOCK)) if limit.is_some_and(|limit| begun.elapsed() > limit) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process has held it too long"));
+            }
             Err((again, Errno::EINTR | Errno::EWOULDBLOCK)) => file = again,
             Err((_, errno)) => return Err(errno.into()),
         }

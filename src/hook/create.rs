@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::bind::bind;
 use super::place::Place;
-use super::plan::{Planned, plan};
+use super::plan::{Planned, mounted, plan};
 use super::request::{Mode, Request, SKILLS};
 use super::rootfs::Rootfs;
 use super::spec::{MAX_SPEC, Spec};
@@ -106,8 +106,9 @@ pub fn create_container(state: &State, host: &Host) -> Result<Vec<Bound>> {
     let root = (host.open)(&path).map(Rootfs::new).map_err(Error::io(path.display().to_string()))?;
     let stores = Stores::of(place.as_ref(), request.skills.len(), host)?;
     let mark = (host.open)(&state.bundle).map(Mark::of).map_err(Error::io(state.bundle.display().to_string()))?;
+    let existing = mounted(&spec, &root)?;
     let mut done: Vec<Bound> = Vec::new();
-    for Planned { reference, destination, skill } in plan(&spec, &request, &root, &stores)? {
+    for Planned { reference, destination, skill } in plan((&spec, &existing), &request, &root, &stores)? {
         // In here everything is mounted that the container has, and its users have their own numbers.
         root.check_kind(&destination)?;
         let bound = match request.mode {

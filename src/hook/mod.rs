@@ -37,11 +37,11 @@ use crate::error::{Error, Result};
 use crate::process::Cancel;
 use crate::store::unpacked::Label;
 use place::Place;
-use plan::{Planned, plan};
+use plan::{Mounted, Planned, mounted, plan};
 use policy::Policy;
 use request::{Mode, Request};
 use rootfs::Rootfs;
-use spec::{Mount, Spec};
+use spec::Spec;
 use stores::Stores;
 
 /// Our directory of root.
@@ -96,28 +96,27 @@ pub struct Bound {
 ///
 /// # Errors
 /// If it asks for something that it may not have, or that is not here, or that has no place in it. Nothing is mounted then.
-pub fn precreate(text: &str, host: &Host) -> Result<(String, Vec<Bound>)> {
-    let spec = Spec::parse(text)?;
-    let Some(request) = Request::of(&spec)? else { return Ok((text.to_owned(), Vec::new())) };
+pub fn precreate(spec: &Spec<'_>, host: &Host) -> Result<(String, Vec<Bound>)> {
+    let Some(request) = Request::of(spec)? else { return Ok((spec.text().to_owned(), Vec::new())) };
     if let Some(policy) = &host.policy {
         policy.check_request(&request.skills)?;
     }
-    let place = Place::of(&spec, host.cwd.as_deref());
+    let place = Place::of(spec, host.cwd.as_deref());
     if !place.as_ref().is_some_and(Place::keeps_annotations_apart) {
-        origin::check(&spec, place.as_ref(), host)?;
+        origin::check(spec, place.as_ref(), host)?;
     }
-    let path = place.as_ref().map_or(Ok(spec.root().into()), |place| place.root(&spec, host.open))?;
+    let path = place.as_ref().map_or(Ok(spec.root().into()), |place| place.root(spec, host.open))?;
     let root = (host.open)(&path).map(Rootfs::new).map_err(Error::io(path.display().to_string()))?;
     let stores = Stores::of(place.as_ref(), request.skills.len(), host)?;
-    let planned = plan(&spec, &request, &root, &stores)?;
+    let existing = mounted(spec, &root)?;
+    let planned = plan((spec, &existing), &request, &root, &stores)?;
     if request.mode == Mode::Extract {
-        return with_copies(&spec, &planned, host);
+        return with_copies(spec, &planned, host);
     }
-    let existing = spec.mounts()?;
     let mut bound = Vec::new();
     for Planned { reference, destination, skill } in planned {
         let tree = stores.tree(skill)?;
-        make_place(&spec, &existing, (&root, host), &destination)?;
+        make_place(spec, &existing, (&root, host), &destination)?;
         bound.push(Bound { reference, destination, ..tree });
     }
     let mounts: Vec<Value> = bound.iter().map(mount).collect();
@@ -161,10 +160,9 @@ fn is_ours(hook: &Value) -> bool {
 
 /// Makes the directories that a skill is mounted at, as the container's user: the runtime would make them as root. Where
 /// something is mounted on the way, they are made in there if it is a directory of the host in which the user may do so.
-fn make_place(spec: &Spec<'_>, mounts: &[Mount], (root, host): (&Rootfs, &Host), destination: &str) -> Result<()> {
-    let at = |mount: &Mount| root.resolve(&mount.destination).unwrap_or_else(|_| mount.destination.clone());
-    let covering = mounts.iter().filter(|mount| mount.destination != "/").filter_map(|mount| {
-        let rest = destination.strip_prefix(at(mount).trim_end_matches('/')).filter(|rest| rest.starts_with('/'))?;
+fn make_place(spec: &Spec<'_>, mounts: &[Mounted], (root, host): (&Rootfs, &Host), destination: &str) -> Result<()> {
+    let covering = mounts.iter().filter(|(_, mount)| mount.destination != "/").filter_map(|(at, mount)| {
+        let rest = destination.strip_prefix(at.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))?;
         Some((mount, rest))
     });
     let user = spec.host_user()?;

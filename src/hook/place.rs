@@ -64,15 +64,10 @@ impl Place {
 
     /// Finds it for a runtime, which says where the bundle is.
     pub fn of_bundle(spec: &Spec<'_>, path: &Path) -> Option<Self> {
-        let found = bundle(path);
-        let id = found.as_ref().map(|(_, _, id)| id.clone());
-        match (root(Path::new(spec.root())), found) {
-            (Some((graph_root, driver)), _) => Some(Self { graph_root, driver, id, moved: false, in_bundle: false }),
-            (None, Some((graph_root, driver, _))) => {
-                Some(Self { graph_root, driver, id, moved: false, in_bundle: false })
-            }
-            (None, None) => None,
-        }
+        let own = Self::at(path);
+        let Some((graph_root, driver)) = root(Path::new(spec.root())) else { return own };
+        let id = own.and_then(|own| own.id);
+        Some(Self { graph_root, driver, id, moved: false, in_bundle: false })
     }
 
     /// Finds it by the bundle alone.

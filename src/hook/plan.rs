@@ -23,13 +23,28 @@ pub struct Planned<'a> {
     pub skill: Skill<'a>,
 }
 
+/// A mount of the container, and where it is without links on the way.
+pub type Mounted = (String, Mount);
+
+/// Returns all mounts of a container, resolved in its root file system as far as that can be seen.
+///
+/// # Errors
+/// If they are no list of mounts.
+pub fn mounted(spec: &Spec<'_>, root: &Rootfs) -> Result<Vec<Mounted>> {
+    let at = |mount: &Mount| root.resolve(&mount.destination).unwrap_or_else(|_| mount.destination.clone());
+    Ok(spec.mounts()?.into_iter().map(|mount| (at(&mount), mount)).collect())
+}
+
 /// Finds all skills that a container asks for, and their places. What is mounted already as we would is left out.
 ///
 /// # Errors
 /// If one is not here or may not be had, or a place is reserved, taken, in another skill, or over something that is mounted.
-pub fn plan<'a>(spec: &Spec<'_>, request: &Request, root: &Rootfs, stores: &'a Stores<'_>) -> Result<Vec<Planned<'a>>> {
-    let at = |mount: &Mount| root.resolve(&mount.destination).unwrap_or_else(|_| mount.destination.clone());
-    let mounts: Vec<(String, Mount)> = spec.mounts()?.into_iter().map(|mount| (at(&mount), mount)).collect();
+pub fn plan<'a>(
+    (spec, mounts): (&Spec<'_>, &[Mounted]),
+    request: &Request,
+    root: &Rootfs,
+    stores: &'a Stores<'_>,
+) -> Result<Vec<Planned<'a>>> {
     let below = below(spec, request, root)?;
     let mut all: Vec<Planned<'a>> = Vec::new();
     for wanted in &request.skills {

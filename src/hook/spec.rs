@@ -131,6 +131,11 @@ impl<'a> Spec<'a> {
         Ok(Self { text, ..spec })
     }
 
+    /// Returns the text that it was read from.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Returns an annotation; an empty one counts as none.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(|value| value.trim()).filter(|value| !value.is_empty())

@@ -42,7 +42,7 @@ pub fn precreate(shell: &Shell) -> Result<ExitCode> {
     // Only containers that ask for skills depend on anything of ours: no policy can stop others.
     let Some(asks) = spec.annotation(SKILLS) else { return pass_on(&text) };
     let log = Log::of(shell, &spec, asks);
-    let done = host(shell).and_then(|host| hook::precreate(&text, &host));
+    let done = host(shell).and_then(|host| hook::precreate(&spec, &host));
     match log.told(shell, done)? {
         Some((text, bound)) => {
             log.bound(&bound);
