@@ -29,7 +29,7 @@ help: ## Show this
 
 ## Without side effects
 
-build: ## Build target/release/skillctl
+build: ## Build target/release/skillctl and skillctl-hook
 	$(CARGO) build --release $(CARGOFLAGS)
 
 man: ## Build the man pages and completions, in target/release/doc
@@ -47,6 +47,7 @@ install: man ## Install below $(DESTDIR)$(PREFIX)
 
 install-built: # Installs what is in $(OUT).
 	install -D -m 0755 $(OUT)/skillctl $(DESTDIR)$(BINDIR)/skillctl
+	install -m 0755 $(OUT)/skillctl-hook $(DESTDIR)$(BINDIR)/skillctl-hook
 	install -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(DOCDIR)
 	install -p -m 0644 $(OUT)/doc/*.1 $(DESTDIR)$(MANDIR)/man1
 	install -p -m 0644 contrib/man/*.5 $(DESTDIR)$(MANDIR)/man5

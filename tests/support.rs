@@ -71,7 +71,12 @@ impl World {
 
     /// The binary with an environment of its own: no podman or skopeo is found, and no user's files are read.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skillctl"));
+        self.command_of(env!("CARGO_BIN_EXE_skillctl"), args)
+    }
+
+    /// The same of another program of ours.
+    pub fn command_of<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("HOME", self.path("home"))

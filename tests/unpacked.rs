@@ -30,7 +30,7 @@ fn bundle(world: &World) -> PathBuf {
 
 /// The hook, as podman starts it, on what `spec.json` has.
 fn hook(world: &World) -> Command {
-    let mut command = world.command(["hook", "precreate"]);
+    let mut command = world.command_of(env!("CARGO_BIN_EXE_skillctl-hook"), ["precreate"]);
     fs::create_dir_all(bundle(world)).unwrap();
     command.current_dir(bundle(world)).stdin(fs::File::open(world.path("spec.json")).unwrap());
     command

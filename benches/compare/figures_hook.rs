@@ -101,11 +101,8 @@ impl Bench {
         });
         let file = world.path(format!("spec-{skills}.json"));
         fs::write(&file, spec.to_string())?;
-        let mut hook = world.command(env!("CARGO_BIN_EXE_skillctl"));
-        hook.env("SKILLCTL_STORE", &store)
-            .args(["hook", "precreate"])
-            .current_dir(bundle)
-            .env(super::measure::STDIN, file);
+        let mut hook = world.command(env!("CARGO_BIN_EXE_skillctl-hook"));
+        hook.env("SKILLCTL_STORE", &store).arg("precreate").current_dir(bundle).env(super::measure::STDIN, file);
         run(&hook)?;
         Ok(hook)
     }

@@ -51,6 +51,7 @@ use late::Late;
 use shell::{Global, Shell};
 
 pub use doc::command;
+pub use hook::main as hook_main;
 
 /// What the long help and the man page end with. Lines that end in a colon become headings there.
 const AFTER: &str = "\
@@ -187,10 +188,6 @@ enum Command {
 
 /// Runs the command line and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args: Vec<OsString> = args.into_iter().collect();
-    if let Some(done) = hook::quick(&args) {
-        return done;
-    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {

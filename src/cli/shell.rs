@@ -144,11 +144,7 @@ impl Shell {
 
     /// Prints an error and its hint, and returns the exit status.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
-        self.warn(format!("error: {}", public_line(&format!("{error:#}"))));
-        let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
-        if let Some(hint) = hint {
-            self.warn(format!("hint: {}", public_line(&hint)));
-        }
+        fail(error);
         match self.cancel.get().is_some_and(Cancel::is_cancelled) {
             true => ExitCode::from(INTERRUPTED),
             false => ExitCode::from(FAILED),
@@ -232,16 +228,7 @@ impl Shell {
     ///
     /// Children are in a process group of their own, so that they are ended in order and not by the terminal.
     pub fn cancel(&self) -> Cancel {
-        let register = || {
-            let cancel = Cancel::default();
-            for signal in [SIGINT, SIGTERM, SIGHUP] {
-                // The order matters: the second signal finds the flag set. Without handlers a signal kills, as ever.
-                let _ = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, cancel.flag().clone());
-                let _ = signal_hook::flag::register(signal, cancel.flag().clone());
-            }
-            cancel
-        };
-        self.cancel.get_or_init(register).clone()
+        self.cancel.get_or_init(cancel_on_signals).clone()
     }
 
     /// Returns what decides where containers-storage is.
@@ -336,6 +323,30 @@ impl Shell {
             }
         }
         Ok(pins)
+    }
+}
+
+/// Returns what the signals that end programs set, from now on; the second of them ends the process.
+pub fn cancel_on_signals() -> Cancel {
+    let cancel = Cancel::default();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // The order matters: the second signal finds the flag set. Without handlers a signal kills, as ever.
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, cancel.flag().clone());
+        let _ = signal_hook::flag::register(signal, cancel.flag().clone());
+    }
+    cancel
+}
+
+/// Prints an error and its hint on stderr.
+pub fn fail(error: &anyhow::Error) {
+    let tell = |line: String| {
+        // Nothing can be done about a closed stderr.
+        let _ = writeln!(io::stderr(), "{}", harmless(&line));
+    };
+    tell(format!("error: {}", public_line(&format!("{error:#}"))));
+    let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
+    if let Some(hint) = hint {
+        tell(format!("hint: {}", public_line(&hint)));
     }
 }
 

@@ -149,13 +149,12 @@ fn mount(bound: &Bound) -> Value {
 /// Returns our createContainer hook: podman has left it out, since precreate is its namesake.
 fn own_hook(host: &Host) -> Value {
     let env: Vec<String> = host.store.iter().map(|store| format!("SKILLCTL_STORE={}", store.display())).collect();
-    json!({"path": host.program, "args": ["skillctl", "hook", "createContainer"], "env": env, "timeout": TIMEOUT})
+    json!({"path": host.program, "args": ["skillctl-hook", "createContainer"], "env": env, "timeout": TIMEOUT})
 }
 
 /// Returns whether a createContainer hook is ours: what precreate has done must not be done twice.
 fn is_ours(hook: &Value) -> bool {
-    let args: Vec<&str> = hook["args"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    hook["path"].as_str().is_some_and(|path| path.ends_with("/skillctl")) && args.get(1..2) == Some(&["hook"])
+    hook["path"].as_str().is_some_and(|path| path.ends_with("/skillctl-hook"))
 }
 
 /// Makes the directories that a skill is mounted at, as the container's user: the runtime would make them as root. Where

@@ -27,9 +27,27 @@ pub struct Policy {
     pub max_skills: usize,
     /// Most bytes that a skill may unpack to.
     pub max_bytes: Option<u64>,
+    /// Where it is told why a container did not start.
+    #[serde(default = "everywhere")]
+    pub log: Vec<LogTo>,
     /// Where it came from.
     #[serde(skip)]
     path: String,
+}
+
+/// Where the hook logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTo {
+    /// The journal, as `skillctl`.
+    Journald,
+    /// `hook.log` beside the store, which `doctor` reads.
+    File,
+}
+
+/// Where the hook logs unless the policy says otherwise.
+pub fn everywhere() -> Vec<LogTo> {
+    vec![LogTo::Journald, LogTo::File]
 }
 
 fn max_skills() -> usize {

@@ -12,6 +12,7 @@ matrix! {
     a_container_gets_the_skills_that_it_names,
     a_skill_stays_while_a_container_runs,
     other_hooks_go_on_working,
+    a_missing_program_is_told,
     what_may_not_be_asked_for_starts_no_container,
     a_tree_that_was_altered_gets_into_no_container,
     an_image_does_not_choose_what_it_sees,
@@ -143,6 +144,31 @@ fn other_hooks_go_on_working(world: &World) {
     assert_eq!(ran(), 4);
 }
 
+fn a_missing_program_is_told(world: &World) {
+    world_with_hook(world);
+    let status = world.skillctl(["hook", "status", "--format", "json"]).json();
+    let hook = status["hook"].as_str().expect("a file");
+    let text = fs::read_to_string(hook).expect("it");
+    let program = status["program"].as_str().expect("a program");
+    assert!(program.ends_with("/skillctl-hook"), "{program}");
+    fs::write(hook, text.replace(program, "/nowhere/skillctl-hook")).expect("a hook");
+    // podman leaves such a hook out.
+    run(world, HR, &[], "test ! -e /skills").ok();
+    let done = world.skillctl(["hook", "status"]);
+    assert!(
+        done.code == 1
+            && done
+                .stdout
+                .contains("Problem:      /nowhere/skillctl-hook is not there: containers are started without"),
+        "{done}"
+    );
+    fs::write(hook, "{").expect("a hook");
+    let done = world.skillctl(["hook", "status"]);
+    assert!(done.code == 1 && done.stdout.contains("is no JSON"), "{done}");
+    world.skillctl(["hook", "enable"]).ok();
+    run(world, HR, &[], "/skills/hr/scripts/greet.sh").ok();
+}
+
 fn what_may_not_be_asked_for_starts_no_container(world: &World) {
     world_with_hook(world);
     let cases = [
@@ -195,6 +221,7 @@ fn the_policy_of_the_machine_is_kept(world: &World) {
         ),
         ("allowed_repositories = [\"acme\"]\nrequire_digest = true", "has no digest"),
         ("allowed_repositories = [\"acme\"]\nmax_bytes = 10", "exceeds the limit of 10 bytes"),
+        ("allowed_repositories = []\nlog = [\"syslog\"]", "unknown variant `syslog`, expected `journald` or `file`"),
         ("allow = [\"acme\"]", "/etc/skillctl/hook.toml: unknown field"),
     ];
     for (policy, why) in cases {
@@ -205,6 +232,11 @@ fn the_policy_of_the_machine_is_kept(world: &World) {
         // Containers that ask for nothing do not depend on it.
         world.in_agent(&[], "true").ok();
     }
+    // It says where that is told.
+    let before = log(world);
+    fs::write("/etc/skillctl/hook.toml", "allowed_repositories = []\nlog = [\"journald\"]").expect("a policy");
+    assert_eq!(run(world, HR, &[], "true").code, 126);
+    assert_eq!(log(world), before);
     // A digest under a name that is allowed is no other repository's image, also when that has lost its own name.
     world.skill("secret", "1.0.0");
     let dir = world.path("secret").display().to_string();

@@ -20,6 +20,8 @@ use crate::process::version;
 
 /// The hook's file, in whatever directory.
 const HOOK: &str = "50-skillctl.json";
+/// The program, which is beside this one.
+const PROGRAM: &str = "skillctl-hook";
 /// The file as we write it where no package has; the program's path is filled in.
 const TEMPLATE: &str = include_str!("../../../hooks/podman/50-skillctl.json");
 
@@ -58,7 +60,10 @@ struct Status {
     /// The hook that podman starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<PathBuf>,
-    /// The program that it names.
+    /// The hook of the runtime specification, which CRI-O starts, and podman where it has no other of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime_hook: Option<PathBuf>,
+    /// The program that the hook names.
     #[serde(skip_serializing_if = "Option::is_none")]
     program: Option<PathBuf>,
     /// The directories that podman reads, in order.
@@ -127,18 +132,14 @@ impl<'a> Place<'a> {
     fn status(&self) -> Result<Status> {
         let directories = dropin::effective(&self.files(true)?)?;
         let found = directories.iter().rev().map(|dir| Path::new(dir).join(HOOK)).find(|hook| hook.is_file());
-        let text = found.as_deref().map(|hook| fs::read_to_string(hook).with_context(|| hook.display().to_string()));
-        let value = text.transpose()?.map(|text| serde_json::from_str::<Value>(&text)).transpose();
+        let runtime_hook = Some(Path::new(dropin::DEFAULT).join(HOOK)).filter(|hook| hook.is_file());
         let mut problems = Vec::new();
-        let value = value.unwrap_or_else(|e| {
-            problems.push(format!("the hook is no JSON: {e}"));
-            None
-        });
-        let program = value.as_ref().and_then(|value| value["hook"]["path"].as_str()).map(PathBuf::from);
-        match (&found, &program) {
-            (None, _) => problems.push("podman starts no hook of skillctl".into()),
-            (Some(hook), None) => problems.push(format!("{} names no program", hook.display())),
-            (Some(hook), Some(program)) => problems.extend(self.reachable(program).or_else(|| self.reachable(hook))),
+        if found.is_none() {
+            problems.push("podman starts no hook of skillctl".into());
+        }
+        let program = found.as_deref().and_then(|hook| self.program(hook, &mut problems));
+        if let Some(hook) = runtime_hook.as_deref().filter(|hook| found.as_deref() != Some(hook)) {
+            self.program(hook, &mut problems);
         }
         if let Some(path) = &self.shell.env.containers_conf {
             problems.push(format!("the environment has podman read {}, which is not looked at here", path.display()));
@@ -150,6 +151,7 @@ impl<'a> Place<'a> {
         Ok(Status {
             enabled: found.is_some() && problems.is_empty(),
             hook: found,
+            runtime_hook,
             program,
             directories,
             policy: (!matches!(read, Ok(None))).then_some(policy),
@@ -157,10 +159,24 @@ impl<'a> Place<'a> {
         })
     }
 
+    /// Returns the program that a hook's file names, and adds why it would not be started.
+    fn program(&self, hook: &Path, problems: &mut Vec<String>) -> Option<PathBuf> {
+        let named = || {
+            let text = fs::read_to_string(hook).map_err(|e| format!("{}: {e}", hook.display()))?;
+            let value: Value =
+                serde_json::from_str(&text).map_err(|e| format!("{} is no JSON: {e}", hook.display()))?;
+            let program = value["hook"]["path"].as_str().map(PathBuf::from);
+            program.ok_or_else(|| format!("{} names no program", hook.display()))
+        };
+        let program = named().map_err(|problem| problems.push(problem)).ok()?;
+        problems.extend(self.reachable(&program).or_else(|| self.reachable(hook)));
+        Some(program)
+    }
+
     /// Returns what keeps those for whom the hook is from starting a program, or reading a file: for root's hook all users.
     fn reachable(&self, path: &Path) -> Option<String> {
         let Ok(metadata) = path.metadata() else {
-            let what = "podman starts containers without their skills, and says nothing";
+            let what = "containers are started without their skills, and nothing says so";
             return Some(format!("{} is not there: {what}", path.display()));
         };
         // By the bits of the owner for oneself, and else by those of all others.
@@ -201,7 +217,7 @@ impl EnableArgs {
             return Err(Error::Unavailable { reason, hint: Some("move it away".into()) }.into());
         }
         if !packaged {
-            let program = std::env::current_exe().context("Finding this program")?;
+            let program = std::env::current_exe().context("Finding this program")?.with_file_name(PROGRAM);
             if let Some(problem) = place.reachable(&program) {
                 let hint = Some("install it where all users can start it, for example in /usr/local/bin".into());
                 return Err(Error::Unavailable { reason: problem, hint }.into());
@@ -215,7 +231,7 @@ impl EnableArgs {
                 let reason = format!("{} has a path that no hook can have", program.display());
                 return Err(Error::Unavailable {
                     reason,
-                    hint: Some("install it as skillctl, for example in /usr/local/bin".into()),
+                    hint: Some("install it elsewhere, for example in /usr/local/bin".into()),
                 }
                 .into());
             }
@@ -290,6 +306,7 @@ fn text(status: &Status) -> String {
     let path = |path: &Option<PathBuf>, none: &str| path.as_ref().map_or(none.to_owned(), |p| p.display().to_string());
     let mut text = format!("Enabled:      {}\n", if status.enabled { "yes" } else { "no" });
     text += &format!("Hook:         {}\n", path(&status.hook, "none"));
+    text += &format!("Runtime hook: {}\n", path(&status.runtime_hook, "none: CRI-O starts none"));
     text += &format!("Program:      {}\n", path(&status.program, "none"));
     text += &format!("Directories:  {}\n", status.directories.join(", "));
     text += &format!("Policy:       {}\n", path(&status.policy, "none: any skill of the store in any state"));

@@ -1,5 +1,9 @@
-//! What container runtimes start: `hook precreate` and `hook createContainer`.
+//! The program `skillctl-hook`, which container runtimes start.
+//!
+//! It is one of its own because it is part of each start of a container: with what only `skillctl` needs (TLS, schemas, the command
+//! line) linked into it, starting it would take longer than all that it does.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -13,15 +17,17 @@ use chrono::Utc;
 use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 
-use super::super::shell::{NO, Shell, label, open_dir};
+use super::super::shell::{FAILED, NO, cancel_on_signals, fail, label, open_dir};
+use crate::env::Env;
 use crate::error::Error;
 use crate::hook::create::{self, State};
 use crate::hook::place::Place;
-use crate::hook::policy::{self, Policy};
+use crate::hook::policy::{self, LogTo, Policy};
 use crate::hook::request::SKILLS;
 use crate::hook::spec::{MAX_SPEC, Spec};
 use crate::hook::{self, Bound, Host, SYSTEM_DATA};
 use crate::output::harmless_line;
+use crate::process::Cancel;
 
 /// Where journald takes messages (systemd's native protocol).
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -34,16 +40,54 @@ const MAX_ASKS: usize = 512;
 /// Size from which a new log is begun, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
-/// `hook precreate`: a configuration comes, and goes on with more mounts.
-pub fn precreate(shell: &Shell) -> Result<ExitCode> {
+/// What starts it wrongly is told.
+const USAGE: &str = "\
+usage: skillctl-hook precreate|createContainer
+
+Container runtimes start it: see skillctl-hook(1), and skillctl hook enable.
+";
+
+/// Runs the hook of the stage that is named, and returns the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().skip(1).collect();
+    let stage = match args.as_slice() {
+        [stage] => stage.to_str(),
+        _ => None,
+    };
     own_modes();
+    let host = Shell { env: Env::read(), cancel: cancel_on_signals() };
+    let done = match stage {
+        Some("precreate") => precreate(&host),
+        Some("createContainer") => create_container(&host),
+        Some("--version") => pass_on(concat!("skillctl-hook version ", env!("CARGO_PKG_VERSION"), "\n")),
+        Some("--help" | "-h") => pass_on(USAGE),
+        _ => {
+            let _ = io::stderr().write_all(USAGE.as_bytes());
+            return ExitCode::from(FAILED);
+        }
+    };
+    done.unwrap_or_else(|e| {
+        fail(&e);
+        ExitCode::from(FAILED)
+    })
+}
+
+/// What the hook is started with.
+struct Shell {
+    env: Env,
+    cancel: Cancel,
+}
+
+/// `precreate`: a configuration comes, and goes on with more mounts.
+fn precreate(shell: &Shell) -> Result<ExitCode> {
     let text = read_stdin("the runtime configuration")?;
     let spec = Spec::parse(&text)?;
     // Only containers that ask for skills depend on anything of ours: no policy can stop others.
     let Some(asks) = spec.annotation(SKILLS) else { return pass_on(&text) };
-    let log = Log::of(shell, &spec, asks);
-    let done = host(shell).and_then(|host| hook::precreate(&spec, &host));
-    match log.told(shell, done)? {
+    let host = host(shell);
+    let log = Log::at(shell, Place::of(&spec, shell.env.cwd.as_deref()), asks, &host);
+    let done = host.and_then(|host| hook::precreate(&spec, &host));
+    match log.told(done) {
         Some((text, bound)) => {
             log.bound(&bound);
             pass_on(&text)
@@ -52,15 +96,16 @@ pub fn precreate(shell: &Shell) -> Result<ExitCode> {
     }
 }
 
-/// `hook createContainer`: a state comes, and the skills are in the container when we end.
-pub fn create_container(shell: &Shell) -> Result<ExitCode> {
-    own_modes();
+/// `createContainer`: a state comes, and the skills are in the container when we end.
+fn create_container(shell: &Shell) -> Result<ExitCode> {
     let text = read_stdin("the container's state")?;
     let state = State::parse(&text)?;
     let Some(asks) = state.skills() else { return Ok(ExitCode::SUCCESS) };
-    let log = Log::of_bundle(shell, &state, asks);
-    let done = host(shell).and_then(|host| create::create_container(&state, &host));
-    Ok(match log.told(shell, done)? {
+    let host = host(shell);
+    // By the bundle alone: the configuration in it may be out of reach.
+    let log = Log::at(shell, Place::at(state.bundle()), asks, &host);
+    let done = host.and_then(|host| create::create_container(&state, &host));
+    Ok(match log.told(done) {
         Some(bound) => {
             log.bound(&bound);
             ExitCode::SUCCESS
@@ -107,50 +152,41 @@ fn host(shell: &Shell) -> Result<Host, Error> {
     let path = Path::new(super::ETC).join(policy::FILE);
     let policy = policy_at(&path)?;
     let program = std::env::current_exe().map_err(Error::io("/proc/self/exe"))?;
-    let store = named_store(shell);
+    let store = shell.env.store.clone();
     let make = |path: &Path| {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
         open_dir(path)
     };
     let cwd = shell.env.cwd.clone();
-    Ok(Host { store, program, policy, open: open_dir, make, cwd, label: label(), cancel: shell.cancel() })
-}
-
-fn named_store(shell: &Shell) -> Option<PathBuf> {
-    shell.global.store.clone().or_else(|| shell.env.store.clone())
+    Ok(Host { store, program, policy, open: open_dir, make, cwd, label: label(), cancel: shell.cancel.clone() })
 }
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.
 struct Log {
     data: PathBuf,
     asks: String,
+    to: Vec<LogTo>,
 }
 
 impl Log {
-    fn of(shell: &Shell, spec: &Spec<'_>, asks: &str) -> Self {
-        Self::at(shell, Place::of(spec, shell.env.cwd.as_deref()), asks)
-    }
-
-    /// The same where the configuration may be out of reach.
-    fn of_bundle(shell: &Shell, state: &State, asks: &str) -> Self {
-        Self::at(shell, Place::at(state.bundle()), asks)
-    }
-
-    fn at(shell: &Shell, place: Option<Place>, asks: &str) -> Self {
-        let named = named_store(shell).and_then(|store| store.parent().map(Path::to_owned));
+    /// Returns the log of a container; what is wrong with the policy itself is told everywhere.
+    fn at(shell: &Shell, place: Option<Place>, asks: &str, host: &Result<Host, Error>) -> Self {
+        let policy = host.as_ref().ok().and_then(|host| host.policy.as_ref());
+        let named = shell.env.store.as_deref().and_then(Path::parent).map(Path::to_owned);
         let data = named.or_else(|| place?.data());
         let asks = asks.chars().take(MAX_ASKS).collect();
-        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks }
+        let to = policy.map_or_else(policy::everywhere, |policy| policy.log.clone());
+        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks, to }
     }
 
     /// Tells of an error on stderr as well, which runtimes show where podman does not.
-    fn told<T>(&self, shell: &Shell, done: Result<T, Error>) -> Result<Option<T>> {
+    fn told<T>(&self, done: Result<T, Error>) -> Option<T> {
         match done {
-            Ok(done) => Ok(Some(done)),
+            Ok(done) => Some(done),
             Err(error) => {
                 self.failed(&error);
-                shell.fail(&error.into());
-                Ok(None)
+                fail(&error.into());
+                None
             }
         }
     }
@@ -168,8 +204,12 @@ impl Log {
 
     /// Writes where it can; a log that cannot be written changes nothing about the container.
     fn write(&self, level: &str, priority: u8, message: &str) {
-        let _ = self.to_journal(priority, message);
-        let _ = self.to_file(level, message);
+        for to in &self.to {
+            let _ = match to {
+                LogTo::Journald => self.to_journal(priority, message),
+                LogTo::File => self.to_file(level, message),
+            };
+        }
     }
 
     fn to_journal(&self, priority: u8, message: &str) -> io::Result<()> {
