@@ -62,7 +62,8 @@ Environment:
   CONTAINERS_STORAGE_CONF, STORAGE_DRIVER, STORAGE_OPTS
                            Where containers-storage is, as for podman
   REGISTRY_AUTH_FILE       Credentials, unless --authfile names the file
-  DOCKER_CONFIG            Directory of Docker's config.json, else ~/.docker
+  DOCKER_CONFIG            Directory of Docker's config.json, else ~/.docker,
+                           or of a pull secret, .dockerconfigjson
   CONTAINERS_REGISTRIES_CONF
                            Instead of registries.conf
   CLAUDE_CONFIG_DIR, CODEX_HOME, XDG_CONFIG_HOME, ...

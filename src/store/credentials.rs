@@ -4,9 +4,11 @@
 //! --authfile, $REGISTRY_AUTH_FILE                                 alone, when given
 //! $XDG_RUNTIME_DIR/containers/auth.json                           else the first of these that has some
 //! ${XDG_CONFIG_HOME:-~/.config}/containers/auth.json
-//! ${DOCKER_CONFIG:-~/.docker}/config.json
+//! ${DOCKER_CONFIG:-~/.docker}/config.json                         else $DOCKER_CONFIG/.dockerconfigjson
 //! ~/.dockercfg
 //! ```
+//!
+//! All but `.dockerconfigjson` is podman's: so a pull secret of Kubernetes is called where it is mounted.
 //!
 //! A file is asked for the repository, then for each namespace above it, then for the registry. What is not readable is
 //! skipped, except a file that was named; what is no JSON is an error, if it would have counted.
@@ -29,6 +31,10 @@ use crate::reference::Reference;
 
 /// The entry of `credential-helpers` in registries.conf that stands for the files.
 const AUTH_FILES: &str = "containers-auth.json";
+/// Docker's configuration.
+const DOCKER_FILE: &str = "config.json";
+/// The same as a secret of type `kubernetes.io/dockerconfigjson`: its one key, hence the file where the secret is mounted.
+const PULL_SECRET: &str = ".dockerconfigjson";
 /// The user name with which a helper returns an identity token.
 const TOKEN_USER: &str = "<token>";
 /// How Docker calls Docker Hub.
@@ -99,7 +105,7 @@ pub struct AuthPaths {
     pub xdg_runtime_dir: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
     pub xdg_config_home: Option<PathBuf>,
-    /// `DOCKER_CONFIG`
+    /// `DOCKER_CONFIG`, a directory
     pub docker_config: Option<PathBuf>,
     /// `--authfile`, else `REGISTRY_AUTH_FILE`
     pub authfile: Option<PathBuf>,
@@ -116,16 +122,20 @@ impl AuthPaths {
     }
 
     /// Returns the files in the order in which they count; the last is of Docker's first format.
-    fn all(&self) -> Vec<(PathBuf, bool)> {
+    fn all(&self, files: &Files) -> Vec<(PathBuf, bool)> {
         if let Some(file) = &self.authfile {
             return vec![(file.clone(), false)];
         }
         let below = |dir: &str| self.home.as_ref().map(|home| home.join(dir));
         let config = self.xdg_config_home.clone().or_else(|| below(".config"));
-        let docker = self.docker_config.clone().or_else(|| below(".docker"));
+        let docker = match &self.docker_config {
+            Some(dir) if files.read(&dir.join(DOCKER_FILE)).is_none() => Some(dir.join(PULL_SECRET)),
+            Some(dir) => Some(dir.join(DOCKER_FILE)),
+            None => below(".docker").map(|dir| dir.join(DOCKER_FILE)),
+        };
         iter::once((self.primary(), false))
             .chain(config.map(|dir| (dir.join("containers/auth.json"), false)))
-            .chain(docker.map(|dir| (dir.join("config.json"), false)))
+            .chain(docker.map(|file| (file, false)))
             .chain(below(".dockercfg").map(|file| (file, true)))
             .collect()
     }
@@ -202,7 +212,7 @@ impl Keyring {
     }
 
     fn find_in_files(&self, reference: &Reference, registry: &str) -> Result<Option<Credentials>> {
-        for (path, legacy) in self.paths.all() {
+        for (path, legacy) in self.paths.all(&self.files) {
             let Some(bytes) = self.files.read(&path) else {
                 if self.paths.authfile.is_some() {
                     return Err(unavailable(&path, "cannot be read"));

@@ -3,6 +3,7 @@ use super::*;
 const PRIMARY: &str = "/run/user/1000/containers/auth.json";
 const CONFIG: &str = "/home/u/.config/containers/auth.json";
 const DOCKER: &str = "/home/u/.docker/config.json";
+const SECRET: &str = "/dc/.dockerconfigjson";
 
 fn paths() -> AuthPaths {
     AuthPaths {
@@ -36,6 +37,7 @@ fn the_narrowest_key_of_the_first_file_counts() {
     let legacy = r#"{"https://old.io/v1/":{"auth":"b2xkOnA=","email":"x"}}"#;
     let env = AuthPaths { authfile: Some("/given".into()), ..paths() };
     let docker = AuthPaths { docker_config: Some("/dc".into()), ..paths() };
+    let named = AuthPaths { authfile: Some("/given".into()), ..docker.clone() };
     let xdg = AuthPaths { xdg_config_home: Some("/xc".into()), ..paths() };
     let bare = AuthPaths { uid: 7, home: None, ..AuthPaths::default() };
     let cases: &[Case] = &[
@@ -59,6 +61,18 @@ fn the_narrowest_key_of_the_first_file_counts() {
         (&env, &[(PRIMARY, &all), ("/given", &other)], "r.io/x", Some("other")),
         (&env, &[(PRIMARY, &all), ("/given", &other)], "s.io:5000/x", None),
         (&docker, &[("/dc/config.json", &other), (DOCKER, &all)], "r.io/x", Some("other")),
+        // A pull secret as it is mounted counts as Docker's configuration where there is none beside it.
+        (&docker, &[(SECRET, &other), (DOCKER, &all)], "r.io/x", Some("other")),
+        (&docker, &[(SECRET, &other)], "t.io/x", Some("t")),
+        (&docker, &[(SECRET, &other), (PRIMARY, &all)], "r.io/x", Some("host")),
+        (&docker, &[(SECRET, &other), (CONFIG, &all)], "r.io/x", Some("host")),
+        (&docker, &[(SECRET, &other), (CONFIG, &all)], "t.io/x", Some("t")),
+        (&docker, &[(SECRET, &all), ("/home/u/.dockercfg", legacy)], "old.io/x", Some("old")),
+        (&docker, &[(SECRET, &other), ("/dc/config.json", &all)], "r.io/x", Some("host")),
+        (&docker, &[(SECRET, &other), ("/dc/config.json", "{}")], "t.io/x", None),
+        (&named, &[(SECRET, &other), ("/given", "{}")], "r.io/x", None),
+        // And only where DOCKER_CONFIG says.
+        (&paths(), &[("/home/u/.docker/.dockerconfigjson", &other)], "r.io/x", None),
         (&xdg, &[("/xc/containers/auth.json", &other), (CONFIG, &all)], "r.io/x", Some("other")),
         (&bare, &[("/run/containers/7/auth.json", &other)], "r.io/x", Some("other")),
     ];

@@ -44,7 +44,7 @@ fn base(world: &World, skillctl: &Path) -> &'static str {
         world.run("cp", ["-rL".as_ref(), "-T".as_ref(), file.as_os_str(), to.as_os_str()]).ok();
     }
     fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("busybox-static");
-    for applet in ["sh", "mkdir", "chgrp", "chmod", "ln"] {
+    for applet in ["sh", "mkdir", "chgrp", "chmod"] {
         symlink("busybox", root.join("bin").join(applet)).expect("a symlink");
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").expect("a file");
@@ -167,6 +167,9 @@ fn an_init_container_fetches_skills_as_any_user(world: &World) {
     let pod = Pod::new(world, &hub, "named");
     let named = [&*mounted(&as_it_is, "/auth"), "--env=REGISTRY_AUTH_FILE=/auth/.dockerconfigjson"];
     pod.has_the_skill(pod.pull("1001:0", &named), &built.digest, "1001");
+    let pod = Pod::new(world, &hub, "elsewhere");
+    let elsewhere = [&*mounted(&as_it_is, "/auth"), "--env=DOCKER_CONFIG=/auth"];
+    pod.has_the_skill(pod.pull(&anyone, &elsewhere), &built.digest, ANYONE);
     // Projected as config.json, where DOCKER_CONFIG says.
     let projected = secret(world, "projected", "config.json", &hub, PASSWORD);
     let pod = Pod::new(world, &hub, "projected");

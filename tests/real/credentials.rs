@@ -77,6 +77,19 @@ fn credentials_come_from_where_podman_has_them(world: &World) {
     works("XDG_RUNTIME_DIR", &|command| {
         command.env("XDG_RUNTIME_DIR", &runtime);
     });
+    // As Kubernetes mounts it; skopeo does not look for it by that name.
+    let secret = world.path("secret");
+    fs::create_dir(&secret).expect("a directory");
+    fs::copy(&file, secret.join(".dockerconfigjson")).expect("a file");
+    works("a pull secret", &|command| {
+        command.env("DOCKER_CONFIG", &secret);
+    });
+    fs::write(secret.join("config.json"), "{}").expect("a file");
+    for verb in verbs {
+        let mut command = there.command(verb);
+        command.env("DOCKER_CONFIG", &secret);
+        Done::of(command).refused(&[&hub.address], &DENIED);
+    }
     conf::docker_config(world, &conf::auths(&good));
     works("Docker's configuration", &|_| ());
 
