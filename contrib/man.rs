@@ -14,6 +14,15 @@ use clap_mangen::roff::{Roff, roman};
 const EXIT_STATUS: &str =
     "0 fine, 1 the answer is no (invalid, damaged, or something will not work), 2 could not do it.";
 
+/// The pages of formats, by hand, that belong to some verbs only; that of skillctl itself names all.
+const FORMATS: [(&str, &[&str]); 5] = [
+    ("skillctl-annotations(7)", &["hook"]),
+    ("skillctl-hook.toml(5)", &["hook"]),
+    ("skillctl-skill.yaml(5)", &["init", "validate", "build"]),
+    ("skillctl-skills.json(5)", &["add", "remove", "update", "sync"]),
+    ("skillctl-collection(5)", &["collection"]),
+];
+
 fn main() -> io::Result<()> {
     let directory = env::args_os().nth(1).map(PathBuf::from);
     let directory = directory.ok_or_else(|| io::Error::other("usage: man DIRECTORY"))?;
@@ -98,9 +107,9 @@ fn see_also(command: &Command, parent: Option<&Command>) -> String {
         parent.into_iter().chain(command.get_subcommands()).map(page_name).map(str::to_owned).collect();
     pages.extend(["podman", "podman-run", "skopeo"].map(str::to_owned));
     let mut pages: Vec<String> = pages.into_iter().map(|page| format!("{page}(1)")).collect();
-    if page_name(command).starts_with("skillctl-hook") || parent.is_none() {
-        pages.extend(["skillctl-annotations(7)", "skillctl-hook.toml(5)"].map(str::to_owned));
-    }
+    let verb = page_name(command).split('-').nth(1);
+    let own = FORMATS.iter().filter(|(_, verbs)| verb.is_none_or(|verb| verbs.contains(&verb)));
+    pages.extend(own.map(|(page, _)| (*page).to_owned()));
     let formats = ["skillctl-image(5)", "containers-storage.conf(5)", "containers-policy.json(5)"];
     pages.extend(formats.map(str::to_owned));
     pages.join(", ")

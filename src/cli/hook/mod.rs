@@ -22,6 +22,18 @@ Examples:
   podman run --annotation io.skillimage.skills='acme/hr:1.0.0;acme/legal:2.1.0=/opt/legal' IMAGE
   podman run --annotation io.skillimage.skills=acme/hr:1.0.0 --annotation io.skillimage.target=claude IMAGE
 
+Program:
+  skillctl-hook precreate  Reads the configuration of a container from standard input, and
+                           prints it with the skills mounted; for podman
+  skillctl-hook createContainer
+                           Reads the state of a container, and mounts the skills in it; for
+                           other runtimes
+
+Exit status:
+  0                        The container has its skills, or names none
+  1                        One is missing or refused, and the container does not start
+  2                        What came in is no such JSON, or could not be passed on
+
 Files:
   /etc/skillctl/hook.toml  What containers may ask for; without it, any skill of the store
   ~/.local/share/skillctl/hook.log, /var/lib/skillctl/hook.log
