@@ -11,6 +11,7 @@ use crate::cell::{Done, World, matrix};
 matrix! {
     a_container_gets_the_skills_that_it_names,
     a_skill_stays_while_a_container_runs,
+    a_container_starts_after_a_reboot,
     other_hooks_go_on_working,
     a_missing_program_is_told,
     what_may_not_be_asked_for_starts_no_container,
@@ -115,6 +116,27 @@ fn a_skill_stays_while_a_container_runs(world: &World) {
     world.podman(["start", "long"]).ok();
     assert_eq!(greet().ok(), "hr 1.0.0 was here");
     world.podman(["rm", "-f", "-t", "0", "long"]).ok();
+}
+
+fn a_container_starts_after_a_reboot(world: &World) {
+    world_with_hook(world);
+    let annotation = with(HR);
+    let flags = ["run", "-d", "--name", "again", "--network", "none", "--annotation", &annotation, world.agent()];
+    let serve = "while test ! -e /stop; do cat /skills/hr/SKILL.md >/dev/null; done";
+    world.podman(flags.iter().chain(&["sh", "-c", serve])).ok();
+    world.podman(["kill", "again"]).ok();
+    world.podman(["wait", "again"]);
+    // podman takes the machine for started anew where this file of its is gone from /run.
+    let alive = match world.is_root() {
+        true => PathBuf::from("/run/libpod/alive"),
+        false => PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR").expect("it is set")).join("libpod/tmp/alive"),
+    };
+    fs::remove_file(&alive).unwrap_or_else(|e| panic!("{}: {e}", alive.display()));
+    world.podman(["start", "again"]).ok();
+    assert!(alive.exists());
+    let greet = world.podman(["exec", "again", "/skills/hr/scripts/greet.sh"]);
+    assert_eq!(greet.ok(), "hr 1.0.0 was here");
+    world.podman(["rm", "-f", "-t", "0", "again"]).ok();
 }
 
 fn other_hooks_go_on_working(world: &World) {
