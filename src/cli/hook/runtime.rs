@@ -107,13 +107,13 @@ fn host(shell: &Shell) -> Result<Host, Error> {
     let path = Path::new(super::ETC).join(policy::FILE);
     let policy = policy_at(&path)?;
     let program = std::env::current_exe().map_err(Error::io("/proc/self/exe"))?;
-    let store = named_store(shell);
+    let (store, add_stores) = (named_store(shell), shell.added_stores());
     let make = |path: &Path| {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
         open_dir(path)
     };
     let cwd = shell.env.cwd.clone();
-    Ok(Host { store, program, policy, open: open_dir, make, cwd, label: label(), cancel: shell.cancel() })
+    Ok(Host { store, add_stores, program, policy, open: open_dir, make, cwd, label: label(), cancel: shell.cancel() })
 }
 
 fn named_store(shell: &Shell) -> Option<PathBuf> {
