@@ -24,6 +24,8 @@ pub struct Env {
     pub xdg_runtime_dir: Option<PathBuf>,
     /// `SKILLCTL_STORE`.
     pub store: Option<PathBuf>,
+    /// `SKILLCTL_ADD_STORES`, with colons between them: stores that are only read.
+    pub add_stores: Vec<PathBuf>,
     /// `CONTAINERS_STORAGE_CONF`.
     pub storage_conf: Option<PathBuf>,
     /// `STORAGE_DRIVER`.
@@ -69,6 +71,10 @@ impl Env {
         let path = path_var;
         // These may be relative: they are not of the XDG specification.
         let file = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let files = |key: &str| {
+            let all = std::env::var_os(key).unwrap_or_default();
+            std::env::split_paths(&all).filter(|path| !path.as_os_str().is_empty()).collect()
+        };
         // As Go's programs do, in capitals first.
         let proxy = |key: &str| text(key).or_else(|| text(&key.to_ascii_lowercase()));
         Self {
@@ -79,6 +85,7 @@ impl Env {
             xdg_cache_home: path("XDG_CACHE_HOME"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
             store: file("SKILLCTL_STORE"),
+            add_stores: files("SKILLCTL_ADD_STORES"),
             storage_conf: path("CONTAINERS_STORAGE_CONF"),
             storage_driver: text("STORAGE_DRIVER"),
             storage_opts: text("STORAGE_OPTS"),

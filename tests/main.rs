@@ -18,6 +18,7 @@ mod install;
 mod long;
 mod promote;
 mod prune;
+mod read_only;
 mod sources;
 mod store;
 mod support;

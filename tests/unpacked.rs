@@ -91,6 +91,27 @@ fn a_configuration_gets_mounts_and_keeps_the_rest() {
 }
 
 #[test]
+fn a_skill_of_a_read_only_store_is_bound_from_the_cache_of_the_other() {
+    let world = world();
+    fs::rename(world.store(), world.path("image")).unwrap();
+    let (code, _, err) = precreate(&world, &spec(&world, HR));
+    assert!(code == 1 && err.contains("image not found: acme/hr:1.0.0-draft"), "{err}");
+    let stores = format!("{}:{}", world.path("none").display(), world.path("image").display());
+    let done = hook(&world).env("SKILLCTL_ADD_STORES", &stores).output().unwrap();
+    let bound: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let tree = PathBuf::from(bound["mounts"][1]["source"].as_str().unwrap());
+    assert!(tree.starts_with(world.path("unpacked")) && tree.join("SKILL.md").exists(), "{}", tree.display());
+    // The hook that writes copies, which another program starts, is told of them, too.
+    let mut copies = spec(&world, HR);
+    copies["annotations"]["io.skillimage.mode"] = json!("extract");
+    world.write("spec.json", copies.to_string());
+    let done = hook(&world).env("SKILLCTL_ADD_STORES", &stores).output().unwrap();
+    let handed: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let env = handed["hooks"]["createContainer"][0]["env"].as_array().unwrap();
+    assert!(env.contains(&json!(format!("SKILLCTL_ADD_STORES={stores}"))), "{handed}");
+}
+
+#[test]
 fn a_configuration_of_ten_megabytes_passes() {
     let world = world();
     let mut large = spec(&world, HR);

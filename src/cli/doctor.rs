@@ -1,7 +1,7 @@
 //! `doctor`
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -14,6 +14,7 @@ use crate::ops::doctor::{self, Check, Level};
 use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
+use crate::store::read_only::SYSTEM_STORE;
 
 /// How long a failure of the hook is told.
 const RECENT: TimeDelta = TimeDelta::days(7);
@@ -43,7 +44,7 @@ impl Args {
 fn checks(shell: &Shell) -> Result<Vec<Check>> {
     let tools = shell.tools();
     let path = shell.store_path()?;
-    let layout = shell.existing_store();
+    let layout = shell.own_store();
     let entries = match &layout {
         Ok(Some(layout)) => layout.entries().unwrap_or_default(),
         _ => Vec::new(),
@@ -59,6 +60,7 @@ fn checks(shell: &Shell) -> Result<Vec<Check>> {
     let size = layout.and_then(|layout| layout.as_ref().map(size).transpose()).map_err(|e| format!("{e:#}"));
     let storage = shell.storage().map_err(|e| format!("{e:#}"));
     let mut checks = vec![doctor::store(&path, size)];
+    checks.extend(read_only_stores(shell));
     let go = shell.env.go_store_path().filter(|go| *go != path && go.join("oci-layout").exists());
     checks.extend(go.as_deref().map(doctor::go_store));
     checks.push(doctor::storage(storage.as_ref().map_err(Clone::clone), &images));
@@ -79,6 +81,16 @@ fn checks(shell: &Shell) -> Result<Vec<Check>> {
         checks.push(doctor::rootless(&user, &subuid, shell.env.find_program("newuidmap").is_some()));
     }
     Ok(checks)
+}
+
+/// Looks at the stores that are only read, those that were named and that of an image of the operating system.
+fn read_only_stores(shell: &Shell) -> Vec<Check> {
+    let look = |path: PathBuf, is_named| {
+        let size = shell.open_store(&path).and_then(|store| store.as_ref().map(size).transpose());
+        doctor::read_only_store(&path, size.map_err(|e| format!("{e:#}")), is_named)
+    };
+    let added = shell.added_stores().into_iter().filter_map(|path| look(path, true));
+    added.chain(look(SYSTEM_STORE.into(), false)).collect()
 }
 
 /// Looks at the hook, and at the last line of its log, which is beside the store, that is an error of the last days.

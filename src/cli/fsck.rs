@@ -6,13 +6,14 @@ use anyhow::Result;
 
 use super::shell::{Format, NO, Shell};
 use crate::layer::UnpackOptions;
-use crate::ops::fsck::{Report, fsck};
+use crate::ops::fsck::fsck;
 use crate::ops::trees;
 use crate::output::{harmless_line, size};
 
 /// Check every blob of the store
 ///
-/// Reads all of them, compares size and digest, and names the images that a damaged one belongs to. What was unpacked for
+/// Reads all of them, compares size and digest, and names the images that a damaged one belongs to. So with stores that are
+/// only read, by their names. What was unpacked for
 /// containers is compared with its layer. Exit status 1 if something differs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,21 +24,18 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let report = match shell.existing_store()? {
-            Some(layout) => {
-                let mut report = fsck(&layout)?;
-                if let Some(cache) = shell.existing_cache()? {
-                    trees::fsck(&layout, &cache, &mut report, &UnpackOptions::default())?;
-                }
-                report
-            }
-            None => Report::default(),
-        };
+        // Each by itself: what one lacks must not be taken from another.
+        let mut report = fsck(&shell.stores()?)?;
+        if let (Some(layout), Some(cache)) = (shell.existing_store()?, shell.existing_cache()?) {
+            trees::fsck(&layout, &cache, &mut report, &UnpackOptions::default())?;
+        }
         match self.format {
             Format::Json => shell.print_json(&report)?,
             Format::Text => {
                 for problem in &report.problems {
-                    shell.print(format!("{}: {}\n", harmless_line(&problem.image), harmless_line(&problem.message)))?;
+                    let store = problem.store.as_ref().map(|store| format!(" in {store}")).unwrap_or_default();
+                    let line = format!("{}{store}: {}", problem.image, problem.message);
+                    shell.print(harmless_line(&line) + "\n")?;
                 }
                 let (entries, blobs) = (report.entries, report.blobs);
                 let trees = if report.trees > 0 { format!(", {} unpacked", report.trees) } else { String::new() };
@@ -51,7 +49,9 @@ impl Args {
         if report.problems.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        if self.format == Format::Text {
+        if self.format == Format::Text && report.problems.iter().all(|problem| problem.store.is_some()) {
+            shell.warn("hint: a read-only store is mended where it is made");
+        } else if self.format == Format::Text {
             shell.warn("hint: build or pull the images again, or skillctl rm them");
         }
         Ok(ExitCode::from(NO))

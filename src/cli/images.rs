@@ -44,7 +44,8 @@ Examples:
 ///
 /// Shows what is in the store and what is in containers-storage. LOADED says whether containers-storage has the image
 /// under that name: yes, other (the name is there, with other content or another state), no, only (it is there and
-/// not in the store), or - (it is no image that could be loaded). With --remote, shows the tags of a repository with their
+/// not in the store), or - (it is no image that could be loaded). Where there are images of read-only stores, R/O says
+/// which. With --remote, shows the tags of a repository with their
 /// states; only manifests are read. With --installed, shows the skills that are installed, here for all agents unless some
 /// are named.
 #[derive(Debug, clap::Args)]
@@ -104,8 +105,14 @@ impl ListArgs {
             shell.print("No images found in local store.\n")?;
             return Ok(ExitCode::SUCCESS);
         }
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| self.cells(row)).collect();
-        shell.print(table(&["NAME", "TAG", "STATUS", "DIGEST", "CREATED", "LOADED"], &rows))?;
+        let mut heading = vec!["NAME", "TAG", "STATUS", "DIGEST", "CREATED", "LOADED"];
+        let mut cells: Vec<Vec<String>> = rows.iter().map(|row| self.cells(row)).collect();
+        // As in podman, a column only where it says something.
+        if rows.iter().any(|row| row.read_only) {
+            heading.push("R/O");
+            rows.iter().zip(&mut cells).for_each(|(row, cells)| cells.push(row.read_only.to_string()));
+        }
+        shell.print(table(&heading, &cells))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -279,7 +286,8 @@ fn text(image: &Inspected) -> String {
             text += &format!("  {label:<12}{}\n", field(&without_credentials(from)));
         }
     }
-    text += &format!("  Found in:   {}\n", image.location);
+    let read_only = if image.read_only { "read-only " } else { "" };
+    text += &format!("  Found in:   {read_only}{}\n", image.location);
     text
 }
 

@@ -89,8 +89,10 @@ fn load(
     // Keeps prune from the private layout that skopeo reads.
     let _writing = layout.writing()?;
     let progress = shell.progress(&format!("Loading {name}"));
-    let (store, store_path, manifest) = (layout.dir(), layout.path(), &entry.descriptor);
-    let load = Load { store, store_path, manifest, name: &name, platform, timeout };
+    let manifest = &entry.descriptor;
+    let holder = layout.holder(manifest);
+    let (store, store_path, work) = (holder.dir(), holder.path(), (layout.dir(), layout.path()));
+    let load = Load { store, store_path, work, manifest, name: &name, platform, timeout };
     storage.load(&load, &shell.tools())?;
     drop(progress);
     Ok(storage.driver()?.to_string())

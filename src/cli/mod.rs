@@ -57,6 +57,8 @@ pub use hook::main as hook_main;
 const AFTER: &str = "\
 Environment:
   SKILLCTL_STORE           The store, unless --store names it
+  SKILLCTL_ADD_STORES      Stores that are only read, colons between them,
+                           unless --add-store names some
   XDG_DATA_HOME            Else the store is skillctl/store in there
   SOURCE_DATE_EPOCH        Date of a built image and its files, else 1970
   CONTAINERS_STORAGE_CONF, STORAGE_DRIVER, STORAGE_OPTS
@@ -74,6 +76,8 @@ Environment:
 Files:
   /var/lib/skillctl/store               The store of root
   ~/.local/share/skillctl/store         The store of other users
+  /usr/lib/skillctl/store               What an image of the operating system
+                                        brings; only read
   /etc/containers/storage.conf          Where containers-storage is
   /etc/containers/policy.json           What may be loaded, pulled and pushed
   /etc/containers/registries.conf       Mirrors, aliases, blocked registries

@@ -56,7 +56,7 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let pruned = match shell.existing_store()? {
+        let pruned = match shell.own_store()? {
             Some(layout) => prune::prune(
                 &layout,
                 &Options { dry_run: self.dry_run, grace: Duration::from_secs(self.grace), pinned: shell.pinned()? },

@@ -11,6 +11,7 @@ use super::shell::{FAILED, Format, Shell};
 use crate::ops::remove;
 use crate::output::harmless_line;
 use crate::store::layout::{Entry, Layout};
+use crate::store::{self};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 10;
@@ -36,13 +37,18 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let existing = shell.existing_store()?;
+        let existing = shell.own_store()?;
         let (entries, missing) = match &existing {
             Some(layout) => remove::select(layout, &self.references)?,
             None => (Vec::new(), self.references.clone()),
         };
+        let stores = shell.read_only_stores()?;
         for reference in &missing {
-            shell.warn(format!("Error: image not found: {}", harmless_line(reference)));
+            let shown = harmless_line(reference);
+            shell.warn(match stores.iter().find(|store| store::lookup(store, reference).is_ok()) {
+                Some(store) => format!("Error: {shown} is in the read-only store {}", store.path().display()),
+                None => format!("Error: image not found: {shown}"),
+            });
         }
         let Some(layout) = existing.filter(|_| !entries.is_empty()) else { bail!("no valid images to remove") };
         if !self.force && !confirmed(shell, &entries)? {

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ use crate::ops::prune;
 use crate::output::{harmless, json, public_line};
 use crate::process::{Cancel, Tools};
 use crate::store::layout::Layout;
+use crate::store::read_only::SYSTEM_STORE;
 use crate::store::remote::Canary;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::{StorageEnv, StoreFlags, discover};
@@ -45,6 +47,9 @@ pub struct Global {
     /// The store, an OCI layout [env: SKILLCTL_STORE]
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub store: Option<PathBuf>,
+    /// Another store, searched next and only read (can be repeated) [env: SKILLCTL_ADD_STORES]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
+    pub add_store: Vec<PathBuf>,
     /// Graph root of containers-storage, as in podman
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub root: Option<PathBuf>,
@@ -161,27 +166,78 @@ impl Shell {
         std::path::absolute(&path).with_context(|| format!("Resolving {}", path.display()))
     }
 
-    /// Opens the store, making it where there is none.
+    /// Opens the store, making it where there is none, before those that are only read.
     pub fn store(&self) -> Result<Layout> {
         let path = self.store_path()?;
         let context = || format!("Opening the store {}", path.display());
         fs::create_dir_all(&path).with_context(context)?;
         let layout = Layout::ensure(open_dir(&path).with_context(context)?, &path).with_context(context)?;
-        Ok(layout.cancelled_by(self.cancel()))
+        Ok(layout.cancelled_by(self.cancel()).before(self.read_only_stores()?))
     }
 
-    /// Opens a store that must be there.
+    /// Opens a store that must be there, or stores that are only read; then it is made.
     pub fn store_with(&self, reference: &str) -> Result<Layout> {
-        self.existing_store()?.ok_or_else(|| Error::ImageNotFound(reference.to_owned()).into())
+        match self.existing_store()? {
+            Some(layout) if layout.is_read_only() => self.store(),
+            Some(layout) => Ok(layout),
+            None => Err(Error::ImageNotFound(reference.to_owned()).into()),
+        }
     }
 
-    /// Opens the store for reading; `None` where there is none.
+    /// Opens the store for reading, before those that are only read; `None` where there is none of them.
     pub fn existing_store(&self) -> Result<Option<Layout>> {
-        let path = self.store_path()?;
+        let mut stores = self.stores()?.into_iter();
+        Ok(stores.next().map(|first| first.before(stores.collect())))
+    }
+
+    /// Opens the same, each by itself.
+    pub fn stores(&self) -> Result<Vec<Layout>> {
+        Ok(self.own_store()?.into_iter().chain(self.read_only_stores()?).collect())
+    }
+
+    /// Opens the store alone; `None` where there is none.
+    pub fn own_store(&self) -> Result<Option<Layout>> {
+        self.open_store(&self.store_path()?)
+    }
+
+    /// Returns the read-only stores that were named.
+    pub fn added_stores(&self) -> Vec<PathBuf> {
+        let flags = &self.global.add_store;
+        let named = if flags.is_empty() { &self.env.add_stores } else { flags };
+        named.iter().filter_map(|path| absolute(Some(path))).collect()
+    }
+
+    /// Opens the stores that are only read: those that were named, then that of an image of the operating system. The one that
+    /// is written is none of them: for such an image it is built.
+    pub fn read_only_stores(&self) -> Result<Vec<Layout>> {
+        let own = self.store_path()?;
+        let mut stores: Vec<Layout> = Vec::new();
+        let added = self.added_stores().into_iter().map(|path| (path, true));
+        for (path, is_named) in added.chain([(SYSTEM_STORE.into(), false)]) {
+            if is_same(&own, &path) || stores.iter().any(|store| is_same(store.path(), &path)) {
+                continue;
+            }
+            match self.open_store(&path) {
+                Ok(Some(store)) => stores.push(store.read_only()),
+                Ok(None) if is_named => {
+                    let reason = format!("there is no store {}", path.display());
+                    let hint = Some("--add-store and SKILLCTL_ADD_STORES name stores that are there".into());
+                    return Err(Error::Unavailable { reason, hint }.into());
+                }
+                Err(e) if is_named => return Err(e),
+                // Nobody has named it, and few could mend it: doctor tells.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(stores)
+    }
+
+    /// Opens a store; `None` where there is none.
+    pub fn open_store(&self, path: &Path) -> Result<Option<Layout>> {
         let context = || format!("Opening the store {}", path.display());
-        match open_dir(&path) {
+        match open_dir(path) {
             Ok(dir) => {
-                let layout = Layout::open_existing(dir, &path).with_context(context)?;
+                let layout = Layout::open_existing(dir, path).with_context(context)?;
                 Ok(layout.map(|layout| layout.cancelled_by(self.cancel())))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -358,6 +414,12 @@ pub fn label() -> Option<Label> {
 /// Returns a path that a program with another working directory understands as well.
 pub fn absolute(path: Option<&Path>) -> Option<PathBuf> {
     path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// Returns whether two paths lead to one directory.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    one == other || identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
 /// Opens a directory that the user named.

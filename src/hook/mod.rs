@@ -12,6 +12,7 @@
 //! SKILLCTL_STORE            where the hook's file sets it
 //! X/skillctl/store          beside X/containers/storage, which the container is in
 //! /var/lib/skillctl/store   where that has another name
+//! SKILLCTL_ADD_STORES       where the hook's file sets it, colons between them
 //! /usr/lib/skillctl/store   what an image of the operating system brings
 //! ```
 
@@ -46,8 +47,6 @@ use stores::Stores;
 
 /// Our directory of root.
 pub const SYSTEM_DATA: &str = "/var/lib/skillctl";
-/// The store of an image of the operating system, searched after the writable one.
-pub const SYSTEM_STORE: &str = "/usr/lib/skillctl/store";
 /// How long a hook may take, in seconds: unpacking the largest skill takes some ten.
 const TIMEOUT: u64 = 120;
 
@@ -55,6 +54,8 @@ const TIMEOUT: u64 = 120;
 pub struct Host {
     /// The store, where it was named.
     pub store: Option<PathBuf>,
+    /// Those that are only read, where some were named.
+    pub add_stores: Vec<PathBuf>,
     /// This program.
     pub program: PathBuf,
     /// The policy, where there is one.
@@ -148,7 +149,11 @@ fn mount(bound: &Bound) -> Value {
 
 /// Returns our createContainer hook: podman has left it out, since precreate is its namesake.
 fn own_hook(host: &Host) -> Value {
-    let env: Vec<String> = host.store.iter().map(|store| format!("SKILLCTL_STORE={}", store.display())).collect();
+    let mut env: Vec<String> = host.store.iter().map(|store| format!("SKILLCTL_STORE={}", store.display())).collect();
+    if !host.add_stores.is_empty() {
+        let all: Vec<String> = host.add_stores.iter().map(|store| store.display().to_string()).collect();
+        env.push(format!("SKILLCTL_ADD_STORES={}", all.join(":")));
+    }
     json!({"path": host.program, "args": ["skillctl-hook", "createContainer"], "env": env, "timeout": TIMEOUT})
 }
 

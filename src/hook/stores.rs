@@ -11,13 +11,14 @@ use super::place::Place;
 use super::request::Wanted;
 use super::rootfs::Rootfs;
 use super::spec::User;
-use super::{Bound, Host, SYSTEM_DATA, SYSTEM_STORE};
+use super::{Bound, Host, SYSTEM_DATA};
 use crate::error::{Error, Result};
 use crate::format::{Format, Shape};
 use crate::layer::{Expected, UnpackOptions, unpack};
 use crate::reference::Reference;
 use crate::store::index::WAS;
 use crate::store::layout::{Entry, Layout};
+use crate::store::read_only::SYSTEM_STORE;
 use crate::store::skill::{Layer, for_host, instances, mountable};
 use crate::store::storage::Storage;
 use crate::store::storage_layer::Loaded;
@@ -85,7 +86,8 @@ impl<'h> Stores<'h> {
         let own = host.store.clone().or_else(|| Some(place?.data()?.join("store")));
         let own = own.unwrap_or_else(|| Path::new(SYSTEM_DATA).join("store"));
         let mut stores = Vec::new();
-        for path in [own.as_path(), Path::new(SYSTEM_STORE)] {
+        let added = host.add_stores.iter().map(PathBuf::as_path);
+        for path in [own.as_path()].into_iter().chain(added).chain([Path::new(SYSTEM_STORE)]) {
             match (host.open)(path) {
                 Ok(dir) => {
                     let Some(layout) = Layout::open_existing(dir, path)? else { continue };

@@ -130,7 +130,7 @@ fn read(layout: &Layout, found: &Found, reference: &Reference) -> Result<Opened>
     match collection::form(&found.manifest, &object)? {
         Form::Index => {
             let Index { collection, listed } = collection::read_index(&found.manifest, reference)?;
-            let here = listed.iter().all(|one| layout.has_whole(&one.descriptor));
+            let here = listed.iter().all(|one| layout.all().any(|store| store.has_whole(&one.descriptor)));
             Ok(Opened::image(collection, named, Form::Index, (listed, here)))
         }
         Form::Artifact => {
@@ -268,6 +268,7 @@ impl Opened {
     fn kept(&self, means: &Means<'_>, listed: &Listed, name: &Reference) -> Result<Fetched> {
         let layout = means.layout;
         let _writing = layout.writing()?;
+        layout.bring(&listed.descriptor)?;
         let manifest = Manifest::new(listed.descriptor.digest().as_ref(), layout.read_json(&listed.descriptor)?)?;
         let entry = pull::store_as(layout, name, &manifest, true)?;
         let found = store::read(layout, entry)?;

@@ -157,7 +157,7 @@ impl Context<'_> {
         let shown = |entry: &Entry| Some(entry.digest()) == image.digest.as_deref();
         let found = match by_name {
             Some(entry) => Some(entry),
-            None => self.layout.entries()?.into_iter().find(shown),
+            None => self.layout.all_entries()?.into_iter().find(shown),
         };
         if found.is_none() && self.bytes == Bytes::Exact {
             let reason = format!("{name} is only in containers-storage, where its compressed bytes no longer exist");
@@ -183,7 +183,7 @@ impl Context<'_> {
                 let _writing = self.layout.writing()?;
                 let size = transfer::check_whole(self.layout, &entry.descriptor)?;
                 let private = PrivateLayout::of(self.layout.dir(), self.layout.path(), &entry.descriptor)?;
-                let blobs = self.layout.path().join("blobs");
+                let blobs = self.layout.holder(&entry.descriptor).path().join("blobs");
                 let to = Place::local(text);
                 return Ok(match self.bytes {
                     Bytes::Exact => {
@@ -274,9 +274,11 @@ impl Context<'_> {
         let name = name.parse::<Reference>()?.or_latest().in_storage();
         let storage = self.storage.context("containers-storage was not looked for")?;
         let _writing = self.layout.writing()?;
+        let holder = self.layout.holder(&entry.descriptor);
         let load = Load {
-            store: self.layout.dir(),
-            store_path: self.layout.path(),
+            store: holder.dir(),
+            store_path: holder.path(),
+            work: (self.layout.dir(), self.layout.path()),
             manifest: &entry.descriptor,
             name: &name,
             platform: None,

@@ -56,14 +56,32 @@ pub fn store(path: &Path, size: Result<Option<(usize, u64)>, String>) -> Check {
     match size {
         Err(e) => Check::new(Level::Fail, "store", format!("{e}; nothing can be built or listed")).fix("skillctl fsck"),
         Ok(None) => Check::new(Level::Ok, "store", format!("{path}, not there yet: the first build makes it")),
-        Ok(Some((entries, bytes))) => {
-            let size = match bytes as f64 {
-                bytes if bytes < 1e6 => format!("{:.1} kB", bytes / 1e3),
-                bytes => format!("{:.1} MB", bytes / 1e6),
-            };
-            Check::new(Level::Ok, "store", format!("{path}, {entries} image(s), {size}"))
-        }
+        Ok(Some(size)) => Check::new(Level::Ok, "store", format!("{path}, {}", shown(size))),
     }
+}
+
+/// Checks a store that is only read; nothing is said of one that nobody has named and that is not there.
+pub fn read_only_store(path: &Path, size: Result<Option<(usize, u64)>, String>, is_named: bool) -> Option<Check> {
+    let name = "read-only store";
+    let path = path.display();
+    Some(match size {
+        Err(e) if is_named => Check::new(Level::Fail, name, e),
+        Err(e) => Check::new(Level::Warn, name, format!("{e}; its images are not found")),
+        Ok(None) if is_named => {
+            let mend = "leave it out of --add-store or SKILLCTL_ADD_STORES";
+            Check::new(Level::Fail, name, format!("{path} is not there")).fix(mend)
+        }
+        Ok(None) => return None,
+        Ok(Some(size)) => Check::new(Level::Ok, name, format!("{path}, {}", shown(size))),
+    })
+}
+
+fn shown((entries, bytes): (usize, u64)) -> String {
+    let size = match bytes as f64 {
+        bytes if bytes < 1e6 => format!("{:.1} kB", bytes / 1e3),
+        bytes => format!("{:.1} MB", bytes / 1e6),
+    };
+    format!("{entries} image(s), {size}")
 }
 
 /// Checks the signature policy: one that rejects the store stops every load. `policies` are the files that may count,

@@ -82,7 +82,7 @@ pub fn extract(source: &Source<'_>, dest: &Dir, name: &str, options: &UnpackOpti
 /// # Errors
 /// If the store cannot be read.
 pub fn before(layout: &Layout, reference: &Reference, moved_from: Option<&str>) -> Result<Vec<Descriptor>> {
-    let entries = layout.entries()?.into_iter().rev();
+    let entries = layout.all_entries()?.into_iter().rev();
     let own = entries.filter(|entry| entry.is_of(reference)).map(|entry| entry.descriptor);
     Ok(moved_from.and_then(|digest| layout.describe(digest)).into_iter().chain(own).collect())
 }

@@ -33,22 +33,33 @@ pub struct Problem {
     pub image: String,
     /// What is wrong.
     pub message: String,
+    /// The store that it is in, where that is only read.
+    pub store: Option<String>,
 }
 
-/// Checks size and digest of every blob that the index reaches, each once.
+/// Checks size and digest of every blob that the index of each store reaches, each once.
 ///
 /// # Errors
 /// If the index cannot be read; damaged blobs are problems in the report.
-pub fn fsck(layout: &Layout) -> Result<Report> {
-    let entries = layout.entries().context("Checking the store")?;
-    let mut report = Report { entries: entries.len(), ..Report::default() };
-    for message in layout.malformed().context("Checking the store")? {
-        report.problems.push(Problem { image: "index.json".to_owned(), message });
+pub fn fsck(stores: &[Layout]) -> Result<Report> {
+    let mut report = Report::default();
+    for layout in stores {
+        let store = layout.is_read_only().then(|| layout.path().display().to_string());
+        check(layout, store, &mut report).context("Checking the store")?;
+    }
+    Ok(report)
+}
+
+fn check(layout: &Layout, store: Option<String>, report: &mut Report) -> Result<()> {
+    let entries = layout.entries()?;
+    report.entries += entries.len();
+    for message in layout.malformed()? {
+        report.problems.push(Problem { image: "index.json".to_owned(), message, store: store.clone() });
     }
     let mut seen = HashMap::new();
     for entry in entries {
         let image = entry.name.clone().unwrap_or_else(|| entry.digest().to_owned());
-        let mut check = Check { layout, image, seen: &mut seen, report: &mut report };
+        let mut check = Check { layout, image, store: store.as_deref(), seen: &mut seen, report };
         let mut queue = vec![entry.descriptor];
         while let Some(descriptor) = queue.pop() {
             if check.blob(&descriptor) {
@@ -56,12 +67,13 @@ pub fn fsck(layout: &Layout) -> Result<Report> {
             }
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 struct Check<'a> {
     layout: &'a Layout,
     image: String,
+    store: Option<&'a str>,
     /// What was said of each blob and size: nothing, or why it is damaged, which concerns every image that needs it.
     seen: &'a mut HashMap<(String, u64), Option<String>>,
     report: &'a mut Report,
@@ -69,7 +81,8 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn problem(&mut self, message: impl ToString) {
-        self.report.problems.push(Problem { image: self.image.clone(), message: message.to_string() });
+        let (image, store) = (self.image.clone(), self.store.map(str::to_owned));
+        self.report.problems.push(Problem { image, message: message.to_string(), store });
     }
 
     /// Checks what a manifest names, and returns the instances of an index.

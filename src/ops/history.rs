@@ -87,7 +87,7 @@ fn wanted_version(rows: &[Row], reference: &Reference) -> Result<Option<String>>
 fn in_store(layout: &Layout, reference: &Reference, rows: &mut BTreeMap<String, Row>) -> Result<()> {
     let mut others = Vec::new();
     let mut contents = HashSet::new();
-    for entry in layout.entries()? {
+    for entry in layout.all_entries()? {
         let name = entry.name.as_deref().map(str::parse::<Reference>).and_then(Result::ok);
         let own = name.filter(|name| name.name() == reference.name());
         // A damaged one is fsck's to report.

@@ -58,6 +58,8 @@ pub struct Inspected {
     pub format: String,
     /// Where it was found: `store`, `registry`, or the transport.
     pub location: String,
+    /// Whether that is a store that is only read.
+    pub read_only: bool,
     /// All annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
 }
@@ -91,6 +93,7 @@ pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> I
         platforms: info.platforms(),
         format: format.map(|format| format.name.to_owned()).unwrap_or_default(),
         location: location.to_owned(),
+        read_only: false,
         annotations: info.annotations.clone(),
     }
 }
@@ -100,11 +103,13 @@ pub fn describe(reference: &str, digest: &str, info: &Info, location: &str) -> I
 /// # Errors
 /// If it is not there or damaged.
 pub fn inspect_store(layout: &Layout, text: &str) -> Result<Inspected> {
-    let found = store::open(layout, text)?;
+    let (from, entry) = store::locate(layout, text)?;
+    let found = store::read(layout, entry)?;
     let name = found.entry.name.as_deref().unwrap_or(text);
     let read = |first: &Descriptor| -> Result<Info> { Ok(Info::parse(&layout.read_json(first)?, text)?) };
     let first = found.info.instances.first().map(read).transpose()?;
-    Ok(with_layers_of(first, describe(name, found.entry.digest(), &found.info, "store")))
+    let described = describe(name, found.entry.digest(), &found.info, "store");
+    Ok(with_layers_of(first, Inspected { read_only: from.is_read_only(), ..described }))
 }
 
 /// Describes an image of a registry. Reads its manifest, and of an index the first image's too.

@@ -58,6 +58,8 @@ pub struct Row {
     pub created: String,
     /// Whether containers-storage has it; absent where that could not be looked at.
     pub loaded: Option<Loaded>,
+    /// Whether it is in a store that is only read.
+    pub read_only: bool,
 }
 
 /// Returns one row for each named entry, and one for each skill that only containers-storage has, sorted by reference.
@@ -65,12 +67,10 @@ pub struct Row {
 /// # Errors
 /// If the index cannot be read. An image whose manifest is damaged is listed with an empty state.
 pub fn list(layout: Option<&Layout>, storage: Option<&Storage>) -> Result<Vec<Row>> {
-    let entries = layout.map(Layout::entries).transpose().context("Listing images")?.unwrap_or_default();
+    let entries = layout.map(Layout::everywhere).transpose().context("Listing images")?.unwrap_or_default();
     let images = storage.map(Storage::images).transpose().context("Listing containers-storage")?;
     let mut rows = Vec::with_capacity(entries.len());
-    if let Some(layout) = layout {
-        rows.extend(entries.into_iter().filter_map(|entry| row(layout, entry, images.as_ref())));
-    }
+    rows.extend(entries.into_iter().filter_map(|(store, entry)| row(store, entry, images.as_ref())));
     if let (Some(storage), Some(images)) = (storage, &images) {
         rows.extend(only_loaded(storage, images, &rows));
     }
@@ -87,7 +87,7 @@ fn row(layout: &Layout, entry: Entry, images: Option<&Images>) -> Option<Row> {
         loaded => loaded,
     });
     let (status, created) = state_and_date(layout, &entry);
-    Some(Row { reference, name, tag, status, digest, created, loaded })
+    Some(Row { reference, name, tag, status, digest, created, loaded, read_only: layout.is_read_only() })
 }
 
 /// Returns whether an entry is no image. Ours say so; of those that other tools wrote only what has no state is looked at.
@@ -152,6 +152,7 @@ fn only_row(reference: &str, image: &StorageImage) -> Row {
         digest: image.digest.clone().unwrap_or_default(),
         created: image.created.as_deref().map(whole_seconds).unwrap_or_default(),
         loaded: Some(Loaded::Only),
+        read_only: false,
     }
 }
 

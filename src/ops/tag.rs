@@ -15,7 +15,7 @@ use crate::store::{self};
 /// If there is no such image, the target is not a reference with a tag, or it is published with other content and
 /// `force` is not given.
 pub fn tag(layout: &Layout, source: &str, target: &Reference, force: bool) -> Result<Entry> {
-    let entry = store::lookup(layout, source).with_context(|| format!("Tagging {source}"))?;
+    let (from, entry) = store::locate(layout, source).with_context(|| format!("Tagging {source}"))?;
     let target = target.clone().or_latest();
     if target.digest().is_some() {
         let reason = "a digest cannot be assigned; give a tag".into();
@@ -24,13 +24,16 @@ pub fn tag(layout: &Layout, source: &str, target: &Reference, force: bool) -> Re
     let name = target.to_string();
     // The new index is written in .tmp, which prune must leave alone.
     let _writing = layout.writing()?;
+    let brought = from.is_read_only().then_some(&entry.descriptor);
+    brought.map(|manifest| layout.bring(manifest)).transpose().with_context(|| format!("Copying {source}"))?;
     let copied = layout.update(|entries| {
         // Looked up again under the lock: another process may have moved or removed it meanwhile.
-        let mut copy: Value = entries
-            .iter()
-            .find(|e| e["digest"] == entry.digest() && entry_name(e) == entry.name.as_deref())
-            .cloned()
-            .ok_or_else(|| Error::ImageNotFound(source.to_owned()))?;
+        let own = entries.iter().find(|e| e["digest"] == entry.digest() && entry_name(e) == entry.name.as_deref());
+        let mut copy: Value = match (own, brought) {
+            (Some(own), _) => own.clone(),
+            (None, Some(manifest)) => serde_json::to_value(manifest).map_err(|e| Error::damaged(source, e))?,
+            (None, None) => return Err(Error::ImageNotFound(source.to_owned())),
+        };
         let held = entries.iter().find(|e| entry_name(e).is_some_and(|other| same_name(other, &name)));
         if let Some(held) = held.filter(|_| !force) {
             immutable::check_entry(layout, &target, held, &copy)?;

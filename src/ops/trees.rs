@@ -97,7 +97,7 @@ pub fn prune(cache: &Cache, named: &dyn Fn(&str) -> bool, dry_run: bool) -> Resu
 pub fn fsck(layout: &Layout, cache: &Cache, report: &mut Report, options: &UnpackOptions<'_>) -> Result<()> {
     let trees: Vec<Kept> = cache.list().context("Checking the cache")?.into_iter().filter(|kept| !kept.old).collect();
     let mut checked = HashSet::new();
-    for entry in layout.entries().context("Checking the cache")? {
+    for entry in layout.all_entries().context("Checking the cache")? {
         // What cannot be read is a problem of the store, which has been told of.
         let instance = instances(layout, &entry.descriptor).and_then(for_host);
         let Ok(layer) = instance.and_then(|instance| mountable(layout, &instance, entry.digest())) else { continue };
@@ -107,13 +107,13 @@ pub fn fsck(layout: &Layout, cache: &Cache, report: &mut Report, options: &Unpac
         let listed = layer.open(layout).and_then(|blob| Listing::read(blob, &layer.expected, options));
         let found = listed.and_then(|(listing, _)| differences(&listing, &cache.open(&tree.name)?, options));
         let message = found.map_or_else(|e| Some(e.to_string()), |found| Some(found.first()?.to_string()));
-        report.problems.extend(message.map(|message| Problem { image: object, message }));
+        report.problems.extend(message.map(|message| Problem { image: object, message, store: None }));
     }
     // What the store has no layer of was taken from containers-storage, or is left of an image that is gone.
     for tree in trees.iter().filter(|tree| !checked.contains(&tree.name)) {
         if !cache.is_sealed(&tree.name)? {
             let image = cache.path().join(&tree.name).display().to_string();
-            report.problems.push(Problem { image, message: "it is not as it was unpacked".into() });
+            report.problems.push(Problem { image, message: "it is not as it was unpacked".into(), store: None });
         }
     }
     report.trees = checked.len();

@@ -138,7 +138,7 @@ fn on_registry(registry: &Registry, repository: &Reference, above: &Version) -> 
 
 fn in_store(layout: Option<&Layout>, repository: &Reference, above: &Version) -> Result<Option<Candidate>> {
     let Some(layout) = layout else { return Ok(None) };
-    let entries = layout.entries()?;
+    let entries = layout.all_entries()?;
     let own = entries.iter().filter_map(|entry| entry.name.as_deref()?.parse::<Reference>().ok());
     let own = own.filter(|own| own.name() == repository.name());
     let tags = own.filter_map(|own| own.tag().map(str::to_owned)).collect();

@@ -63,6 +63,8 @@ pub struct Layout {
     oci: OciDir,
     path: PathBuf,
     pub(super) cancel: Cancel,
+    pub(super) read_only: bool,
+    pub(super) behind: Vec<Self>,
 }
 
 impl Layout {
@@ -77,7 +79,7 @@ impl Layout {
             return Err(Error::damaged(path.join("oci-layout").display(), "imageLayoutVersion is not 1.0.0"));
         }
         let oci = OciDir::open(dir).map_err(|e| Error::damaged(path.display(), e))?;
-        Ok(Self { oci, path: path.to_owned(), cancel: Cancel::default() })
+        Ok(Self { oci, path: path.to_owned(), cancel: Cancel::default(), read_only: false, behind: Vec::new() })
     }
 
     /// Opens the layout in `dir`; `None` where `dir` is empty, or holds no more than a store that is just being made.
@@ -293,6 +295,18 @@ impl Layout {
     /// # Errors
     /// [`Error::Damaged`] if it is missing or has another size.
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<Verified<std::fs::File>> {
+        let digest = descriptor.digest().as_ref();
+        match self.open_own(descriptor) {
+            // The cost of a second look is that of a failure only.
+            Err(error) if !self.has(digest) => match self.behind.iter().find(|store| store.has(digest)) {
+                Some(store) => store.open_own(descriptor),
+                None => Err(error),
+            },
+            opened => opened,
+        }
+    }
+
+    fn open_own(&self, descriptor: &Descriptor) -> Result<Verified<std::fs::File>> {
         let object = format!("blob {} in {}", descriptor.digest(), self.path.display());
         match self.oci.read_blob(descriptor) {
             Ok(file) => Ok(Verified::new(file, descriptor.digest().as_ref(), object)),
@@ -306,13 +320,13 @@ impl Layout {
         }
     }
 
-    /// Returns whether a blob is there and is what its descriptor says; reads all of it, unless asked to stop.
+    /// Returns whether a blob is in this store and is what its descriptor says; reads all of it, unless asked to stop.
     pub fn has_whole(&self, descriptor: &Descriptor) -> bool {
         let whole = |blob: Verified<std::fs::File>| {
             let mut bytes = io::BufReader::with_capacity(1 << 18, blob.into_inner());
             hash(&mut bytes, &self.cancel).is_ok_and(|found| found == descriptor.digest().as_ref())
         };
-        self.open_blob(descriptor).is_ok_and(whole)
+        self.open_own(descriptor).is_ok_and(whole)
     }
 
     /// Reads a manifest or config, with size and digest verified.
@@ -336,7 +350,7 @@ impl Layout {
     /// Returns a descriptor of a manifest by its digest alone; `None` where there is no such blob.
     pub fn describe(&self, digest: &str) -> Option<Descriptor> {
         let hex = digest.strip_prefix("sha256:")?;
-        let size = self.dir().metadata(format!("{BLOBS}/{hex}")).ok()?.len();
+        let size = self.all().find_map(|store| store.dir().metadata(format!("{BLOBS}/{hex}")).ok())?.len();
         let media_type = MediaType::ImageManifest.to_string();
         serde_json::from_value(json!({"mediaType": media_type, "digest": digest, "size": size})).ok()
     }
@@ -347,6 +361,11 @@ impl Layout {
     /// If they cannot be listed.
     pub fn size(&self) -> Result<u64> {
         total_size(self.dir()).map_err(Error::io(self.name_of(BLOBS)))
+    }
+
+    /// Returns whether the blob is in this store, in whatever state.
+    pub fn has(&self, digest: &str) -> bool {
+        self.written_at(digest).is_some()
     }
 
     /// Returns when the store got the blob; `None` where it is not there.
@@ -383,6 +402,7 @@ impl Layout {
 
     /// Makes something under a fresh name in `.tmp`.
     fn create_scratch<T>(&self, create: impl Fn(&str) -> io::Result<T>) -> Result<(String, T)> {
+        self.check_writable()?;
         loop {
             let name = format!("{TMP}/{}", fresh_name());
             match create(&name) {

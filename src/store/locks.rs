@@ -56,6 +56,7 @@ impl Layout {
     }
 
     fn lock(&self, name: &str, how: How) -> Result<Flock<std::fs::File>> {
+        self.check_writable()?;
         lock(self.dir(), name, how, &self.cancel).map_err(Error::io(self.name_of(name)))
     }
 }

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod private;
 pub mod proxies;
 pub mod proxy;
+pub mod read_only;
 pub mod registries_conf;
 pub mod registry;
 mod registry_auth;
@@ -140,11 +141,32 @@ pub fn open(layout: &Layout, text: &str) -> Result<Found> {
     read(layout, lookup(layout, text)?)
 }
 
-/// Finds an entry of the store; see [`find`].
+/// Finds an entry of the store, else of those behind it; see [`find`].
 ///
 /// # Errors
 /// As [`find`].
 pub fn lookup(layout: &Layout, text: &str) -> Result<Entry> {
+    locate(layout, text).map(|(_, entry)| entry)
+}
+
+/// Finds an entry, and the store that has it.
+///
+/// # Errors
+/// As [`find`].
+pub fn locate<'a>(layout: &'a Layout, text: &str) -> Result<(&'a Layout, Entry)> {
+    let mut missing = text.to_owned();
+    for store in layout.all() {
+        match lookup_in(store, text) {
+            // The first that knows other tags tells of them.
+            Err(Error::ImageNotFound(what)) if missing == text => missing = what,
+            Err(Error::ImageNotFound(_)) => {}
+            found => return found.map(|entry| (store, entry)),
+        }
+    }
+    Err(Error::ImageNotFound(missing))
+}
+
+fn lookup_in(layout: &Layout, text: &str) -> Result<Entry> {
     // The part of a name or digest that its entry must have, unless another tool escaped it.
     let word = text.rsplit(['/', ':', '@']).next().unwrap_or(text);
     match find(&layout.entries_with(word)?, text) {

@@ -214,7 +214,7 @@ impl Remote {
         made: impl FnOnce() -> Result<(), E> + Send,
         copying: Copying<'_>,
     ) -> Result<bool, E> {
-        let blobs = layout.path().join("blobs");
+        let blobs = layout.holder(manifest).path().join("blobs");
         let prepare = || -> Result<_> {
             let size = transfer::check_whole(layout, manifest)?;
             Ok((size, PrivateLayout::gated(layout.dir(), layout.path(), manifest)?))

@@ -133,7 +133,18 @@ impl<'a> Local<'a> {
             let reference: Reference = entry.name.as_deref()?.parse().ok()?;
             (reference.name() == self.name.name()).then(|| (reference.or_latest(), entry))
         };
-        Ok(self.layout.entries()?.into_iter().filter_map(own).collect())
+        Ok(self.layout.all_entries()?.into_iter().filter_map(own).collect())
+    }
+
+    /// Returns what a tag names in the stores that are only read, whose tags cannot be taken away.
+    fn behind(&self, reference: &Reference) -> Result<Option<Entry>> {
+        for store in self.layout.all().filter(|store| store.is_read_only()) {
+            match super::lookup(store, &reference.to_string()) {
+                Err(Error::ImageNotFound(_)) => {}
+                found => return found.map(Some),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -179,19 +190,25 @@ impl Repository for Local<'_> {
         let Some(last) = manifests.last() else { return Ok(()) };
         match tag {
             Some(tag) => self.tag(last, tag),
-            None => self.layout.update(|entries| {
-                if !entries.iter().any(|entry| entry["digest"] == last.digest.as_str()) {
-                    entries.push(last.entry());
-                }
-                Ok(())
-            }),
+            None => {
+                self.layout.bring(&last.descriptor()?)?;
+                self.layout.update(|entries| {
+                    if !entries.iter().any(|entry| entry["digest"] == last.digest.as_str()) {
+                        entries.push(last.entry());
+                    }
+                    Ok(())
+                })
+            }
         }
     }
 
     fn tag(&self, manifest: &Manifest, tag: Tag<'_>) -> Result<()> {
         let reference = self.reference(tag.name)?;
+        self.layout.bring(&manifest.descriptor()?)?;
+        let behind = self.behind(&reference)?.map(|entry| entry.digest().to_owned());
         self.layout.set_if(&reference.to_string(), &manifest.entry(), |held| {
-            match held.map(|held| held["digest"].as_str().unwrap_or_default()) == tag.held {
+            let own = held.map(|held| held["digest"].as_str().unwrap_or_default());
+            match own.or(behind.as_deref()) == tag.held {
                 true => Ok(()),
                 false => Err(Error::Unavailable {
                     reason: format!("{reference} was changed meanwhile"),
@@ -202,7 +219,11 @@ impl Repository for Local<'_> {
     }
 
     fn untag(&self, tag: &str) -> Result<Untagged> {
-        let name = self.reference(tag)?.to_string();
+        let reference = self.reference(tag)?;
+        if self.behind(&reference)?.is_some() {
+            return Ok(Untagged::Remains("a read-only store has it".to_owned()));
+        }
+        let name = reference.to_string();
         self.layout.update(|entries| {
             take_name(entries, |other| super::layout::same_name(other, &name));
             Ok::<_, Error>(())

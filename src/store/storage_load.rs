@@ -39,10 +39,12 @@ pub const OLDEST_SKOPEO: Version = (1, 6, 0);
 /// An image of the store that is to be loaded.
 #[derive(Debug)]
 pub struct Load<'a> {
-    /// The store.
+    /// The store, which may be one that is only read.
     pub store: &'a Dir,
     /// Its absolute path, for skopeo.
     pub store_path: &'a Path,
+    /// The store in which the private layout is made, and its absolute path.
+    pub work: (&'a Dir, &'a Path),
     /// The manifest, whose blobs are in the store; also of an index, of which skopeo takes the host's instance.
     pub manifest: &'a Descriptor,
     /// The fully qualified name: `localhost/acme/hr:1.0.0`.
@@ -88,7 +90,7 @@ impl Storage {
             let image_id = before.by_name(load.name).map(|i| i.id.clone()).unwrap_or_default();
             return Ok(Loaded { image_id, already: true, removed: None, notes: Vec::new() });
         }
-        let layout = PrivateLayout::of(load.store, load.store_path, load.manifest)?;
+        let layout = PrivateLayout::of(load.work.0, load.work.1, load.manifest)?;
         let mut copy = tools.skopeo();
         if let Some(platform) = load.platform {
             copy = copy.args(overrides(platform));
@@ -232,7 +234,7 @@ impl Storage {
         let exists = |d: &&PathBuf| self.open_optional(d).ok().flatten().is_some_and(|d| d.is_file("policy.json"));
         let dirs = &self.conf().policy_dirs;
         let file = dirs.iter().find(exists).or(dirs.last()).map(|d| d.join("policy.json")).unwrap_or_default();
-        let scope = resolved(load.store).unwrap_or_else(|| load.store_path.to_owned());
+        let scope = resolved(load.work.0).unwrap_or_else(|| load.work.1.to_owned());
         let entry = serde_json::json!({ scope.to_string_lossy(): [{ "type": "insecureAcceptAnything" }] });
         Error::Unavailable {
             reason: format!("{} rejects images of the store {}", file.display(), scope.display()),

@@ -67,6 +67,7 @@ fn refuses_before_skopeo_what_cannot_be_loaded() {
     let load = Load {
         store: &store,
         store_path: &path,
+        work: (&store, &path),
         manifest: &manifest,
         name: "localhost/a:1",
         platform: None,
@@ -93,6 +94,7 @@ fn leaves_no_private_layout_behind() {
     let load = Load {
         store: &store,
         store_path: &path,
+        work: (&store, &path),
         manifest: &manifest,
         name: "localhost/a:1",
         platform: None,
@@ -193,8 +195,15 @@ fn loads_and_unloads_with_skopeo_and_podman() {
         let (storage, store, store_path) = (storage(conf), fixture.store(), fixture.path("store"));
         let tools = Tools::default();
         let load = |manifest: &Descriptor, name: &str| {
-            let load =
-                Load { store: &store, store_path: &store_path, manifest, name, platform: None, timeout: LOAD_TIMEOUT };
+            let load = Load {
+                store: &store,
+                store_path: &store_path,
+                work: (&store, &store_path),
+                manifest,
+                name,
+                platform: None,
+                timeout: LOAD_TIMEOUT,
+            };
             storage.load(&load, &tools).unwrap()
         };
         let first = load(&draft, "localhost/hr:1-draft");
@@ -224,6 +233,7 @@ fn loads_and_unloads_with_skopeo_and_podman() {
         let load = Load {
             store: &store,
             store_path: &store_path,
+            work: (&store, &store_path),
             manifest: &index,
             name: "localhost/i:1",
             platform: None,

@@ -31,6 +31,7 @@ mod locked;
 mod mount;
 mod names;
 mod pulls;
+mod read_only;
 mod refusals;
 mod registries;
 mod registry;

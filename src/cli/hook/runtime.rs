@@ -17,7 +17,7 @@ use chrono::Utc;
 use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 
-use super::super::shell::{FAILED, NO, cancel_on_signals, fail, label, open_dir};
+use super::super::shell::{FAILED, NO, absolute, cancel_on_signals, fail, label, open_dir};
 use crate::env::Env;
 use crate::error::Error;
 use crate::hook::create::{self, State};
@@ -153,12 +153,14 @@ fn host(shell: &Shell) -> Result<Host, Error> {
     let policy = policy_at(&path)?;
     let program = std::env::current_exe().map_err(Error::io("/proc/self/exe"))?;
     let store = shell.env.store.clone();
+    let add_stores = shell.env.add_stores.iter().filter_map(|path| absolute(Some(path))).collect();
     let make = |path: &Path| {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
         open_dir(path)
     };
     let cwd = shell.env.cwd.clone();
-    Ok(Host { store, program, policy, open: open_dir, make, cwd, label: label(), cancel: shell.cancel.clone() })
+    let cancel = shell.cancel.clone();
+    Ok(Host { store, add_stores, program, policy, open: open_dir, make, cwd, label: label(), cancel })
 }
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.

@@ -180,6 +180,7 @@ fn index(means: &Means<'_>, pinned: &Collection, to: &Reference, options: &Optio
     }
     let mut items = Vec::new();
     for (member, found) in pinned.members.iter().zip(&members) {
+        means.layout.bring(&found.entry.descriptor)?;
         let own = member.image().filter(|own| own.registry().is_some());
         items.push(Item {
             name: member.label(),

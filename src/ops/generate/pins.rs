@@ -46,11 +46,10 @@ pub enum Reader {
 /// # Errors
 /// If one is nowhere, cannot be read by `reader`, or two have one name.
 pub fn skills(places: &Places<'_>, texts: &[String], reader: Reader) -> Result<Vec<Skill>> {
-    let entries = places.layout.map(Layout::entries).transpose()?.unwrap_or_default();
     let mut skills: Vec<Skill> = Vec::new();
     for text in texts {
         let context = || format!("Looking for {text}");
-        let (reference, digest, info) = find(places, &entries, text).with_context(context)?;
+        let (reference, digest, info) = find(places, text).with_context(context)?;
         check(&info, &reference, reader).with_context(context)?;
         let skill = skill(&reference, &digest, &info).with_context(context)?;
         if let Some(other) = skills.iter().find(|other| other.name == skill.name) {
@@ -69,11 +68,11 @@ fn skill(reference: &Reference, digest: &str, info: &Info) -> Result<Skill> {
     Ok(Skill { image, tag: reference.tag().map(str::to_owned), name, version })
 }
 
-fn find(places: &Places<'_>, entries: &[Entry], text: &str) -> Result<(Reference, String, Info)> {
-    match (places.layout, store::find(entries, text)) {
-        (Some(layout), Ok(entry)) => return in_store(layout, entry, text),
-        (_, Err(e)) if !matches!(e, Error::ImageNotFound(_) | Error::InvalidReference { .. }) => return Err(e.into()),
-        _ => {}
+fn find(places: &Places<'_>, text: &str) -> Result<(Reference, String, Info)> {
+    match places.layout.map(|layout| (layout, store::lookup(layout, text))) {
+        Some((layout, Ok(entry))) => return in_store(layout, entry, text),
+        None | Some((_, Err(Error::ImageNotFound(_) | Error::InvalidReference { .. }))) => {}
+        Some((_, Err(e))) => return Err(e.into()),
     }
     if Transport::split(text).0.is_none()
         && let Some(found) = in_storage(&(places.storage)()?, text)?
