@@ -4,6 +4,8 @@
 
 mod document;
 pub mod inject;
+mod legible;
+mod plain;
 
 use std::collections::BTreeMap;
 
