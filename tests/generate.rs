@@ -102,7 +102,9 @@ fn every_workload_gets_its_skills_in_both_styles() {
     let world = World::new();
     build(&world, "quay.io/", "hr");
     let image = ["generate", "kube", "-f", "-", "quay.io/acme/hr:1.0.0"];
-    let init = ["--style=init-container", "--puller-image=quay.io/acme/skillctl:1", "--pull-secret=regcred"];
+    let puller = format!("quay.io/acme/skillctl@sha256:{}", "a".repeat(64));
+    let flag = format!("--puller-image={puller}");
+    let init = ["--style=init-container", &flag, "--pull-secret=regcred"];
     let pod = "spec:\n  containers:\n  - name: agent\n    image: a\n  restartPolicy: Never\n";
     let indented = |by: usize| pod.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect::<String>();
     let selected = |kind: &str, more: &str| {
@@ -144,9 +146,39 @@ fn every_workload_gets_its_skills_in_both_styles() {
         let ran = with_stdin(&world, &[&image[..], &init].concat(), &manifest).ok();
         kept(&ran.stdout);
         let spec = check(&ran.stdout).pointer(template).unwrap()["spec"].clone();
-        assert_eq!(spec["initContainers"][0]["image"], "quay.io/acme/skillctl:1");
+        assert_eq!((ran.stderr.as_str(), &spec["initContainers"][0]["image"]), ("", &json!(puller)));
         assert_eq!(spec["imagePullSecrets"], json!([{"name": "regcred"}]));
         assert_eq!(spec["volumes"][1]["secret"]["secretName"], "regcred");
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_pinned_stays_by_its_tag() {
+    let world = World::new();
+    build(&world, "quay.io/", "hr");
+    let pod = |flags: &[&str]| {
+        let args = ["generate", "kube", "quay.io/acme/hr:1.0.0", "--image=a", "--style=init-container", "--retry=0"];
+        let ran = world.run([&args[..], flags].concat()).ok();
+        let pod = check(&ran.stdout);
+        let init = &pod["spec"]["initContainers"][0];
+        let annotations = pod["metadata"]["annotations"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(annotations, ["tag.skillimage.io/skill-hr"]);
+        (init["image"].as_str().unwrap().to_owned(), init["imagePullPolicy"].as_str().unwrap().to_owned(), ran.stderr)
+    };
+    let (image, policy, said) = pod(&[]);
+    assert_eq!((&*image, &*policy), ("localhost/skillctl:latest", "Never"));
+    assert!(said.starts_with("note: localhost/skillctl:latest has to be on the node; --puller-image names"), "{said}");
+    // Nobody listens there; no registry is named; and one password would be told to two registries.
+    let cases: [(&[&str], &str, &str); 3] = [
+        (&["--puller-image=127.0.0.1:1/acme/skillctl:1"], "127.0.0.1:1/acme/skillctl:1", "127.0.0.1:1"),
+        (&["--puller-image=acme/skillctl"], "acme/skillctl", "not a remote registry"),
+        (&["--puller-image=127.0.0.1:1/acme/skillctl:1", "--creds=a:b"], "127.0.0.1:1/acme/skillctl:1", "--creds"),
+    ];
+    for (flags, want, reason) in cases {
+        let (image, policy, said) = pod(flags);
+        assert_eq!((&*image, &*policy), (want, "IfNotPresent"));
+        let warning = format!("warning: {want} stays named by its tag, which may move: ");
+        assert!(said.starts_with(&warning) && said.contains(reason) && said.lines().count() == 1, "{said}");
     }
 }
 

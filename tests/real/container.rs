@@ -15,7 +15,8 @@ use crate::site::said;
 matrix! { @cell sid_root("sid", "root", None), an_init_container_fetches_skills_as_any_user }
 
 const DRAFT: &str = "acme/hr:1.0.0-draft";
-const IMAGE: &str = "localhost/skillctl";
+/// What it is called, as `generate kube` takes it.
+pub const IMAGE: &str = "localhost/skillctl";
 /// A user as OpenShift makes them: one of a range of the namespace, in group 0, without a line in passwd.
 const ANYONE: &str = "1000650000";
 
@@ -56,7 +57,7 @@ fn base(world: &World, skillctl: &Path) -> &'static str {
 }
 
 /// Builds the image, from a skillctl that is built already.
-fn image(world: &World) {
+pub fn image(world: &World) {
     let skillctl = Path::new(env!("CARGO_BIN_EXE_skillctl"));
     let base = format!("BASE={}", base(world, skillctl));
     let context = world.path("context");

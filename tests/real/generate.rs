@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cell::{Built, Done, World, matrix};
+use crate::container;
 use crate::registry::{Kind, PASSWORD, Registry, USER, conf};
 
 matrix! {
@@ -22,10 +23,10 @@ mod units {
 
 /// What is new in podman 5.3.
 mod pods {
-    use super::{a_pod_is_played_with_its_skills, matrix};
+    use super::{a_pod_is_played_with_its_skills, a_pod_pulls_its_skills, matrix};
 
-    matrix! { @cell sid_root("sid", "root", None), a_pod_is_played_with_its_skills }
-    matrix! { @cell trixie_root("trixie", "root", None), a_pod_is_played_with_its_skills }
+    matrix! { @cell sid_root("sid", "root", None), a_pod_is_played_with_its_skills, a_pod_pulls_its_skills }
+    matrix! { @cell trixie_root("trixie", "root", None), a_pod_is_played_with_its_skills, a_pod_pulls_its_skills }
 }
 
 /// A registry that every user trusts, which root has to say.
@@ -122,10 +123,9 @@ fn quadlet_takes_the_units(world: &World) {
     assert!(!text.contains("Requires=skill-hr-image.service"), "{text}");
 }
 
-fn a_pod_is_played_with_its_skills(world: &World) {
-    let built = world.build("hr", "1.0.0", &[]);
+/// Makes the image of a pod's first container, which podman builds itself otherwise, of a program that is not here.
+fn pause(world: &World) {
     world.agent();
-    // Of a pod's first container podman makes the image itself, for which it wants a program that is not here.
     let (tar, pause) = (world.path("agent.tar"), "localhost/pause:latest");
     let change = ["import", "-q", "--change", "ENTRYPOINT [\"sleep\", \"1000\"]"].map(std::ffi::OsStr::new);
     let agent_root = world.path("agent");
@@ -133,37 +133,89 @@ fn a_pod_is_played_with_its_skills(world: &World) {
     world.run("tar", ["-C".as_ref(), agent_root.as_os_str(), "-cf".as_ref(), tar.as_os_str(), ".".as_ref()]).ok();
     world.podman(change.into_iter().chain([tar.as_os_str(), pause.as_ref()])).ok();
     fs::write(world.path("pause.conf"), format!("[engine]\ninfra_image = \"{pause}\"\n")).expect("a file");
+}
 
-    // A manifest that brings everything but the skill, and one that has only that.
+/// Returns a generated pod that uses its skills once, in the machine's network: podman's own is not here.
+fn once(pod: &str) -> String {
+    let image = "    image: localhost/agent:latest\n";
+    assert!(pod.contains(image), "{pod}");
+    pod.replace(image, &format!("{image}      command: [sh, -c, {}]\n", Value::from(USE)))
+        .replace("spec:\n", "spec:\n  hostNetwork: true\n  restartPolicy: Never\n")
+}
+
+/// Writes `own.yaml`, a pod of somebody's whose containers are root.
+fn own(world: &World) {
     let manifest = format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: own\nspec:\n  hostNetwork: true\n  restartPolicy: Never # once\n  \
-         containers:\n  - name: agent\n    image: localhost/agent:latest\n    imagePullPolicy: Never\n    command: [sh, -c, \
-         {}]\n",
+         securityContext: {{runAsUser: 0}}\n  containers:\n  - name: agent\n    image: localhost/agent:latest\n    \
+         imagePullPolicy: Never\n    command: [sh, -c, {}]\n",
         Value::from(USE)
     );
     fs::write(world.path("own.yaml"), manifest).expect("a file");
+}
+
+/// Plays a pod and looks at what its agent saw.
+fn assert_played(world: &World, name: &str, text: &str) {
+    let file = world.path(&format!("{name}-played.yaml"));
+    fs::write(&file, text).expect("a file");
+    let mut play = world.command("podman", ["kube".as_ref(), "play".as_ref(), file.as_os_str()]);
+    play.env("CONTAINERS_CONF_OVERRIDE", world.path("pause.conf"));
+    Done::of(play).ok();
+    let container = format!("{name}-agent");
+    world.podman(["wait", &container]).ok();
+    let logs = world.podman(["logs", &container]);
+    assert_usable(&(logs.stdout.clone() + &logs.stderr), "1.0.0");
+    world.podman(["pod", "rm", "--force", "--time", "0", name]).ok();
+}
+
+fn a_pod_is_played_with_its_skills(world: &World) {
+    let built = world.build("hr", "1.0.0", &[]);
+    pause(world);
+    // A manifest that brings everything but the skill, and one that has only that.
+    own(world);
     let injected = world.skillctl(["generate", "kube", "-f", "own.yaml", &built.name]).ok();
+    assert_played(world, "own", &(injected + "\n"));
     let new =
         world.skillctl(["generate", "kube", "--name", "new", "--image", "localhost/agent:latest", &built.name]).ok();
-    let command = format!(
-        "    image: localhost/agent:latest\n      imagePullPolicy: Never\n      command: [sh, -c, {}]\n",
-        Value::from(USE)
+    assert_played(world, "new", &(once(&new) + "\n"));
+}
+
+/// The init container as it is emitted, in the image that it is meant for: with a root file system that it cannot write to,
+/// the credentials of a secret, and an image that only the node has.
+fn a_pod_pulls_its_skills(world: &World) {
+    let hub = Registry::start(world, Kind::TlsHtpasswd);
+    conf::trust(world, &hub, conf::Place::Etc);
+    let built = world.build("hr", "1.0.0", &["--load=never"]);
+    let name = hub.name("acme/hr:1.0.0");
+    world.skillctl(["push", &built.name, &name, "--creds", &format!("{USER}:{PASSWORD}")]).ok();
+    world.skillctl(["tag", &built.name, &name, "--load=never"]).ok();
+    pause(world);
+    container::image(world);
+    // The same image with the authority of the registry, which a site would put there.
+    let file = format!("FROM {}\nCOPY certs.d /etc/containers/certs.d\n", container::IMAGE);
+    fs::write(world.path("Containerfile"), file).expect("a file");
+    let flags = ["build", "--isolation=chroot", "--pull=never", "-q", "-f"].map(std::ffi::OsStr::new);
+    let file = world.path("Containerfile");
+    let rest = [file.as_os_str(), "-t".as_ref(), container::IMAGE.as_ref(), "/etc/containers".as_ref()];
+    world.podman(flags.into_iter().chain(rest)).ok();
+
+    let generate = |flags: [&str; 2]| {
+        let style = ["--style=init-container", "--pull-secret=regcred"];
+        world.skillctl(["generate", "kube", &name].into_iter().chain(style).chain(flags)).ok()
+    };
+    let new = once(&generate(["--image=localhost/agent:latest", "--name=new"]));
+    own(world);
+    let injected = generate(["-f", "own.yaml"]);
+    let auths = Value::from(conf::auths(&[(&hub.address, USER, PASSWORD)]));
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: regcred}}\ntype: kubernetes.io/dockerconfigjson\nstringData: \
+         {{.dockerconfigjson: {auths}}}\n"
     );
-    let new = new
-        .replace("    image: localhost/agent:latest\n", &command)
-        .replace("spec:\n", "spec:\n  hostNetwork: true\n  restartPolicy: Never\n");
-    for (name, text) in [("own", injected), ("new", new)] {
-        let file = world.path(&format!("{name}-played.yaml"));
-        fs::write(&file, text + "\n").expect("a file");
-        let mut play = world.command("podman", ["kube".as_ref(), "play".as_ref(), file.as_os_str()]);
-        play.env("CONTAINERS_CONF_OVERRIDE", world.path("pause.conf"));
-        Done::of(play).ok();
-        let container = format!("{name}-agent");
-        world.podman(["wait", &container]).ok();
-        let logs = world.podman(["logs", &container]);
-        assert_usable(&(logs.stdout.clone() + &logs.stderr), "1.0.0");
-        world.podman(["pod", "rm", "--force", "--time", "0", name]).ok();
+    for (name, pod) in [("new", new), ("own", injected)] {
+        assert_played(world, name, &format!("{secret}---\n{pod}\n"));
+        world.podman(["secret", "rm", "regcred"]).ok();
     }
+    world.podman(["volume", "rm", "--all", "--force"]).ok();
 }
 
 /// Runs what the init container runs, with its environment and nothing else, and looks where the agent would.
@@ -174,15 +226,21 @@ fn an_init_container_pulls_what_is_mounted(world: &World) {
     let name = hub.name("acme/hr:1.0.0");
     world.skillctl(["push", &built.name, &name, "--creds", &format!("{USER}:{PASSWORD}")]).ok();
     world.skillctl(["tag", &built.name, &name, "--load=never"]).ok();
+    // The puller is pinned as the skills are; any image does for that.
+    let auth = conf::auth_json(world, &[(&hub.address, USER, PASSWORD)]);
     let style = ["--style", "init-container", "--pull-secret", "regcred", "--format", "json", "--image", "agent"];
-    let pod = world.skillctl(["generate", "kube", &name].into_iter().chain(style)).json();
+    let puller = ["--puller-image", &name, "--authfile", auth.to_str().expect("UTF-8")];
+    let pod = world.skillctl(["generate", "kube", &name].into_iter().chain(style).chain(puller)).json();
+    fs::remove_file(auth).expect("a file");
     let init = &pod["spec"]["initContainers"][0];
+    assert_eq!(init["image"], hub.name(&format!("acme/hr@{}", built.digest)));
+    assert_eq!(pod["metadata"]["annotations"]["tag.skillimage.io/skillctl-pull"], name.as_str());
 
     let (work, auth) = (world.path("work"), world.path("auth"));
     fs::create_dir(&work).expect("a directory");
     fs::create_dir(&auth).expect("a directory");
     // The one key of the secret, where the pod puts it.
-    let volume = pod["spec"]["volumes"].as_array().expect("volumes").iter().find(|v| v["name"] == "skills-auth");
+    let volume = pod["spec"]["volumes"].as_array().expect("volumes").iter().find(|v| v["name"] == "skillctl-auth");
     let item = &volume.expect("the secret's volume")["secret"]["items"][0];
     assert_eq!(item["key"], ".dockerconfigjson");
     let config = auth.join(item["path"].as_str().expect("a path"));
@@ -197,12 +255,19 @@ fn an_init_container_pulls_what_is_mounted(world: &World) {
     };
     let words: Vec<String> = init["command"].as_array().expect("a command").iter().map(local).collect();
     assert_eq!(words[0], "skillctl");
-    let mut pull = world.command(env!("CARGO_BIN_EXE_skillctl"), &words[1..]);
-    pull.env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH"));
-    for entry in init["env"].as_array().expect("variables") {
-        pull.env(entry["name"].as_str().expect("a name"), local(&entry["value"]));
-    }
-    Done::of(pull).ok();
+    let pull = |words: &[String]| {
+        let mut pull = world.command(env!("CARGO_BIN_EXE_skillctl"), &words[1..]);
+        pull.env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH"));
+        for entry in init["env"].as_array().expect("variables") {
+            pull.env(entry["name"].as_str().expect("a name"), local(&entry["value"]));
+        }
+        Done::of(pull)
+    };
+    // What is too large for the volume is said, and not found out by an eviction.
+    let small: Vec<String> = words.iter().map(|word| word.replace("--max-size=1073741824", "--max-size=10")).collect();
+    assert_ne!(small, words);
+    pull(&small).refused(&[&hub.name("acme/hr@"), "10"], &["limit", "more than"]);
+    pull(&words).ok();
     let mount = &pod["spec"]["containers"][0]["volumeMounts"][0];
     assert_eq!(mount["mountPath"], "/skills/hr");
     let tree = work.join(mount["subPath"].as_str().expect("a path"));

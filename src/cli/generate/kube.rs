@@ -10,11 +10,14 @@ use clap::ValueEnum;
 use super::skills::{SkillArgs, image_name};
 use crate::cli::shell::{Format, Shell};
 use crate::error::Error;
+use crate::generate::Skill;
 use crate::generate::kube::inject::{Choice, MAX_BYTES, inject};
-use crate::generate::kube::{self, PULLER, PullSecret, SIZE_LIMIT, addition, is_quantity, is_subdomain, pod};
+use crate::generate::kube::{self, PULLER, PullSecret, Puller, Quantity, SIZE_LIMIT, addition, is_subdomain, pod};
 use crate::generate::quote::label;
 use crate::ops::generate::pins::Reader;
+use crate::output::harmless_line;
 use crate::reference::Reference;
+use crate::store::remote::not_found;
 
 /// What stands for the image of the container where none is named, so that the rest can be looked at.
 const PLACEHOLDER: &str = "my-agent";
@@ -52,7 +55,7 @@ pub struct KubeArgs {
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Of several workloads in the manifest the one that gets the skills
-    #[arg(long, value_name = "KIND/NAME", requires = "file")]
+    #[arg(long, value_name = "[NAMESPACE/]KIND/NAME", requires = "file")]
     workload: Option<String>,
     /// Of several containers the one that gets the skills
     #[arg(long, value_name = "NAME", requires = "file")]
@@ -67,6 +70,8 @@ pub struct KubeArgs {
     #[arg(long, value_enum, value_name = "STYLE", default_value = "image-volume")]
     style: Style,
     /// The image of the init container, with skillctl and skopeo
+    ///
+    /// It is named by the digest that its registry has for it now, with its tag in an annotation.
     #[arg(long, value_name = "IMAGE", default_value = PULLER, value_parser = image_name)]
     puller_image: String,
     /// A secret with the credentials of registries; repeatable
@@ -74,9 +79,9 @@ pub struct KubeArgs {
     /// The kubelet uses each for any registry. An init container can use one: that of its registry, else the one without.
     #[arg(long, value_name = "[REGISTRY=]NAME", value_parser = PullSecret::parse)]
     pull_secret: Vec<PullSecret>,
-    /// Most that the init container may store, packed and in files
-    #[arg(long, value_name = "QUANTITY", default_value = SIZE_LIMIT, value_parser = quantity)]
-    size_limit: String,
+    /// Most that the init container may store, packed and in files, and most of each skill
+    #[arg(long, value_name = "QUANTITY", default_value = SIZE_LIMIT, value_parser = Quantity::parse)]
+    size_limit: Quantity,
     /// How to print the pod
     #[arg(long, value_enum, default_value_t, conflicts_with = "file")]
     format: Format,
@@ -84,20 +89,16 @@ pub struct KubeArgs {
 
 impl KubeArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let (style, reader) = match self.style {
-            Style::ImageVolume => (kube::Style::ImageVolume, Reader::Runtime),
-            Style::InitContainer => {
-                let style = kube::Style::InitContainer { puller: &self.puller_image, size_limit: &self.size_limit };
-                (style, Reader::Pull)
-            }
+        let by_init = self.style == Style::InitContainer;
+        let skills = self.skills.skills(shell, if by_init { Reader::Pull } else { Reader::Runtime })?;
+        let puller = by_init.then(|| self.puller(shell, &skills)).transpose()?;
+        let style = match &puller {
+            Some(puller) => kube::Style::InitContainer { puller, size_limit: &self.size_limit },
+            None => kube::Style::ImageVolume,
         };
-        let skills = self.skills.skills(shell, reader)?;
         let addition = addition(&skills, &self.skills.below(shell)?, style, &self.pull_secret)?;
         for skill in skills.iter().filter(|skill| skill.is_local()) {
             shell.note(format!("note: {} has no registry: it has to be loaded on the node", skill.shown()));
-        }
-        if self.style == Style::InitContainer && self.puller_image == PULLER {
-            shell.note(format!("note: {PULLER} has to be on the node; --puller-image names where a cluster pulls it"));
         }
         if let Some(file) = &self.file {
             let choice = Choice { workload: self.workload.as_deref(), container: self.container.as_deref() };
@@ -119,6 +120,41 @@ impl KubeArgs {
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// Returns the image of the init container by the digest that its registry has for it, as skills are named. Where that
+    /// cannot be asked the tag has to do, which is said.
+    fn puller(&self, shell: &Shell, skills: &[Skill]) -> Result<Puller> {
+        let image = &self.puller_image;
+        let by_tag = || Puller { image: image.clone(), tagged: None };
+        let reference: Reference = image.parse()?;
+        if image.starts_with("localhost/") {
+            shell.note(format!("note: {image} has to be on the node; --puller-image names where a cluster pulls it"));
+            return Ok(by_tag());
+        }
+        if reference.digest().is_some() {
+            return Ok(by_tag());
+        }
+        match self.found(shell, &reference.or_latest(), skills) {
+            Ok((tagged, pinned)) => Ok(Puller { image: pinned.to_string(), tagged: Some(tagged.to_string()) }),
+            Err(e) if shell.cancel().is_cancelled() => Err(e),
+            Err(e) => {
+                let reason = harmless_line(&format!("{e:#}"));
+                shell.warn(format!("warning: {image} stays named by its tag, which may move: {reason}"));
+                Ok(by_tag())
+            }
+        }
+    }
+
+    /// Returns an image as its registry has it: by its tag, and by its digest.
+    fn found(&self, shell: &Shell, image: &Reference, skills: &[Skill]) -> Result<(Reference, Reference)> {
+        let registry = self.skills.registry();
+        let image = registry.resolve(shell, &image.to_string())?;
+        // One password is for one registry.
+        let all: Vec<Reference> = skills.iter().map(|skill| &skill.image).chain([&image]).cloned().collect();
+        registry.check_single(&all)?;
+        let digest = registry.registry(shell)?.digest(&image)?.ok_or_else(|| not_found(&image))?;
+        Ok((image.clone(), image.with_digest(&digest)?))
+    }
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -136,12 +172,5 @@ fn subdomain(text: &str) -> Result<String, String> {
     match is_subdomain(text) {
         true => Ok(text.to_owned()),
         false => Err("lower-case letters, digits, '-' and '.' are taken".into()),
-    }
-}
-
-fn quantity(text: &str) -> Result<String, String> {
-    match is_quantity(text) {
-        true => Ok(text.to_owned()),
-        false => Err("a number of bytes is wanted, such as 512Mi".into()),
     }
 }

@@ -28,6 +28,11 @@ pub struct SkillArgs {
 }
 
 impl SkillArgs {
+    /// Returns how registries are reached.
+    pub fn registry(&self) -> &RegistryArgs {
+        &self.registry
+    }
+
     /// Finds the skills.
     pub fn skills(&self, shell: &Shell, reader: Reader) -> Result<Vec<Skill>> {
         let layout = shell.existing_store()?;

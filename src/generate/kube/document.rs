@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
+use super::legible::Legible;
 use crate::error::{Error, Result};
 
 /// Largest stream that is read, in bytes; the objects of etcd have 1.5 MiB.
@@ -122,8 +123,9 @@ pub fn line(text: &str, at: usize) -> usize {
 /// # Errors
 /// For what is no YAML, or has keys twice, of which readers take different ones.
 pub fn parse(text: &str) -> Result<Stream> {
-    let mut builder =
-        Builder { text, parser: Parser::new_from_str(text), bytes: Bytes::new(text), aliased: HashSet::new() };
+    let legible = Legible::of(text);
+    let parser = Parser::new_from_str(&legible.text);
+    let mut builder = Builder { text, parser, legible: &legible, aliased: HashSet::new() };
     let mut documents = Vec::new();
     loop {
         let (event, span) = builder.next()?;
@@ -135,25 +137,10 @@ pub fn parse(text: &str) -> Result<Stream> {
     }
 }
 
-/// Where the characters are that the parser counts.
-enum Bytes {
-    Same,
-    At(Vec<usize>),
-}
-
-impl Bytes {
-    fn new(text: &str) -> Self {
-        match text.is_ascii() {
-            true => Self::Same,
-            false => Self::At(text.char_indices().map(|(at, _)| at).chain([text.len()]).collect()),
-        }
-    }
-}
-
 struct Builder<'a> {
     text: &'a str,
     parser: Parser<'a, StrInput<'a>>,
-    bytes: Bytes,
+    legible: &'a Legible<'a>,
     aliased: HashSet<usize>,
 }
 
@@ -164,10 +151,7 @@ impl<'a> Builder<'a> {
     }
 
     fn byte(&self, index: usize) -> usize {
-        match &self.bytes {
-            Bytes::Same => index.min(self.text.len()),
-            Bytes::At(at) => at.get(index).copied().unwrap_or(self.text.len()),
-        }
+        self.legible.byte(index)
     }
 
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node> {
@@ -180,7 +164,7 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, own, _) => {
                 anchor = own;
                 if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
-                    end = self.block_end(start, end, &text);
+                    end = self.block_end((start, end), span.start.col(), &text);
                 }
                 Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
@@ -244,12 +228,26 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns where a block of text ends: before its last line break. Empty lines after it are its own where it keeps them.
-    fn block_end(&self, start: usize, end: usize, value: &str) -> usize {
+    /// Returns where a block of text ends: before the line break after its last line that goes further than its indentation,
+    /// be it only spaces. Empty lines after that are its own where it keeps them.
+    fn block_end(&self, (start, end): (usize, usize), indent: usize, value: &str) -> usize {
+        if value.is_empty() {
+            // It has no place of its own, but for its mark.
+            return self.text.get(..end).unwrap_or_default().trim_end().len();
+        }
         let text = self.text.get(start..end).unwrap_or_default();
-        let kept = value.ends_with("\n\n");
-        let last = if kept { text.rfind('\n') } else { None };
-        start + last.unwrap_or(text.trim_end().len())
+        if value.ends_with("\n\n") {
+            return start + text.rfind('\n').unwrap_or(text.len());
+        }
+        let (mut at, mut last) = (0, text.trim_end().len());
+        for line in text.split_inclusive('\n') {
+            let content = line.trim_end_matches(['\n', '\r']);
+            if at > 0 && content.len() > indent {
+                last = last.max(at + content.len());
+            }
+            at += line.len();
+        }
+        start + last
     }
 }
 

@@ -4,11 +4,14 @@
 //! is read again: unless it is what was there with what was to be added, and nothing else, it is refused. So a style that
 //! nobody thought of ends in an error and not in another manifest.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::Addition;
 pub use super::document::MAX_BYTES;
 use super::document::{Kind, Node, Stream, line, parse, refused};
+use super::plain::Plain;
 use crate::card::emit;
 use crate::error::{Error, Result};
 
@@ -27,7 +30,7 @@ const KINDS: [(&str, &[&str]); 8] = [
 /// What is chosen where there are several.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Choice<'a> {
-    /// `KIND/NAME` of the workload.
+    /// `KIND/NAME` of the workload, or `NAMESPACE/KIND/NAME`.
     pub workload: Option<&'a str>,
     /// Name of the container.
     pub container: Option<&'a str>,
@@ -71,6 +74,7 @@ pub fn edits(manifest: &str, addition: &Addition, choice: Choice<'_>) -> Result<
     let document = &stream.documents[number];
     let template = document.at(path).ok_or_else(|| refused(line(text, document.start), "it has no pod template"))?;
     let container = container(text, template, choice.container)?;
+    let addition = &fitted(addition, document, template);
     check_free(text, template, container, addition)?;
     let present: Vec<&str> = list(template, "imagePullSecrets").iter().filter_map(|s| s.text_at("name")).collect();
     let secrets: Vec<String> =
@@ -118,13 +122,20 @@ fn workload(stream: &Stream, wanted: Option<&str>) -> Result<(usize, &'static [&
     let mut found = Vec::new();
     for (number, document) in stream.documents.iter().enumerate() {
         let kind = document.text_at("kind").unwrap_or_default();
-        let name = document.at(&["metadata", "name"]).and_then(Node::text).unwrap_or_default();
-        let name = format!("{kind}/{name}");
+        let metadata = |key| document.at(&["metadata", key]).and_then(Node::text).filter(|text| !text.is_empty());
+        let name = format!("{kind}/{}", metadata("name").unwrap_or_default());
+        let full = metadata("namespace").map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
+        let is = |own: &String| wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(own));
         if let Some((_, path)) = KINDS.iter().find(|(own, _)| *own == kind)
-            && wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(&name))
+            && (is(&name) || is(&full))
         {
-            found.push((number, *path, name));
+            found.push((number, *path, full));
         }
+    }
+    // One without a namespace beside others of its name.
+    let whole = |full: &String| wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(full));
+    if found.iter().filter(|(_, _, full)| whole(full)).count() == 1 {
+        found.retain(|(_, _, full)| whole(full));
     }
     let names = |found: &[(usize, &[&str], String)]| found.iter().map(|f| f.2.clone()).collect::<Vec<_>>().join(", ");
     let (reason, hint) = match (&found[..], wanted) {
@@ -136,7 +147,7 @@ fn workload(stream: &Stream, wanted: Option<&str>) -> Result<(usize, &'static [&
         }
         (several, _) => (
             format!("there are several workloads: {}", names(several)),
-            Some("--workload KIND/NAME chooses one".into()),
+            Some("--workload [NAMESPACE/]KIND/NAME chooses one".into()),
         ),
     };
     Err(Error::Unavailable { reason, hint })
@@ -160,12 +171,50 @@ fn container(text: &str, template: &Node, wanted: Option<&str>) -> Result<usize>
     Err(Error::Unavailable { reason, hint })
 }
 
+/// Returns what is added to this pod in particular.
+fn fitted(addition: &Addition, document: &Node, template: &Node) -> Addition {
+    let lists = ["volumes", "initContainers", "containers"].map(|key| list(template, key));
+    let taken: HashSet<&str> = lists.into_iter().flatten().filter_map(|node| node.text_at("name")).collect();
+    let addition = addition.beside(&taken);
+    let user = ["spec", "securityContext", "runAsUser"]
+        .iter()
+        .try_fold(template, |node, key| followed(document, node)?.get(key))
+        .and_then(|node| followed(document, node)?.text());
+    match user.and_then(|user| user.parse::<u64>().ok()) {
+        Some(0) => addition.not_as_root(),
+        _ => addition,
+    }
+}
+
+/// Returns what an alias stands for; anything else is itself.
+fn followed<'a>(document: &'a Node, node: &'a Node) -> Option<&'a Node> {
+    fn anchored(node: &Node, anchor: usize) -> Option<&Node> {
+        if node.anchor == anchor {
+            return Some(node);
+        }
+        let pairs = node.entries().iter().flat_map(|(key, value)| [key, value]);
+        pairs.chain(node.items()).find_map(|node| anchored(node, anchor))
+    }
+    match node.kind {
+        Kind::Alias(of) => anchored(document, of),
+        _ => Some(node),
+    }
+}
+
 /// Refuses to add what is there: two volumes of one name are an error only when the manifest is applied.
 fn check_free(text: &str, template: &Node, container: usize, addition: &Addition) -> Result<()> {
+    // What a container sees of a path.
+    let plain = |path: &str| path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
     let taken = |nodes: &[Node], key: &str, added: &[Value]| -> Result<()> {
-        for node in nodes {
+        for node in nodes.iter().filter(|_| !added.is_empty()) {
+            let merged = node.get(key).is_none() && node.get("<<").is_some();
+            let alias = |node: &Node| matches!(node.kind, Kind::Alias(_));
+            if merged || alias(node) || node.get(key).is_some_and(alias) {
+                let what = format!("this is an alias, behind which a {key} may be that is taken");
+                return Err(refused(line(text, node.start), &what));
+            }
             let have = node.text_at(key).unwrap_or_default();
-            if added.iter().any(|value| value[key] == have) {
+            if added.iter().any(|value| value[key].as_str().is_some_and(|added| plain(added) == plain(have))) {
                 return Err(refused(line(text, node.start), &format!("{key} {have} is there already")));
             }
         }
@@ -372,85 +421,6 @@ fn verify(
             "this manifest is written in a way that has no place for more",
         )),
     }
-}
-
-/// A node without places: what a reader of the manifest makes of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Plain {
-    /// Its text, and whether it is one and no number, truth value or nothing.
-    Scalar(String, bool),
-    Alias(usize),
-    Sequence(Vec<Plain>),
-    /// Sorted, because order means nothing.
-    Mapping(Vec<(Plain, Plain)>),
-}
-
-impl Plain {
-    fn of(node: &Node) -> Self {
-        match &node.kind {
-            Kind::Scalar { text, plain } => Self::Scalar(text.clone(), !plain || is_text(text)),
-            Kind::Alias(of) => Self::Alias(*of),
-            Kind::Sequence { items, .. } => Self::Sequence(items.iter().map(Self::of).collect()),
-            Kind::Mapping { entries, .. } => {
-                Self::sorted(entries.iter().map(|(key, value)| (Self::of(key), Self::of(value))).collect())
-            }
-        }
-    }
-
-    fn value(value: &Value) -> Self {
-        let text = |text: &str| Self::Scalar(text.to_owned(), true);
-        match value {
-            Value::Object(entries) => {
-                Self::sorted(entries.iter().map(|(key, value)| (text(key), Self::value(value))).collect())
-            }
-            Value::Array(items) => Self::Sequence(items.iter().map(Self::value).collect()),
-            Value::String(own) => text(own),
-            other => Self::Scalar(other.to_string(), false),
-        }
-    }
-
-    fn sorted(mut entries: Vec<(Self, Self)>) -> Self {
-        entries.sort();
-        Self::Mapping(entries)
-    }
-
-    fn get(&mut self, key: &str) -> Option<&mut Self> {
-        let Self::Mapping(entries) = self else { return None };
-        entries
-            .iter_mut()
-            .find(|(have, _)| matches!(have, Self::Scalar(text, _) if text == key))
-            .map(|(_, value)| value)
-    }
-
-    fn item(&mut self, at: usize) -> Option<&mut Self> {
-        match self {
-            Self::Sequence(items) => items.get_mut(at),
-            _ => None,
-        }
-    }
-
-    fn merge(&mut self, added: &Self) {
-        match (&mut *self, added) {
-            (Self::Mapping(entries), Self::Mapping(more)) => {
-                for (key, value) in more {
-                    match entries.iter_mut().find(|(have, _)| have == key) {
-                        Some((_, there)) => there.merge(value),
-                        None if *value == Self::Mapping(Vec::new()) => {}
-                        None => entries.push((key.clone(), value.clone())),
-                    }
-                }
-                entries.sort();
-            }
-            (Self::Sequence(items), Self::Sequence(more)) => drop(items.splice(0..0, more.iter().cloned())),
-            _ => *self = added.clone(),
-        }
-    }
-}
-
-/// Returns whether text without quotes is text.
-fn is_text(text: &str) -> bool {
-    const OTHERS: [&str; 5] = ["", "~", "null", "true", "false"];
-    !OTHERS.iter().any(|other| text.eq_ignore_ascii_case(other)) && text.parse::<f64>().is_err()
 }
 
 #[cfg(test)]
