@@ -65,7 +65,8 @@ fn generate_warns_where_podman_makes_a_directory_as_root(world: &World) {
         let image = agent(world, name, directories);
         let generated =
             world.skillctl(["generate", "podman", "--target", "claude", "--image", &image, "acme/hr:1.0.0-draft"]);
-        let flags = format!("--mount type=image,source={},destination=/home/agent/.claude/skills/hr", built.name);
+        let source = format!("localhost/acme/hr@{}", built.digest);
+        let flags = format!("--mount type=image,source={source},destination=/home/agent/.claude/skills/hr");
         assert_eq!((generated.code, generated.stdout.trim_end()), (0, &*flags), "{generated}");
         let warned = generated.stderr.starts_with("warning: podman makes /home/agent/.claude as root");
         assert_eq!((warned, generated.stderr.is_empty()), (!writable, writable), "{generated}");
