@@ -62,7 +62,7 @@ impl QuadletArgs {
         let skills = self.skills.skills(shell, Reader::Runtime)?;
         let container =
             self.container.as_deref().zip(self.image.as_deref()).map(|(name, image)| Container { name, image });
-        let below = self.skills.below(shell)?;
+        let below = self.skills.below(shell, self.image.as_deref())?;
         let options = Options { below: &below, container, podman: self.podman.or_oldest(shell), bootc: self.bootc };
         let units = units(&skills, options)?;
         warn_not_loaded(shell, &skills);
