@@ -58,6 +58,7 @@ install-built: # Installs what is in $(OUT).
 	install -d $(DESTDIR)$(HOOKSDIR) $(DESTDIR)$(DATADIR)/skillctl/hooks.d
 	sed 's|@BINDIR@|$(BINDIR)|' hooks/50-skillctl.json >$(DESTDIR)$(HOOKSDIR)/50-skillctl.json
 	sed 's|@BINDIR@|$(BINDIR)|' hooks/podman/50-skillctl.json >$(DESTDIR)$(DATADIR)/skillctl/hooks.d/50-skillctl.json
+	sed 's|/usr/share/skillctl|$(DATADIR)/skillctl|' contrib/99-skillctl.conf >$(DESTDIR)$(DATADIR)/skillctl/99-skillctl.conf
 	install -D -p -m 0644 packaging/skillctl.tmpfiles $(DESTDIR)$(TMPFILESDIR)/skillctl.conf
 	install -d $(DESTDIR)$(DOCDIR)/docs
 	install -p -m 0644 LICENSE README.md CHANGELOG.md CONTRIBUTING.md $(DESTDIR)$(DOCDIR)

@@ -149,8 +149,8 @@ fn what_is_generated_has_the_lines_of_the_go_tool() {
     let shell = world.run(["collection", "volume", "-f", "office.yaml", "--mount-root", "/opt/skills/"]).ok().stdout;
     assert!(
         shell.starts_with(
-            "podman pull quay.io/acme/hr:1.0.0\npodman volume create --driver image \\\n  --opt \
-             image=quay.io/acme/hr:1.0.0 \\\n  hr\n\n"
+            "podman pull quay.io/acme/hr:1.0.0 &&\npodman volume create --driver image \\\n  --opt \
+             image=quay.io/acme/hr:1.0.0 \\\n  hr &&\n\n"
         ) && shell.contains("#   -v hr:/opt/skills/hr:ro \\\n")
             && shell.ends_with("#   my-agent:latest\n"),
         "{shell}"

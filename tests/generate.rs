@@ -217,13 +217,16 @@ fn units_are_written_once() {
     let printed = world.run(args).ok();
     let hint = "note: there is no podman here; written for 4.8 and newer (--podman-version names another)\n";
     assert_eq!(printed.stderr, hint);
-    assert!(printed.stdout.contains(&format!("# skill-hr.image\n[Unit]\nDescription=Skill quay.io/acme/hr:1.0.0\n\n[Image]\nImage=quay.io/acme/hr@{digest}\n\n#")), "{printed}");
+    let stem = |digest: &str| format!("skill-hr-1.0.0-{}", &digest["sha256:".len()..][..12]);
+    let hr = stem(&digest);
+    assert!(printed.stdout.contains(&format!("# {hr}.image\n[Unit]\nDescription=Skill quay.io/acme/hr:1.0.0\n\n[Image]\nImage=quay.io/acme/hr@{digest}\n\n#")), "{printed}");
     let into = [&args[..], &["-o", "units", "--podman-version=5.6"]].concat();
     let ran = world.run(&into).ok();
-    assert_eq!(ran.stdout, "Wrote units/skill-hr.image\nWrote units/skill-hr.volume\nWrote units/agent.container\n");
-    let unit = fs::read_to_string(world.path("units/skill-hr.image")).unwrap();
+    let wrote = |hr: &str| format!("Wrote units/{hr}.image\nWrote units/{hr}.volume\nWrote units/agent.container\n");
+    assert_eq!(ran.stdout, wrote(&hr));
+    let unit = fs::read_to_string(world.path(format!("units/{hr}.image"))).unwrap();
     assert!(unit.ends_with("Policy=missing\n"), "{unit}");
-    assert!(world.run(&into).ok().stdout.starts_with("Unchanged: units/skill-hr.image\n"));
+    assert!(world.run(&into).ok().stdout.starts_with(&format!("Unchanged: units/{hr}.image\n")));
     fs::write(world.path("units/agent.container"), "mine\n").unwrap();
     let refused = world.run(&into).fails(2);
     assert!(refused.stderr.contains("there is agent.container already, and it is different"), "{refused}");
@@ -235,8 +238,25 @@ fn units_are_written_once() {
 
     let bootc = ["generate", "quadlet", "--bootc", "-o", "rootfs", "--podman-version=5.6", "quay.io/acme/hr:1.0.0"];
     world.run(bootc).ok();
-    let link = fs::read_link(world.path("rootfs/usr/lib/bootc/bound-images.d/skill-hr.image")).unwrap();
-    assert_eq!(link.to_str().unwrap(), "/usr/share/containers/systemd/skill-hr.image");
+    let bound = format!("usr/lib/bootc/bound-images.d/{hr}.image");
+    let link = fs::read_link(world.path(format!("rootfs/{bound}"))).unwrap();
+    assert_eq!(link.to_str().unwrap(), format!("/usr/share/containers/systemd/{hr}.image"));
+    let agent = world.run([&bootc[..], &["--container=agent", "--image=localhost/agent"]].concat()).fails(2);
+    assert!(agent.stderr.contains("localhost/agent cannot be bound: bootc pulls from registries"), "{agent}");
+
+    // The same tag, other content: other files, and what is left over is said, and not removed.
+    fs::write(world.path("hr/new"), "x").unwrap();
+    world.run(["build", "--load=never", "--force", "--tag", "quay.io/acme/hr:1.0.0", "hr"]).ok();
+    let ran = world.run([&into[..], &["--force"]].concat()).ok();
+    let list = world.run(["list", "--format", "json"]).ok().json();
+    let new = list.as_array().unwrap().iter().find(|row| row["reference"] == "quay.io/acme/hr:1.0.0").unwrap();
+    assert_eq!(ran.stdout, wrote(&stem(new["digest"].as_str().unwrap())));
+    let left = |path: &str| format!("note: {path} is of another version: remove it when nothing names it\n");
+    assert_eq!(ran.stderr, left(&format!("units/{hr}.image")) + &left(&format!("units/{hr}.volume")));
+    assert!(world.path(format!("units/{hr}.volume")).exists());
+    let ran = world.run(bootc).ok();
+    let unit = |ending: &str| left(&format!("rootfs/usr/share/containers/systemd/{hr}.{ending}"));
+    assert_eq!(ran.stderr, left(&format!("rootfs/{bound}")) + &unit("image") + &unit("volume"));
 }
 
 #[test]
@@ -256,7 +276,7 @@ fn volumes_are_named_after_digests() {
     assert_eq!(
         rows,
         json!([{
-            "name": name, "image": image, "destination": "/skills/hr", "fetch": ["skillctl", "load", "acme/hr:1.0.0"],
+            "name": name, "image": image, "destination": "/skills/hr", "fetch": ["skillctl", "load", format!("acme/hr@{digest}")],
             "create": create, "flags": ["-v", format!("{name}:/skills/hr:ro")],
         }])
     );

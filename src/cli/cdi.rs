@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::generate::cdi::{Cdi, Device, FILE, KIND};
 use crate::layer::UnpackOptions;
 use crate::lock::{How, lock_dir};
-use crate::ops::trees::{skill, tree};
+use crate::ops::trees::{images_of, skill, tree};
 use crate::output::harmless_line;
 use crate::process::{Cancel, Version, version};
 use crate::reference::Reference;
@@ -66,7 +66,8 @@ impl Args {
 
 /// Offer skills of the store as devices
 ///
-/// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that.
+/// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that;
+/// from another repository it is refused until it is disabled.
 #[derive(Debug, clap::Args)]
 struct EnableArgs {
     /// Skills of the store
@@ -172,23 +173,42 @@ impl EnableArgs {
         }
         let _lock = lock(&path)?;
         let mut cdi = read(&path)?;
+        let mut lines = String::new();
         for (reference, device) in devices(shell, &self.references, &self.place)? {
             elsewhere(shell, &path, &device.name)?;
-            let (name, destination) = (device.name.clone(), device.destination().to_owned());
+            let there = cdi.devices.iter().find(|there| there.name == device.name);
+            let instead =
+                there.map(|there| instead(shell, there, &device, &reference)).transpose()?.unwrap_or_default();
+            let said = format!("{} at {}{instead}", reference, device.destination());
+            lines += &format!("{KIND}={}  {}\n", device.name, harmless_line(&said));
             cdi.set(device);
-            shell.print(format!(
-                "{KIND}={name}  {} at {}\n",
-                harmless_line(&reference),
-                harmless_line(&destination)
-            ))?;
         }
         write(&path, &cdi.text())?;
+        shell.print(lines)?;
         if rootless {
             let dir = path.parent().unwrap_or(&path).display();
             shell.note(format!("podman --cdi-spec-dir {dir} run --device {KIND}=NAME IMAGE"));
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Returns what a device was so far, where that is something else, as the end of a line. Refuses one that is of another repository:
+/// whoever names it would get somebody else's skill. The file has no place for that (annotations came with CDI 0.6.0), so the store
+/// is asked what the tree is of; of what it has no more, nobody can tell.
+fn instead(shell: &Shell, old: &Device, new: &Device, reference: &str) -> Result<String> {
+    if old.tree() == new.tree() {
+        let moved = old.destination() != new.destination();
+        return Ok(if moved { format!(", instead of at {}", old.destination()) } else { String::new() });
+    }
+    let images = shell.existing_store()?.map(|layout| images_of(&layout, old.tree())).transpose()?.unwrap_or_default();
+    let Some(other) = images.first() else { return Ok(", instead of what is not in the store any more".into()) };
+    let own = reference.parse::<Reference>()?;
+    if let Some(before) = images.iter().find(|entry| entry.is_of(&own)) {
+        return Ok(format!(", instead of {}", before.shown()));
+    }
+    let reason = format!("the device {KIND}={} is of {}, and {reference} is another skill", old.name, other.shown());
+    Err(Error::Unavailable { reason, hint: Some(format!("skillctl cdi disable {} frees the name", old.name)) }.into())
 }
 
 /// Refuses a device that another file may have: podman could then use neither. What others write is only searched for the name.

@@ -73,18 +73,11 @@ struct PodmanArgs {
     /// Skills, in the store or in containers-storage
     #[arg(required = true, value_name = "REFERENCE")]
     references: Vec<String>,
-    /// Mount where this agent looks, below the home of the container's user
-    #[arg(long, short, value_name = "AGENT", conflicts_with = "mount_root")]
-    target: Option<String>,
+    #[command(flatten)]
+    place: Where,
     /// Take the home of this container image's user
     #[arg(long, value_name = "IMAGE", requires = "target", conflicts_with = "home")]
     image: Option<String>,
-    /// Take this as the home of the container's user
-    #[arg(long, value_name = "DIR", requires = "target")]
-    home: Option<String>,
-    /// Mount below this directory of the container
-    #[arg(long, value_name = "DIR", default_value = MOUNT_ROOT)]
-    mount_root: String,
     #[command(flatten)]
     podman: skills::PodmanVersion,
     /// How to print the flags
@@ -99,10 +92,9 @@ impl PodmanArgs {
         let skills: Vec<_> =
             self.references.iter().map(|text| skill(layout.as_ref(), &storage, text)).collect::<Result<_>>()?;
         let container = self.image.as_deref().map(|image| container(&storage, image)).transpose()?;
-        let (below, warning) = self.below(container.as_ref())?;
+        let below = self.place.below_in(shell, container.as_ref())?;
         let mounts = mounts(&skills, &below);
         let words = podman::flags(&mounts, self.podman.known(shell))?;
-        warning.iter().for_each(|warning| shell.warn(warning));
         for missing in skills.iter().filter_map(|skill| skill.missing.as_ref()) {
             shell.warn(format!("warning: {}", harmless_line(missing)));
         }
@@ -112,42 +104,15 @@ impl PodmanArgs {
         }
         Ok(ExitCode::SUCCESS)
     }
-
-    /// Returns the directory to mount below, and a warning where podman would make a user's directories as root.
-    fn below(&self, container: Option<&Container>) -> Result<(String, Option<String>)> {
-        let Some(target) = &self.target else { return Ok((self.mount_root.clone(), None)) };
-        let agent = Agent::find(target)?;
-        let home = match (&self.home, container) {
-            (Some(home), _) => home.as_str(),
-            (None, Some(container)) => container.home.as_str(),
-            (None, None) => ROOT_HOME,
-        };
-        let directory = user_dir(agent, home)?;
-        let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
-        let root_writes = format!(
-            "podman makes {parent} as root, and a container user that is not root cannot write beside the skill; make \
-             that directory in the image, or mount at {MOUNT_ROOT}"
-        );
-        let warning = match (&self.home, container) {
-            (None, None) => Some(
-                "note: the container's user is taken to be root; --image IMAGE or --home DIR says otherwise".into(),
-            ),
-            (_, Some(container)) if container.root || container.has_dir(parent) => None,
-            (_, Some(_)) => Some(format!("warning: {root_writes}")),
-            (Some(home), None) if home == ROOT_HOME => None,
-            (Some(_), None) => Some(format!("warning: unless the image has it, {root_writes}")),
-        };
-        Ok((directory, warning))
-    }
 }
 
-/// Where skills are mounted in a container that is not known.
+/// Where skills are mounted in a container.
 #[derive(Debug, Default, clap::Args)]
 pub struct Where {
     /// Mount where this agent looks, below the home of the container's user
     #[arg(long, short, value_name = "AGENT", conflicts_with = "mount_root")]
     target: Option<String>,
-    /// Take this as the home of the container's user [default: /root]
+    /// Take this as the home of the container's user [default: that of an image that is named and here, else /root]
     #[arg(long, value_name = "DIR", requires = "target")]
     home: Option<String>,
     /// Mount below this directory of the container [default: /skills]
@@ -156,11 +121,39 @@ pub struct Where {
 }
 
 impl Where {
-    /// Returns the directory to mount below.
+    /// Returns the directory to mount below in a container that is not known.
     pub fn below(&self) -> Result<String> {
+        self.below_home(self.home.as_deref().unwrap_or(ROOT_HOME))
+    }
+
+    /// Returns the directory to mount below, in the home of a container's user. Says what is taken for granted where the container is
+    /// not known, and where a user's directories would be made as root.
+    pub fn below_in(&self, shell: &Shell, container: Option<&Container>) -> Result<String> {
+        let home = self.home.as_deref().or(container.map(|container| container.home.as_str()));
+        let below = self.below_home(home.unwrap_or(ROOT_HOME))?;
+        if self.target.is_none() {
+            return Ok(below);
+        }
+        let parent = below.rsplit_once('/').map_or("/", |(parent, _)| parent);
+        let made = format!(
+            "is made as root, and a container user that is not root cannot write beside the skill; make that directory in \
+             the image, or mount at {MOUNT_ROOT}"
+        );
+        match (home, container) {
+            (None, _) => shell.note(
+                "note: the container's user is taken to be root; an --image that is here, or --home DIR, says otherwise",
+            ),
+            (Some(_), Some(container)) if container.root || container.has_dir(parent) => {}
+            (Some(_), Some(_)) => shell.warn(format!("warning: {parent} {made}")),
+            (Some(home), None) if home == ROOT_HOME => {}
+            (Some(_), None) => shell.warn(format!("warning: unless the image has {parent}, it {made}")),
+        }
+        Ok(below)
+    }
+
+    fn below_home(&self, home: &str) -> Result<String> {
         let root = self.mount_root.as_deref().unwrap_or(MOUNT_ROOT).trim_end_matches('/').to_owned();
         let Some(target) = &self.target else { return Ok(root) };
-        let home = self.home.as_deref().unwrap_or(ROOT_HOME);
         Ok(user_dir(Agent::find(target)?, home)?)
     }
 }

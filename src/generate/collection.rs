@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::podman::check_path;
 use super::quote::{dotted, label, scalar, word};
+use super::{Skill, volume};
 use crate::collection::{Collection, Member};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
@@ -15,7 +16,9 @@ use crate::reference::Reference;
 pub struct Volume {
     /// Its image, in full.
     pub image: Reference,
-    /// The directory that it is mounted at, below the root, and its name as podman's volume.
+    /// The directory that it is mounted at, below the root.
+    pub directory: String,
+    /// Its name as podman's volume: with version and digest where the collection has those, as podman keeps what has a name.
     pub name: String,
     /// Its name in a pod.
     pub label: String,
@@ -38,9 +41,17 @@ pub fn volumes(collection: &Collection, mount_root: &str) -> Result<Vec<Volume>>
     let volume = |member: &Member| {
         let name = member.label();
         let own = member.image()?.clone().or_latest();
-        Some(Volume { image: own, label: label(&name), name: dotted(&name) })
+        Some(Volume { directory: dotted(&name), label: label(&name), name: volume_name(name, &own), image: own })
     };
     Ok(collection.members.iter().filter_map(volume).collect())
+}
+
+fn volume_name(name: String, image: &Reference) -> String {
+    if image.digest().is_none() {
+        return dotted(&name);
+    }
+    let (tag, version) = (image.tag().map(str::to_owned), image.tag().unwrap_or_default().to_owned());
+    volume::name(&Skill { image: pinned(image), tag, name, version })
 }
 
 /// Returns the part of a pod that mounts the skills.
@@ -53,8 +64,8 @@ pub fn pod(volumes: &[Volume], mount_root: &str) -> String {
             write!(text, "  - name: {name}\n    image:\n      reference: {image}\n      pullPolicy: IfNotPresent\n");
     }
     text += "containers:\n  - name: agent\n    volumeMounts:\n";
-    for Volume { name, label, .. } in volumes {
-        let (label, path) = (scalar(label), scalar(&mount_path(mount_root, name)));
+    for Volume { directory, label, .. } in volumes {
+        let (label, path) = (scalar(label), scalar(&mount_path(mount_root, directory)));
         let _ = write!(text, "      - name: {label}\n        mountPath: {path}\n        readOnly: true\n");
     }
     text
@@ -63,7 +74,8 @@ pub fn pod(volumes: &[Volume], mount_root: &str) -> String {
 /// Returns the same as a value.
 pub fn pod_json(volumes: &[Volume], mount_root: &str) -> Value {
     let volume = |v: &Volume| json!({"name": v.label, "image": {"reference": v.image.in_storage(), "pullPolicy": "IfNotPresent"}});
-    let mount = |v: &Volume| json!({"name": v.label, "mountPath": mount_path(mount_root, &v.name), "readOnly": true});
+    let mount =
+        |v: &Volume| json!({"name": v.label, "mountPath": mount_path(mount_root, &v.directory), "readOnly": true});
     json!({
         "volumes": volumes.iter().map(volume).collect::<Vec<_>>(),
         "containers": [{"name": "agent", "volumeMounts": volumes.iter().map(mount).collect::<Vec<_>>()}],
@@ -82,27 +94,30 @@ pub fn commands(volume: &Volume) -> (Option<Vec<String>>, Vec<String>) {
 
 /// Returns an image as podman is told it.
 pub fn podman_image(image: &Reference) -> String {
-    match image.digest().map(|digest| image.with_digest(digest)) {
-        Some(Ok(pinned)) => pinned.in_storage(),
-        _ => image.in_storage(),
-    }
+    pinned(image).in_storage()
 }
 
-/// Returns the commands as lines for a shell.
+/// Returns an image by digest alone, where it has one: its tag may be another skill's by now.
+pub fn pinned(image: &Reference) -> Reference {
+    image.digest().and_then(|digest| image.with_digest(digest).ok()).unwrap_or_else(|| image.clone())
+}
+
+/// Returns the commands as lines for a shell. Each runs only after the one before: a volume is not made of an older image, nor
+/// passed for new where podman has one of that name.
 pub fn script(volumes: &[Volume], mount_root: &str) -> String {
-    let mut text = String::new();
-    for volume in volumes {
+    let commands = |volume: &Volume| {
         let image = podman_image(&volume.image);
         let first = match volume.image.registry() {
             Some(_) => format!("podman pull {}", word(&image)),
-            None => format!("skillctl load {}", word(&volume.image.to_string())),
+            None => format!("skillctl load {}", word(&pinned(&volume.image).to_string())),
         };
         let (image, name) = (word(&format!("image={image}")), word(&volume.name));
-        let _ = write!(text, "{first}\npodman volume create --driver image \\\n  --opt {image} \\\n  {name}\n\n");
-    }
-    text += "# Run with:\n# podman run --rm \\\n";
-    for Volume { name, .. } in volumes {
-        let mount = format!("{name}:{}:ro", mount_path(mount_root, name));
+        format!("{first} &&\npodman volume create --driver image \\\n  --opt {image} \\\n  {name}")
+    };
+    let mut text = volumes.iter().map(commands).collect::<Vec<_>>().join(" &&\n\n");
+    text += "\n\n# Run with:\n# podman run --rm \\\n";
+    for Volume { name, directory, .. } in volumes {
+        let mount = format!("{name}:{}:ro", mount_path(mount_root, directory));
         let _ = writeln!(text, "#   -v {} \\", word(&mount));
     }
     text + "#   my-agent:latest\n"
@@ -145,7 +160,7 @@ mod tests {
         );
         assert_eq!(
             script(&volumes, "/skills"),
-            "podman pull 127.0.0.1:5000/acme/hr:1.0.0\npodman volume create --driver image \\\n  --opt \
+            "podman pull 127.0.0.1:5000/acme/hr:1.0.0 &&\npodman volume create --driver image \\\n  --opt \
              image=127.0.0.1:5000/acme/hr:1.0.0 \\\n  hr\n\n# Run with:\n# podman run --rm \\\n#   -v hr:/skills/hr:ro \
              \\\n#   my-agent:latest\n"
         );
@@ -178,10 +193,28 @@ mod tests {
         let error = volumes(&office, "/skills").unwrap_err().to_string();
         assert_eq!(error, "collection office: no image of hr");
         assert!(volumes(&collection(&["hr"]), "/a b").is_err());
-        let local = Volume { image: "acme/hr:1".parse().unwrap(), name: "hr".into(), label: "hr".into() };
-        assert!(script(&[local], "/skills").starts_with("skillctl load acme/hr:1\npodman volume create"));
+    }
+
+    #[test]
+    fn what_has_a_digest_gets_a_volume_named_after_it() {
         let digest = format!("sha256:{}", "1".repeat(64));
-        let both = format!("quay.io/a/b:1@{digest}").parse().unwrap();
-        assert_eq!(podman_image(&both), format!("quay.io/a/b@{digest}"));
+        let mut office = collection(&["hr", "legal"]);
+        for (member, image) in office.members.iter_mut().zip(["quay.io/acme/hr:1.0.0", "acme/legal:2"]) {
+            member.from = crate::collection::Origin::Image(format!("{image}@{digest}").parse().unwrap());
+        }
+        let volumes = volumes(&office, "/skills").unwrap();
+        assert_eq!(
+            script(&volumes, "/skills"),
+            format!(
+                "podman pull quay.io/acme/hr@{digest} &&\npodman volume create --driver image \\\n  --opt \
+                 image=quay.io/acme/hr@{digest} \\\n  skill-hr-1.0.0-111111111111 &&\n\n\
+                 skillctl load acme/legal@{digest} &&\npodman volume create --driver image \\\n  --opt \
+                 image=localhost/acme/legal@{digest} \\\n  skill-legal-2-111111111111\n\n# Run with:\n# podman run --rm \
+                 \\\n#   -v skill-hr-1.0.0-111111111111:/skills/hr:ro \\\n#   -v \
+                 skill-legal-2-111111111111:/skills/legal:ro \\\n#   my-agent:latest\n"
+            )
+        );
+        assert!(pod(&volumes, "/skills").contains("  - name: hr\n"));
+        assert!(pod(&volumes, "/skills").contains("mountPath: /skills/hr\n"));
     }
 }

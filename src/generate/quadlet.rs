@@ -1,10 +1,12 @@
 //! Units for Quadlet, podman's generator of systemd services, and the links by which bootc binds their images.
 //!
-//! Quadlet makes volumes with `--ignore`, which keeps an old skill of the same name, so each volume is named after its
-//! digest. An `.image` unit pulls at each start; it is for images of registries only.
+//! Quadlet makes volumes with `--ignore`, which keeps an old skill of the same name, and the service of a volume stays active,
+//! so that it does not run again for a unit that has changed. So volume and unit have the digest in their name, and the container
+//! looks at its volumes before it starts. An `.image` unit pulls at each start; it is for images of registries only.
 
 use super::{Skill, destination, since, volume};
 use crate::error::{Error, Result};
+use crate::reference::Reference;
 
 /// The first podman with `.image` units, and with `Driver=image` in `.volume` units.
 const FIRST: (u64, u64) = (4, 8);
@@ -16,6 +18,9 @@ const UNITS: &str = "usr/share/containers/systemd";
 const BOUND: &str = "usr/lib/bootc/bound-images.d";
 /// Where bootc keeps those images.
 const STORAGE: &str = "--storage-opt=additionalimagestore=/usr/lib/bootc/storage";
+
+/// What the description of a unit of a skill begins with.
+const SKILL: &str = "Skill ";
 
 /// A file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,28 +70,31 @@ pub fn units(skills: &[Skill], options: Options<'_>) -> Result<Vec<Unit>> {
     let hint = "skillctl generate volume prints commands instead, for podman 4.3 and newer";
     since("units for images", options.podman, FIRST, hint)?;
     let mut units = Vec::new();
-    let mut mounts = Vec::new();
+    let (mut mounts, mut before) = (Vec::new(), Vec::new());
     for skill in skills {
-        let stem = stem(&skill.name)?;
+        let stem = volume::name(skill);
         let destination = destination(options.below, skill)?;
         if options.bootc && skill.is_local() {
-            let reason = format!("{} cannot be bound: bootc pulls from registries", skill.shown());
-            let hint = Some("push it, and name it with its registry".into());
-            return Err(Error::Unavailable { reason, hint });
+            return Err(unbound(&skill.shown()));
         }
         if !skill.is_local() {
             units.push(Unit::text(format!("{stem}.image"), image(skill, options)));
         }
         units.push(Unit::text(format!("{stem}.volume"), volume_unit(skill, &stem, options)));
         mounts.push(("Volume", format!("{stem}.volume:{destination}:ro")));
+        before.extend(looks(skill, options));
     }
     if let Some(container) = options.container {
         let name = unit_name(container.name)?;
+        if options.bootc && container.image.parse::<Reference>()?.registry().is_none() {
+            return Err(unbound(container.image));
+        }
         let mut keys = vec![("ContainerName", name.to_owned()), ("Image", container.image.to_owned())];
         keys.extend(mounts);
         keys.extend(global(options));
         let text = section("Unit", &[("Description", format!("{name}, with skills"))])
             + &section("Container", &keys)
+            + &section("Service", &before)
             + &section("Install", &[("WantedBy", "default.target".into())]);
         units.push(Unit::text(format!("{name}.container"), text.trim_end().to_owned() + "\n"));
     }
@@ -97,6 +105,28 @@ impl Unit {
     fn text(path: String, text: String) -> Self {
         Self { path, content: Content::Text(text) }
     }
+}
+
+fn unbound(image: &str) -> Error {
+    let reason = format!("{image} cannot be bound: bootc pulls from registries");
+    Error::Unavailable { reason, hint: Some("push it, and name it with its registry".into()) }
+}
+
+/// Returns what a container runs before it starts, so that it starts with its skill or not at all: its volume is made again where
+/// somebody has removed it, and has to be of the image.
+fn looks(skill: &Skill, options: Options<'_>) -> [(&'static str, String); 2] {
+    let podman = if options.bootc { format!("podman {STORAGE}") } else { "podman".to_owned() };
+    let (name, image) = (volume::name(skill), skill.image.in_storage());
+    let create = format!("{podman} volume create --ignore --driver image --opt image={image} {name}");
+    // systemd takes one dollar of two away.
+    let check = volume::check(&podman, &name, &image).replace('$', "$$");
+    [("ExecStartPre", create), ("ExecStartPre", format!("/bin/sh -c '{check}'"))]
+}
+
+/// Returns the image that a unit of ours is of.
+pub fn skill_of(unit: &str) -> Option<Reference> {
+    let lines = unit.strip_prefix("[Unit]\nDescription=")?;
+    lines.lines().next()?.strip_prefix(SKILL)?.parse().ok()
 }
 
 /// Returns the units as files of an image, and a link for each that names an image to pull: bootc reads `.image` and
@@ -138,7 +168,7 @@ fn volume_unit(skill: &Skill, stem: &str, options: Options<'_>) -> String {
 }
 
 fn text(skill: &Skill, section_text: &str) -> String {
-    let unit = section("Unit", &[("Description", format!("Skill {}", skill.shown()))]);
+    let unit = section("Unit", &[("Description", format!("{SKILL}{}", skill.shown()))]);
     (unit + section_text).trim_end().to_owned() + "\n"
 }
 
@@ -146,10 +176,6 @@ fn text(skill: &Skill, section_text: &str) -> String {
 fn section(name: &str, keys: &[(&str, String)]) -> String {
     let line = |(key, value): &(&str, String)| format!("{key}={}\n", value.replace('%', "%%"));
     format!("[{name}]\n{}\n", keys.iter().map(line).collect::<String>())
-}
-
-fn stem(skill: &str) -> Result<String> {
-    unit_name(skill).map(|name| format!("skill-{name}"))
 }
 
 /// Refuses a name that could be more than one word, or a path.
@@ -196,8 +222,11 @@ mod tests {
              VolumeName=skill-hr-1.0.0-1234567890ab\n"
         );
         let units = units(&skills, options((5, 8), false)).unwrap();
-        assert_eq!(units, [Unit { path: "skill-hr.volume".into(), content: Content::Text(want.clone()) }]);
-        assert_eq!(listing(&units), format!("# skill-hr.volume\n{want}"));
+        assert_eq!(
+            units,
+            [Unit { path: "skill-hr-1.0.0-1234567890ab.volume".into(), content: Content::Text(want.clone()) }]
+        );
+        assert_eq!(listing(&units), format!("# skill-hr-1.0.0-1234567890ab.volume\n{want}"));
     }
 
     #[test]
@@ -210,13 +239,19 @@ mod tests {
                 "[Unit]\nDescription=Skill quay.io/acme/hr:1.0.0\n\n[Image]\nImage={}\n{policy}",
                 skills[0].image
             );
-            assert_eq!(find(&units, "skill-hr.image"), &Content::Text(pull));
-            let Content::Text(volume) = find(&units, "skill-hr.volume") else { panic!() };
-            assert!(volume.contains("\nImage=skill-hr.image\n"), "{volume}");
-            let run = "[Unit]\nDescription=agent, with skills\n\n[Container]\nContainerName=agent\n\
-                       Image=quay.io/acme/agent:2\nVolume=skill-hr.volume:/skills/hr:ro\n\n[Install]\n\
-                       WantedBy=default.target\n";
-            assert_eq!(find(&units, "agent.container"), &Content::Text(run.into()));
+            assert_eq!(find(&units, "skill-hr-1.0.0-1234567890ab.image"), &Content::Text(pull));
+            let Content::Text(volume) = find(&units, "skill-hr-1.0.0-1234567890ab.volume") else { panic!() };
+            assert!(volume.contains("\nImage=skill-hr-1.0.0-1234567890ab.image\n"), "{volume}");
+            let (name, image) = ("skill-hr-1.0.0-1234567890ab", &skills[0].image);
+            let run = format!(
+                "[Unit]\nDescription=agent, with skills\n\n[Container]\nContainerName=agent\n\
+                 Image=quay.io/acme/agent:2\nVolume={name}.volume:/skills/hr:ro\n\n[Service]\n\
+                 ExecStartPre=podman volume create --ignore --driver image --opt image={image} {name}\n\
+                 ExecStartPre=/bin/sh -c '[ \"$$(podman volume inspect -f \"{{{{.Driver}}}} {{{{.Options.image}}}}\" {name})\" = \
+                 \"image {image}\" ] || {{ echo \"{name} is not the volume of its skill: podman volume rm {name}\" >&2; false; \
+                 }}'\n\n[Install]\nWantedBy=default.target\n"
+            );
+            assert_eq!(find(&units, "agent.container"), &Content::Text(run));
         }
     }
 
@@ -225,20 +260,57 @@ mod tests {
         let skills = [skill("quay.io/acme/hr", "hr", Some("1.0.0"))];
         let container = Some(Container { name: "agent", image: "quay.io/acme/agent:2" });
         let units = units(&skills, Options { container, ..options((5, 8), true) }).unwrap();
-        for name in ["skill-hr.image", "agent.container"] {
+        for name in ["skill-hr-1.0.0-1234567890ab.image", "agent.container"] {
             let link = find(&units, &format!("usr/lib/bootc/bound-images.d/{name}"));
             assert_eq!(link, &Content::Link(format!("/usr/share/containers/systemd/{name}")));
         }
-        assert!(!units.iter().any(|unit| unit.path == "usr/lib/bootc/bound-images.d/skill-hr.volume"));
-        for name in ["skill-hr.image", "skill-hr.volume", "agent.container"] {
+        assert!(
+            !units.iter().any(|unit| unit.path == "usr/lib/bootc/bound-images.d/skill-hr-1.0.0-1234567890ab.volume")
+        );
+        for name in ["skill-hr-1.0.0-1234567890ab.image", "skill-hr-1.0.0-1234567890ab.volume", "agent.container"] {
             let Content::Text(text) = find(&units, &format!("usr/share/containers/systemd/{name}")) else { panic!() };
             let args = "\nGlobalArgs=--storage-opt=additionalimagestore=/usr/lib/bootc/storage\n";
             assert!(text.contains(args) && !text.contains("Mount="), "{text}");
         }
-        let Content::Text(text) = find(&units, "usr/share/containers/systemd/skill-hr.volume") else { panic!() };
+        let Content::Text(text) = find(&units, "usr/share/containers/systemd/skill-hr-1.0.0-1234567890ab.volume")
+        else {
+            panic!()
+        };
         assert!(text.contains(&format!("\nImage={}\n", skills[0].image)), "{text}");
         let local = super::units(&[skill("acme/hr", "hr", None)], options((5, 8), true)).unwrap_err();
         assert!(local.to_string().contains("cannot be bound: bootc pulls from registries"), "{local}");
+        for image in ["localhost/agent", "agent:1", "localhost/acme/agent"] {
+            let container = Some(Container { name: "agent", image });
+            let options = Options { container, ..options((5, 8), true) };
+            let refused = super::units(&skills, options).unwrap_err().to_string();
+            assert_eq!(refused, format!("{image} cannot be bound: bootc pulls from registries"));
+            assert!(super::units(&skills, Options { bootc: false, ..options }).is_ok());
+        }
+    }
+
+    /// The service of a volume is active from its first start on, so that it does not run again for a unit of the same name.
+    #[test]
+    fn another_content_is_another_unit() {
+        let old = skill("quay.io/acme/hr", "hr", Some("1.0.0"));
+        let image = format!("quay.io/acme/hr@sha256:{}", "f".repeat(64)).parse().unwrap();
+        let rebuilt = Skill { image, ..old.clone() };
+        let next = skill("quay.io/acme/hr", "hr", Some("1.0.1"));
+        let paths = |skill: &Skill| -> Vec<String> {
+            let units = units(std::slice::from_ref(skill), options((5, 8), false)).unwrap();
+            units.into_iter().map(|unit| unit.path).collect()
+        };
+        for (one, other) in [(&old, &rebuilt), (&old, &next), (&rebuilt, &next)] {
+            assert!(paths(one).iter().all(|path| !paths(other).contains(path)), "{:?} {:?}", paths(one), paths(other));
+        }
+        assert_eq!(paths(&rebuilt), ["skill-hr-1.0.0-ffffffffffff.image", "skill-hr-1.0.0-ffffffffffff.volume"]);
+        let units = units(&[old], options((5, 8), false)).unwrap();
+        for unit in &units {
+            let Content::Text(text) = &unit.content else { panic!() };
+            assert_eq!(skill_of(text), Some("quay.io/acme/hr:1.0.0".parse().unwrap()));
+        }
+        for other in ["", "[Volume]\n", "[Unit]\nDescription=My skill\n", "[Unit]\nDescription=Skill\n"] {
+            assert_eq!(skill_of(other), None, "{other}");
+        }
     }
 
     #[test]

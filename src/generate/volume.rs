@@ -1,7 +1,7 @@
 //! Image-backed volumes: the commands that make them and a container with them.
 //!
 //! podman makes an empty volume of a name that it does not know, and keeps the old image of one that it does. So the name
-//! has the digest in it, and nothing runs unless all volumes are there.
+//! has the digest in it, and nothing runs unless all volumes are there and of their images.
 
 use super::quote::{dotted, word};
 use super::{Skill, destination, since};
@@ -43,8 +43,9 @@ pub fn volumes(skills: &[Skill], below: &str, podman: (u64, u64)) -> Result<Vec<
     since("volumes of images", podman, DRIVER, "skillctl generate podman has flags without volumes")?;
     let volume = |skill: &Skill| {
         let image = skill.image.in_storage();
+        // By digest: the tag may be another skill's when the commands run.
         let fetch = match skill.is_local() {
-            true => ["skillctl", "load", &skill.shown()].map(str::to_owned).to_vec(),
+            true => ["skillctl", "load", &skill.image.to_string()].map(str::to_owned).to_vec(),
             false => ["podman", "pull", &image].map(str::to_owned).to_vec(),
         };
         Ok(Volume { name: name(skill), destination: destination(below, skill)?, image, fetch })
@@ -65,6 +66,15 @@ impl Volume {
     }
 }
 
+/// Returns what a shell has to run so that nothing runs with another volume: the test whether that of the name is of the image. One
+/// that podman made because there was none is of nothing, and would do for `podman volume exists`.
+pub fn check(podman: &str, name: &str, image: &str) -> String {
+    format!(
+        "[ \"$({podman} volume inspect -f \"{{{{.Driver}}}} {{{{.Options.image}}}}\" {name})\" = \"image {image}\" ] || \
+         {{ echo \"{name} is not the volume of its skill: podman volume rm {name}\" >&2; false; }}"
+    )
+}
+
 /// Returns a script that runs a container with the volumes: of `image`, else of what the script is given.
 pub fn script(volumes: &[Volume], image: Option<&str>) -> String {
     let line = |words: &[String]| words.iter().map(|text| word(text)).collect::<Vec<_>>().join(" ");
@@ -73,6 +83,7 @@ pub fn script(volumes: &[Volume], image: Option<&str>) -> String {
         let (image, name) = (word(&volume.image), word(&volume.name));
         text += &format!("{{ podman image exists {image} || {}; }} &&\n", line(&volume.fetch));
         text += &format!("{{ podman volume exists {name} || {}; }} &&\n", line(&volume.create()));
+        text += &format!("{{ {}; }} &&\n", check("podman", &volume.name, &volume.image));
     }
     text += "podman run --rm";
     for volume in volumes {
@@ -112,13 +123,22 @@ pub(super) mod tests {
         let skills = [skill("acme/hr", "hr", Some("1.0.0")), skill("quay.io/acme/legal", "legal", Some("2.0.0"))];
         let volumes = volumes(&skills, "/skills", (4, 3)).unwrap();
         let digest = skills[0].digest();
+        let check = |name: &str, image: &str| {
+            format!(
+                "{{ [ \"$(podman volume inspect -f \"{{{{.Driver}}}} {{{{.Options.image}}}}\" {name})\" = \"image \
+                 {image}@{digest}\" ] || {{ echo \"{name} is not the volume of its skill: podman volume rm {name}\" >&2; \
+                 false; }}; }} &&\n"
+            )
+        };
+        let hr = check("skill-hr-1.0.0-1234567890ab", "localhost/acme/hr");
+        let legal = check("skill-legal-2.0.0-1234567890ab", "quay.io/acme/legal");
         let want = format!(
-            "{{ podman image exists localhost/acme/hr@{digest} || skillctl load acme/hr:1.0.0; }} &&\n\
+            "{{ podman image exists localhost/acme/hr@{digest} || skillctl load acme/hr@{digest}; }} &&\n\
              {{ podman volume exists skill-hr-1.0.0-1234567890ab || podman volume create --driver image --opt \
-             image=localhost/acme/hr@{digest} skill-hr-1.0.0-1234567890ab; }} &&\n\
+             image=localhost/acme/hr@{digest} skill-hr-1.0.0-1234567890ab; }} &&\n{hr}\
              {{ podman image exists quay.io/acme/legal@{digest} || podman pull quay.io/acme/legal@{digest}; }} &&\n\
              {{ podman volume exists skill-legal-2.0.0-1234567890ab || podman volume create --driver image --opt \
-             image=quay.io/acme/legal@{digest} skill-legal-2.0.0-1234567890ab; }} &&\n\
+             image=quay.io/acme/legal@{digest} skill-legal-2.0.0-1234567890ab; }} &&\n{legal}\
              podman run --rm \\\n  -v skill-hr-1.0.0-1234567890ab:/skills/hr:ro \\\n  -v \
              skill-legal-2.0.0-1234567890ab:/skills/legal:ro \\\n"
         );

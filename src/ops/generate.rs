@@ -15,7 +15,7 @@ use crate::reference::Reference;
 use crate::store;
 use crate::store::layout::Layout;
 use crate::store::storage::Storage;
-use crate::store::storage_images::{LoadState, StorageImage};
+use crate::store::storage_images::StorageImage;
 
 /// Largest passwd that is read, in bytes; that of a host with 10,000 users has one megabyte.
 const MAX_PASSWD: u64 = 1 << 20;
@@ -23,7 +23,7 @@ const MAX_PASSWD: u64 = 1 << 20;
 /// A skill that is to be mounted.
 #[derive(Debug)]
 pub struct Skill {
-    /// Its name in containers-storage.
+    /// Its name in containers-storage, by digest: its tag may stand for another skill in there, or will by the time that podman looks.
     pub source: String,
     /// The directory that it gets.
     pub name: String,
@@ -53,7 +53,9 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
         }
         Some(Err(e)) => return Err(e).with_context(context),
     };
-    let qualified = source.in_storage();
+    let tagged = source.in_storage();
+    let pinned = digest.as_deref().map(|digest| source.with_digest(digest)).transpose().with_context(context)?;
+    let mut qualified = pinned.map_or_else(|| tagged.clone(), |pinned| pinned.in_storage());
     let record = images.lookup(&qualified).with_context(context)?;
     if record.is_none() && info.is_none() {
         return Err(Error::ImageNotFound(text.to_owned())).with_context(context);
@@ -69,12 +71,16 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
         let hint = format!("skillctl convert {source} NAME:TAG makes an image of it, to be named instead");
         return Err(Error::Unavailable { reason, hint: Some(hint) }).with_context(context);
     }
-    let state = digest.map(|digest| images.load_state(&qualified, &digest));
-    let missing = match state {
-        Some(LoadState::No) => Some(format!("{source} is not loaded yet: skillctl load {source}")),
-        Some(LoadState::Other) => Some(format!("{source} is loaded with other content: skillctl load {source}")),
-        Some(LoadState::Yes) | None => None,
+    let missing = match record {
+        Some(_) => None,
+        None if images.by_name(&tagged).is_some() => Some("loaded with other content"),
+        None => Some("not loaded yet"),
     };
+    let missing = missing.map(|what| format!("{source} is {what}: skillctl load {source}"));
+    // What only containers-storage has is known by the digest that its record has now.
+    if let (None, Some(digest)) = (digest, record.and_then(|record| record.digest.as_deref())) {
+        qualified = source.with_digest(source.digest().unwrap_or(digest)).with_context(context)?.in_storage();
+    }
     let info = match (info, record) {
         (None, Some(record)) => info_of(storage, record),
         (info, _) => info,

@@ -11,7 +11,7 @@ use super::fsck::{Problem, Report};
 use crate::image::NAMESPACE;
 use crate::layer::{Listing, UnpackOptions};
 use crate::reference::Reference;
-use crate::store::layout::Layout;
+use crate::store::layout::{Entry, Layout};
 use crate::store::skill::{for_host, instances, mountable};
 use crate::store::unpacked::{Cache, Kept};
 use crate::store::{self, Found};
@@ -61,6 +61,22 @@ fn named(found: &Found, reference: &str) -> (String, String) {
     let basename = || Some(reference.parse::<Reference>().ok()?.basename().to_owned());
     let name = found.info.skill_name().map(str::to_owned).or_else(basename).unwrap_or_default();
     (found.info.get(NAMESPACE).to_owned(), name)
+}
+
+/// Returns the images of the store that a tree of the cache is made of.
+///
+/// # Errors
+/// If the store cannot be read.
+pub fn images_of(layout: &Layout, tree: &str) -> Result<Vec<Entry>> {
+    let diff_id = format!("sha256:{}", tree.rsplit('/').next().unwrap_or(tree));
+    let mut entries = layout.entries().context("Looking for the images of a tree")?;
+    entries.retain(|entry| {
+        // Of what cannot be read or mounted there is no tree.
+        let instance = instances(layout, &entry.descriptor).and_then(for_host);
+        let layer = instance.and_then(|instance| mountable(layout, &instance, entry.digest()));
+        layer.is_ok_and(|layer| layer.expected.diff_id.as_deref() == Some(&diff_id))
+    });
+    Ok(entries)
 }
 
 /// What was removed.

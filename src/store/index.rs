@@ -36,11 +36,23 @@ struct RawIndex<'a> {
 impl Entry {
     /// Returns whether it has, or had when it lost it, a name in the repository of `reference`.
     pub fn is_of(&self, reference: &Reference) -> bool {
-        let was = || self.descriptor.annotations().as_ref().and_then(|a| a.get(WAS)).map(String::as_str);
         match &self.name {
             Some(name) => name.parse::<Reference>().is_ok_and(|own| own.name() == reference.name()),
-            None => was() == Some(reference.name()),
+            None => self.was() == Some(reference.name()),
         }
+    }
+
+    /// Returns its name, else the repository that it had one in, with its digest, or that alone.
+    pub fn shown(&self) -> String {
+        match (&self.name, self.was()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(was)) => format!("{was}@{}", self.digest()),
+            (None, None) => self.digest().to_owned(),
+        }
+    }
+
+    fn was(&self) -> Option<&str> {
+        self.descriptor.annotations().as_ref().and_then(|a| a.get(WAS)).map(String::as_str)
     }
 
     pub(super) fn new(descriptor: Descriptor) -> Self {

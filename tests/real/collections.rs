@@ -319,7 +319,10 @@ fn volumes_are_made(world: &World) {
     let file = office(world, &[("hr", built.name.clone())]);
     let volume = ["collection", "volume", "-f", &file];
     let script = world.skillctl(volume).ok();
-    assert!(script.starts_with("skillctl load acme/hr:1.0.0-draft\npodman volume create --driver image"), "{script}");
+    assert!(
+        script.starts_with("skillctl load acme/hr:1.0.0-draft &&\npodman volume create --driver image"),
+        "{script}"
+    );
     let execute = || world.skillctl(volume.iter().copied().chain(["--execute"]));
     assert_eq!(execute().ok(), "Created volume hr");
     assert_eq!(execute().ok(), "Volume is there: hr");
@@ -329,6 +332,16 @@ fn volumes_are_made(world: &World) {
     office(world, &[("hr", "acme/hr:2.0.0-draft".into())]);
     execute().refused(&["hr"], &["podman volume rm hr"]);
     world.podman(["volume", "rm", "hr"]).ok();
+    // By digest a new version is a new volume, beside the old one.
+    for version in ["1.0.0", "2.0.0"] {
+        let built = world.build("hr", version, &["--load=always"]);
+        office(world, &[("hr", format!("acme/hr:{version}-draft@{}", built.digest))]);
+        let name = format!("skill-hr-{version}-draft-{}", &built.digest["sha256:".len()..][..12]);
+        assert_eq!(execute().ok(), format!("Created volume {name}"));
+        let seen = world.in_agent(&["-v", &format!("{name}:/skills/hr:ro")], "/skills/hr/scripts/greet.sh");
+        assert_eq!(seen.ok(), format!("hr {version} was here"));
+    }
+    world.podman(["volume", "rm", "--all"]).ok();
 }
 
 fn oras_reads_a_collection(world: &World) {

@@ -65,10 +65,24 @@ fn generate_warns_where_podman_makes_a_directory_as_root(world: &World) {
         let image = agent(world, name, directories);
         let generated =
             world.skillctl(["generate", "podman", "--target", "claude", "--image", &image, "acme/hr:1.0.0-draft"]);
-        let flags = format!("--mount type=image,source={},destination=/home/agent/.claude/skills/hr", built.name);
+        let source = format!("localhost/acme/hr@{}", built.digest);
+        let flags = format!("--mount type=image,source={source},destination=/home/agent/.claude/skills/hr");
         assert_eq!((generated.code, generated.stdout.trim_end()), (0, &*flags), "{generated}");
-        let warned = generated.stderr.starts_with("warning: podman makes /home/agent/.claude as root");
-        assert_eq!((warned, generated.stderr.is_empty()), (!writable, writable), "{generated}");
+        let warns = |stderr: &str| {
+            let warned = stderr.starts_with("warning: /home/agent/.claude is made as root");
+            assert_eq!((warned, stderr.is_empty()), (!writable, writable), "{stderr}");
+        };
+        warns(&generated.stderr);
+        // So do the others, of the image that their container has.
+        for (verb, more) in
+            [("volume", &[][..]), ("kube", &[]), ("quadlet", &["--container", "a", "--podman-version=5.4"])]
+        {
+            let args = ["generate", verb, "--target", "claude", "--image", &image, "acme/hr:1.0.0-draft"];
+            let generated = world.skillctl(args.iter().chain(more));
+            assert!(generated.stdout.contains("/home/agent/.claude/skills/hr"), "{verb}: {generated}");
+            let unloaded = |line: &&str| !line.starts_with("note: acme/hr:1.0.0-draft has no registry");
+            warns(&generated.stderr.lines().filter(unloaded).collect::<Vec<_>>().join("\n"));
+        }
         let shell =
             ["sh", "-c", "/home/agent/.claude/skills/hr/scripts/greet.sh && echo x >/home/agent/.claude/settings"];
         let run =

@@ -11,6 +11,7 @@ use crate::registry::{Kind, PASSWORD, Registry, USER, conf};
 
 matrix! {
     a_script_runs_an_agent_with_its_volumes,
+    a_script_runs_no_other_skill,
 }
 
 /// What is new in podman 4.8, and what reads it.
@@ -45,6 +46,12 @@ fn assert_usable(seen: &str, version: &str) {
     assert!(seen.contains("Read-only file system"), "the mount is writable:\n{seen}");
 }
 
+#[track_caller]
+fn assert_other_volume(done: &Done, name: &str) {
+    let said = format!("{name} is not the volume of its skill: podman volume rm {name}\n");
+    assert!(done.code == 1 && done.stderr == said && !done.stdout.contains("hr"), "{done}");
+}
+
 /// Returns the name of the volume of a version.
 fn volume(built: &Built, version: &str) -> String {
     format!("skill-hr-{version}-{}", &built.digest["sha256:".len()..][..12])
@@ -71,6 +78,44 @@ fn a_script_runs_an_agent_with_its_volumes(world: &World) {
     world.podman(["volume", "rm", "--all", "--force"]).ok();
 }
 
+/// Whatever has become of the tag, and of the volume's name, the script runs the skill that it was made for, or nothing.
+fn a_script_runs_no_other_skill(world: &World) {
+    let script = |built: &Built| {
+        fs::write(world.path("with-skills"), world.skillctl(["generate", "volume", &built.name]).ok())
+            .expect("a script");
+        let bin = std::path::Path::new(env!("CARGO_BIN_EXE_skillctl")).parent().expect("a directory");
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a PATH"));
+        move || {
+            let mut sh = world.command("sh", ["with-skills", "--network", "none", world.agent(), "sh", "-c", USE]);
+            sh.env("PATH", &path);
+            Done::of(sh)
+        }
+    };
+    // podman made an empty one, when somebody named it while it was not there.
+    let built = world.build("hr", "1.0.0", &[]);
+    let (run, name) = (script(&built), volume(&built, "1.0.0"));
+    assert_eq!(world.in_agent(&["-v", &format!("{name}:/skills/hr:ro")], "ls /skills/hr").ok(), "");
+    assert_other_volume(&run(), &name);
+    world.podman(["volume", "rm", &name]).ok();
+    assert_usable(&run().ok(), "1.0.0");
+    world.podman(["volume", "rm", &name]).ok();
+
+    // The image was removed, and its tag is another one's.
+    let built = world.build("hr", "1.0.1", &["--load=never"]);
+    let other = world.build("hr", "1.0.2", &["--load=never"]);
+    let run = script(&built);
+    assert_usable(&run().ok(), "1.0.1");
+    world.podman(["volume", "rm", &volume(&built, "1.0.1")]).ok();
+    world.podman(["rmi", "-f", &built.id]).ok();
+    let run = script(&built);
+    world.skillctl(["tag", &other.name, &built.name, "--force", "--load=never"]).ok();
+    let done = run();
+    assert_ne!(done.code, 0, "{done}");
+    assert_eq!(done.stdout, "", "{done}");
+    assert_ne!(world.podman(["image", "exists", &built.name]).code, 0, "the other skill was loaded");
+    assert_eq!(world.podman(["volume", "ls", "-q"]).ok(), "");
+}
+
 /// Runs Quadlet's generator over units, and returns what it makes of them. A unit that it refuses is an error.
 fn quadlet(world: &World, units: &str) -> String {
     let program = "/usr/libexec/podman/quadlet";
@@ -93,11 +138,25 @@ fn quadlet_takes_the_units(world: &World) {
     let create = format!("podman volume create --ignore --driver image --opt image={image} {name}\n");
     assert!(text.contains(&create), "{text}");
     assert!(text.contains(&format!(" -v {name}:/skills/hr:ro localhost/agent:latest\n")), "{text}");
-    assert!(text.contains("Requires=skill-hr-volume.service\n"), "{text}");
-    // What the service runs, podman does, too.
-    let words = ["volume", "create", "--ignore", "--driver", "image", "--opt", &format!("image={image}"), &name];
-    world.podman(words).ok();
-    assert_usable(&world.in_agent(&["-v", &format!("{name}:/skills/hr:ro")], USE).ok(), "1.0.0");
+    assert!(text.contains(&format!("Requires={name}-volume.service\n")), "{text}");
+    // What the service of the container runs before it, as systemd would. The volume's own does not run again, so this is all
+    // there is between a volume that somebody has removed and an empty one.
+    let before =
+        || text.lines().filter_map(|line| line.strip_prefix("ExecStartPre=")).map(|line| line.replace("$$", "$"));
+    assert_eq!(before().next().map(|line| line + "\n"), Some(create));
+    let start = || {
+        let done = before().map(|line| world.run("/bin/sh", ["-c", &line]));
+        done.reduce(|one, other| if one.code == 0 { other } else { one }).expect("commands")
+    };
+    for _ in 0..2 {
+        start().ok();
+        assert_usable(&world.in_agent(&["-v", &format!("{name}:/skills/hr:ro")], USE).ok(), "1.0.0");
+    }
+    world.podman(["volume", "rm", &name]).ok();
+    world.podman(["volume", "create", &name]).ok();
+    assert_other_volume(&start(), &name);
+    world.podman(["volume", "rm", &name]).ok();
+    start().ok();
     world.podman(["volume", "rm", &name]).ok();
 
     world.skillctl(["tag", &built.name, "registry.example/acme/hr:1.0.0", "--load=never"]).ok();
@@ -110,9 +169,10 @@ fn quadlet_takes_the_units(world: &World) {
     };
     assert!(text.contains(&pull), "{text}");
     assert!(text.contains(&format!("--opt image={remote} {name}\n")), "{text}");
-    assert!(text.contains("Requires=skill-hr-image.service\n"), "{text}");
+    assert!(text.contains(&format!("Requires={name}-image.service\n")), "{text}");
 
-    generate("rootfs", "registry.example/acme/hr:1.0.0", &[&container[..], &["--bootc"]].concat());
+    let bound = ["--container", "agent", "--image", "registry.example/acme/agent:2", "--bootc"];
+    generate("rootfs", "registry.example/acme/hr:1.0.0", &bound);
     let text = quadlet(world, "rootfs/usr/share/containers/systemd");
     let store = "podman --storage-opt=additionalimagestore=/usr/lib/bootc/storage";
     assert!(
@@ -120,7 +180,14 @@ fn quadlet_takes_the_units(world: &World) {
         "{text}"
     );
     assert!(text.contains(&format!("{store} run --name agent ")), "{text}");
-    assert!(!text.contains("Requires=skill-hr-image.service"), "{text}");
+    assert!(
+        text.contains(&format!(
+            "ExecStartPre={store} volume create --ignore --driver image --opt image={remote} {name}\n"
+        )),
+        "{text}"
+    );
+    assert!(text.contains(&format!("$$({store} volume inspect -f ")), "{text}");
+    assert!(!text.contains(&format!("Requires={name}-image.service")), "{text}");
 }
 
 /// Makes the image of a pod's first container, which podman builds itself otherwise, of a program that is not here.

@@ -329,11 +329,26 @@ fn a_skill_is_a_device(world: &World) {
     assert!(done.stdout.contains("hr 1.0.0 was here") && done.stderr.contains("Read-only file system"), "{done}");
     // Another version in its place, and no image needed any more.
     world.build("hr", "1.1.0", &["--load=never"]);
-    world.skillctl(["cdi", "enable", "acme/hr:1.1.0-draft"]).ok();
+    let said = world.skillctl(["cdi", "enable", "acme/hr:1.1.0-draft"]).ok();
+    assert_eq!(said, format!("skillimage.io/skill=acme.hr  acme/hr:1.1.0-draft at /skills/hr, instead of {HR}"));
     world.podman(["rmi", &format!("localhost/{HR}")]).ok();
     assert_eq!(run("skillimage.io/skill=acme.hr", "/skills/hr/scripts/greet.sh").ok(), "hr 1.1.0 was here");
     assert_eq!(world.skillctl(["cdi", "list"]).ok(), "skillimage.io/skill=acme.hr  /skills/hr");
-    world.skillctl(["cdi", "disable", "acme/hr:1.1.0-draft"]).ok();
+    // Of another repository it would be somebody else's skill.
+    let other = "registry.example/acme/hr:2.0.0";
+    world.build("hr", "2.0.0", &["--load=never"]);
+    world.skillctl(["tag", "acme/hr:2.0.0-draft", other, "--load=never"]).ok();
+    world.skillctl(["rm", "-f", "acme/hr:2.0.0-draft"]).ok();
+    let refused = world.skillctl(["cdi", "enable", other]);
+    refused.refused(&["skillimage.io/skill=acme.hr is of acme/hr:1.1.0-draft", other], &["cdi disable acme.hr"]);
+    assert_eq!(run("skillimage.io/skill=acme.hr", "/skills/hr/scripts/greet.sh").ok(), "hr 1.1.0 was here");
+    world.skillctl(["rm", "-f", "acme/hr:1.1.0-draft"]).ok();
+    world.skillctl(["cdi", "enable", other]).refused(&["skillimage.io/skill=acme.hr is of acme/hr@sha256:"], &[]);
+    // Of what the store has no more nobody can tell, and it is said.
+    world.skillctl(["prune", "--grace", "0"]).ok();
+    let said = world.skillctl(["cdi", "enable", other]).ok();
+    assert!(said.ends_with(&format!("{other} at /skills/hr, instead of what is not in the store any more")), "{said}");
+    world.skillctl(["cdi", "disable", other]).ok();
     assert_ne!(run("skillimage.io/skill=acme.hr", "true").code, 0);
     assert_eq!(world.skillctl(["cdi", "list"]).ok(), "");
     world.skillctl(["cdi", "disable", "acme.hr"]).refused(&["no device"], &[]);

@@ -60,7 +60,27 @@ fn mounted_by_the_flags_that_generate_prints(world: &World) {
     let built = world.build("hr", "1.0.0", &[]);
     let flags = world.skillctl(["generate", "podman", &built.name, "--mount-root", "/skills"]).ok();
     let flags: Vec<&str> = flags.split_whitespace().collect();
+    assert!(flags[1].starts_with(&format!("type=image,source=localhost/acme/hr@{},", built.digest)), "{flags:?}");
     let seen = world.in_agent(&flags, USE).ok();
     assert_usable(&seen);
     assert_read_only(&seen);
+
+    // The tag is another skill's in the store, and podman has the one before: what was asked for is not there.
+    let other = world.build("hr", "1.0.1", &["--load=never"]);
+    world.skillctl(["tag", &other.name, &built.name, "--force", "--load=never"]).ok();
+    let generated = world.skillctl(["generate", "podman", &built.name]);
+    assert!(
+        generated.stderr.contains("acme/hr:1.0.0-draft is loaded with other content: skillctl load"),
+        "{generated}"
+    );
+    let moved = generated.ok();
+    let moved: Vec<&str> = moved.split_whitespace().collect();
+    let refused = world.in_agent(&moved, "cat /skills/hr/SKILL.md");
+    assert!(refused.code != 0 && refused.stdout.is_empty(), "{refused}");
+    // Once it is, it is mounted; also when its tag has gone to another state, whose digest podman shows instead.
+    let greeted = || world.in_agent(&moved, "/skills/hr/scripts/greet.sh").ok();
+    world.skillctl(["load", &built.name]).ok();
+    assert_eq!(greeted(), "hr 1.0.1 was here");
+    world.skillctl(["promote", &built.name, "--to", "testing", "--local"]).ok();
+    assert_eq!(greeted(), "hr 1.0.1 was here");
 }

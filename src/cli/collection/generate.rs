@@ -10,7 +10,7 @@ use crate::cli::pull::When;
 use crate::cli::registry::RegistryArgs;
 use crate::cli::shell::{Format, Shell};
 use crate::error::Error;
-use crate::generate::collection::{Volume, commands, pod, pod_json, podman_image, script, volumes};
+use crate::generate::collection::{Volume, commands, pinned, pod, pod_json, podman_image, script, volumes};
 use crate::limits::Limits;
 use crate::output::harmless_line;
 
@@ -68,7 +68,9 @@ impl GenerateArgs {
 
 /// Print the commands that make a volume of each skill of a collection
 ///
-/// A volume keeps the image that it was made of: after an upgrade it is removed, with podman volume rm, and made anew.
+/// A volume keeps the image that it was made of. So one of a skill that the collection has by digest is named after that, and a new
+/// version is a new volume; podman volume rm removes the old one. Others have the name of the skill: after an upgrade they are
+/// removed and made anew.
 #[derive(Debug, clap::Args)]
 pub struct VolumeArgs {
     #[command(flatten)]
@@ -135,7 +137,9 @@ fn make(shell: &Shell, volume: &Volume) -> Result<bool> {
         Some(pull) => drop(podman().args(&pull[1..]).run()?),
         None if !podman().args(["image", "exists", "--", &image]).output()?.success() => {
             let reason = format!("{image} is not in containers-storage");
-            return Err(Error::Unavailable { reason, hint: Some(format!("skillctl load {}", volume.image)) }.into());
+            return Err(
+                Error::Unavailable { reason, hint: Some(format!("skillctl load {}", pinned(&volume.image))) }.into()
+            );
         }
         None => {}
     }

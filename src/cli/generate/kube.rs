@@ -96,7 +96,7 @@ impl KubeArgs {
             Some(puller) => kube::Style::InitContainer { puller, size_limit: &self.size_limit },
             None => kube::Style::ImageVolume,
         };
-        let addition = addition(&skills, &self.skills.below(shell)?, style, &self.pull_secret)?;
+        let addition = addition(&skills, &self.skills.below(shell, self.image.as_deref())?, style, &self.pull_secret)?;
         for skill in skills.iter().filter(|skill| skill.is_local()) {
             shell.note(format!("note: {} has no registry: it has to be loaded on the node", skill.shown()));
         }

@@ -9,9 +9,10 @@ use serde_json::json;
 use super::skills::{PodmanVersion, SkillArgs, image_name, warn_not_loaded};
 use crate::cli::pull::check_output;
 use crate::cli::shell::{Format, Shell, open_dir};
+use crate::generate::Skill;
 use crate::generate::quadlet::{Container, Content, Options, Unit, listing, units};
 use crate::ops::generate::pins::Reader;
-use crate::ops::generate::units::{Done, write};
+use crate::ops::generate::units::{Done, left_over, write};
 use crate::output::shown;
 
 const EXAMPLES: &str = "\
@@ -27,8 +28,9 @@ Examples:
 
 /// Print or write Quadlet units of skills
 ///
-/// A .volume for each skill, named after its digest; an .image for those of registries; with --container a unit that
-/// mounts them, read-only. They are files to keep in Git: nothing in them depends on this machine.
+/// A .volume for each skill, and an .image for those of registries, named after version and digest; with --container a unit that
+/// mounts them, read-only. They are files to keep in Git: nothing in them depends on this machine. A new version is new files;
+/// which are left over is said.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct QuadletArgs {
@@ -62,17 +64,17 @@ impl QuadletArgs {
         let skills = self.skills.skills(shell, Reader::Runtime)?;
         let container =
             self.container.as_deref().zip(self.image.as_deref()).map(|(name, image)| Container { name, image });
-        let below = self.skills.below(shell)?;
+        let below = self.skills.below(shell, self.image.as_deref())?;
         let options = Options { below: &below, container, podman: self.podman.or_oldest(shell), bootc: self.bootc };
         let units = units(&skills, options)?;
         warn_not_loaded(shell, &skills);
-        let done = match &self.output {
-            Some(output) => self.write(output, &units)?,
+        let (done, left) = match &self.output {
+            Some(output) => self.write(output, &units, &skills)?,
             None if self.format == Format::Text => {
                 shell.print(listing(&units))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            None => units.iter().map(|_| Done::No).collect(),
+            None => (units.iter().map(|_| Done::No).collect(), Vec::new()),
         };
         if self.format == Format::Json {
             let rows = units.iter().zip(done).map(|(unit, done)| {
@@ -89,12 +91,19 @@ impl QuadletArgs {
                 shell.print(format!("{what} {}\n", shown(&output.join(&unit.path))))?;
             }
         }
+        for left in left {
+            shell.note(format!("note: {} is of another version: remove it when nothing names it", shown(&left)));
+        }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn write(&self, output: &Path, units: &[Unit]) -> Result<Vec<Done>> {
+    /// Writes the units, and returns what was done with each, and what is left over of other versions.
+    fn write(&self, output: &Path, units: &[Unit], skills: &[Skill]) -> Result<(Vec<Done>, Vec<PathBuf>)> {
         let context = || format!("Writing to {}", output.display());
         std::fs::create_dir_all(output).with_context(context)?;
-        write(&open_dir(output).with_context(context)?, units, self.force).with_context(context)
+        let dir = open_dir(output).with_context(context)?;
+        let done = write(&dir, units, self.force).with_context(context)?;
+        let left = left_over(&dir, units, skills).with_context(context)?;
+        Ok((done, left.iter().map(|left| output.join(left)).collect()))
     }
 }

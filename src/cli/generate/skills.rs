@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
-use crate::cli::generate::{ROOT_HOME, Where};
+use crate::cli::generate::Where;
 use crate::cli::registry::RegistryArgs;
 use crate::cli::shell::Shell;
+use crate::error::Error;
 use crate::generate::Skill;
 use crate::ops::generate::pins::{Places, Reader, not_loaded, skills};
+use crate::ops::generate::{Container, container};
 use crate::output::harmless_line;
 use crate::process::version;
 use crate::reference::Reference;
@@ -47,21 +49,22 @@ impl SkillArgs {
         skills(&places, &self.references, reader)
     }
 
-    /// Returns the directory to mount below. In a home, says what is taken for granted and what becomes of its directories.
-    pub fn below(&self, shell: &Shell) -> Result<String> {
-        let below = self.place.below()?;
-        if self.place.target.is_some() {
-            let parent = below.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            match self.place.home.as_deref() {
-                None => shell.note("note: the container's user is taken to be root; --home DIR says otherwise"),
-                Some(ROOT_HOME) => {}
-                Some(_) => shell.warn(format!(
-                    "warning: unless the image has {parent}, it is made as root, and the container's user cannot write \
-                     beside the skill"
-                )),
-            }
-        }
-        Ok(below)
+    /// Returns the directory to mount below: in the home of the user of `image`, where that is here. Says what is taken for granted
+    /// and what becomes of the directories of a home.
+    pub fn below(&self, shell: &Shell, image: Option<&str>) -> Result<String> {
+        let image = image.filter(|_| self.place.target.is_some());
+        let container = image.map(|image| here(shell, image)).transpose()?.flatten();
+        self.place.below_in(shell, container.as_ref())
+    }
+}
+
+/// Reads a container image that may be here: it may as well be on its registry only, and containers-storage somewhere else.
+fn here(shell: &Shell, image: &str) -> Result<Option<Container>> {
+    let Ok(storage) = shell.storage_to_read() else { return Ok(None) };
+    match container(&storage, image) {
+        Ok(container) => Ok(Some(container)),
+        Err(e) if matches!(e.downcast_ref(), Some(Error::ImageNotFound(_))) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

@@ -41,7 +41,8 @@ pub struct VolumeArgs {
 impl VolumeArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let skills = self.skills.skills(shell, Reader::Runtime)?;
-        let volumes = volumes(&skills, &self.skills.below(shell)?, self.podman.or_oldest(shell))?;
+        let volumes =
+            volumes(&skills, &self.skills.below(shell, self.image.as_deref())?, self.podman.or_oldest(shell))?;
         warn_not_loaded(shell, &skills);
         match self.format {
             Format::Text => shell.print(script(&volumes, self.image.as_deref()))?,
