@@ -54,7 +54,6 @@ struct Place<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Status {
     enabled: bool,
     /// The hook that podman starts.
