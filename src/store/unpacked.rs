@@ -188,13 +188,19 @@ impl Cache {
 
     /// Refuses a cache that others than we may have written to.
     fn check_owner(&self) -> Result<()> {
-        let stat = fstat(&self.dir).map_err(|errno| Error::io(self.path.display().to_string())(errno.into()))?;
+        let shown = self.path.display();
+        let stat = fstat(&self.dir).map_err(|errno| Error::io(shown.to_string())(errno.into()))?;
         let writable = Mode::S_IWGRP.union(Mode::S_IWOTH).bits();
-        if is_ours(&stat) && stat.st_mode & writable == 0 {
+        if !is_ours(&stat) {
+            // Removing it is no remedy: the runtime's hook sees the cache of all other containers so, in a user namespace.
+            let hint = Some("run as its owner: rootless podman and root have separate storage".into());
+            return Err(Error::Unavailable { reason: format!("{shown} belongs to another user"), hint });
+        }
+        if stat.st_mode & writable == 0 {
             return Ok(());
         }
-        let reason = format!("{} can be written to by others than its user", self.path.display());
-        Err(Error::Unavailable { reason, hint: Some(format!("rm -r {}, which is made anew", self.path.display())) })
+        let reason = format!("{shown} can be written to by others than its user");
+        Err(Error::Unavailable { reason, hint: Some(format!("rm -r {shown}, which is made anew")) })
     }
 
     /// Removes what somebody was killed over whose name begins so; the lock is held.
@@ -470,6 +476,8 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use cap_std::ambient_authority;
 
     use super::*;
@@ -527,6 +535,29 @@ mod tests {
         let other = Expected { digest: format!("sha256:{}", "0".repeat(64)), ..expected };
         assert!(tree(&cache, &archive, &other).is_err());
         assert_eq!(cache.list().unwrap(), []);
+    }
+
+    #[test]
+    fn a_cache_of_others_is_not_used() {
+        let (_world, cache, archive, expected) = world();
+        tree(&cache, &archive, &expected).unwrap();
+        let refused = || {
+            let error = tree(&cache, &archive, &expected).unwrap_err();
+            (error.to_string(), error.hint().unwrap())
+        };
+        let shown = cache.path.display();
+        for mode in [0o775, 0o757] {
+            std::fs::set_permissions(&cache.path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let (said, hint) = refused();
+            assert_eq!(said, format!("{shown} can be written to by others than its user"));
+            assert_eq!(hint, format!("rm -r {shown}, which is made anew"));
+        }
+        // Only root can give it away; then nothing that is removed helps.
+        if std::os::unix::fs::chown(&cache.path, Some(4242), None).is_ok() {
+            let (said, hint) = refused();
+            assert_eq!(said, format!("{shown} belongs to another user"));
+            assert!(hint.starts_with("run as its owner"), "{hint}");
+        }
     }
 
     #[test]

@@ -350,6 +350,11 @@ impl World {
         }
     }
 
+    /// Returns the name of the cell.
+    pub fn cell(&self) -> &'static str {
+        self.cell.name
+    }
+
     /// Returns whether the user is root.
     pub fn is_root(&self) -> bool {
         self.cell.user == "root"

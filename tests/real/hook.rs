@@ -37,7 +37,7 @@ mod rootful {
 }
 
 const SKILLS: &str = "io.skillimage.skills";
-const HR: &str = "acme/hr:1.0.0-draft";
+pub const HR: &str = "acme/hr:1.0.0-draft";
 
 /// Builds the skill, without loading it: the hook takes it from the store. Enables the hook.
 fn world_with_hook(world: &World) {
@@ -46,7 +46,7 @@ fn world_with_hook(world: &World) {
     world.skillctl(["hook", "status"]).ok();
 }
 
-fn with(skills: &str) -> String {
+pub fn with(skills: &str) -> String {
     format!("{SKILLS}={skills}")
 }
 
@@ -59,7 +59,7 @@ fn cache(world: &World) -> PathBuf {
     world.store().with_file_name("unpacked")
 }
 
-fn log(world: &World) -> String {
+pub fn log(world: &World) -> String {
     fs::read_to_string(world.store().with_file_name("hook.log")).unwrap_or_default()
 }
 
@@ -548,7 +548,7 @@ fn created(world: &World, skills: &str, flags: &[&str], script: &str) -> Done {
 }
 
 /// Makes a directory with that hook alone.
-fn spec_hooks(world: &World) -> String {
+pub fn spec_hooks(world: &World) -> String {
     let dir = world.path("spec-hooks");
     if !dir.exists() {
         fs::create_dir(&dir).expect("a directory");
@@ -559,12 +559,15 @@ fn spec_hooks(world: &World) -> String {
     dir.display().to_string()
 }
 
-/// The flags that choose each runtime that works here: runc wants cgroups, which a restricted host may not have for newer
-/// ones.
+/// The flags that choose each runtime.
+pub const CRUN: &[&str] = &["--runtime", "crun"];
+/// runc always wants cgroups. Where there is no controller for processes, 0 keeps podman from naming a limit; -1 names one.
+pub const RUNC: &[&str] = &["--runtime", "runc", "--cgroups", "enabled", "--pids-limit", "0"];
+
+/// Returns the flags of each runtime that works here.
 fn runtimes(world: &World) -> Vec<&'static [&'static str]> {
-    const RUNC: &[&str] = &["--runtime", "runc", "--cgroups", "enabled", "--pids-limit", "-1"];
     let runc = world.in_agent(RUNC, "true").code == 0;
-    [&["--runtime", "crun"][..], RUNC].into_iter().filter(|all| all[1] == "crun" || runc).collect()
+    [CRUN, RUNC].into_iter().filter(|all| all[1] == "crun" || runc).collect()
 }
 
 fn a_runtime_alone_mounts_it(world: &World) {

@@ -28,6 +28,7 @@ mod install;
 mod interop;
 mod lifecycle;
 mod locked;
+mod matrix;
 mod mount;
 mod names;
 mod pulls;
