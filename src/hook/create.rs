@@ -75,7 +75,14 @@ impl State {
                 false => Ok(text),
             }
         };
-        read().map_err(Error::io(path.display().to_string()))
+        read().map_err(|e| match e.kind() {
+            // Of the host's users this one has none in a namespace of its own.
+            io::ErrorKind::PermissionDenied => Error::Unavailable {
+                reason: format!("{} cannot be read from within the container's user namespace", path.display()),
+                hint: Some("skillctl hook enable: the hook that podman starts works with all of them".into()),
+            },
+            _ => Error::io(path.display().to_string())(e),
+        })
     }
 }
 

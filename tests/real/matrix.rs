@@ -103,7 +103,7 @@ const REFUSED: [Refusal; 5] = [
         why: "the hook runs as a user to whom the storage belongs to somebody unknown",
         of: |case| matches!(case.way, Way::Bind | Way::Extract) && case.is_apart(),
         code: 126,
-        says: [HOOK, &["belongs to another user", "config.json: Permission denied"]],
+        says: [HOOK, &["belongs to another user", "cannot be read from within the container's user namespace"]],
     },
     Refusal {
         why: "the hook runs as a user to whom the cache belongs to the other one; a copy needs no cache",
