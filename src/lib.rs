@@ -7,6 +7,7 @@
 //!   [`format`] (how others package skills), [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
 //!   [`receipt`] (what is installed), [`collection`] (skills that belong together)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
+//! * [`trust`]: keys, signatures in both forms, and what holds of them
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
 //! * [`source`]: skills in the forms of other tools, Git repositories, archives and `.well-known` indexes
@@ -46,4 +47,5 @@ pub mod source;
 pub mod store;
 pub mod strict;
 pub mod text;
+pub mod trust;
 pub mod yaml;

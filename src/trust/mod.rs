@@ -1,0 +1,16 @@
+//! Trust: keys and signatures, in the two forms that are read today. All of it works without the network.
+//!
+//! ```text
+//! simple   the image NAME:sha256-<hex>.sig, one layer per signature       podman, CRI-O, OpenShift, oc-mirror, cosign
+//! bundle   a referrer of the image, a sigstore bundle v0.3 with a DSSE envelope                         cosign 3
+//! ```
+//!
+//! A simple signature names the repository that it is for. A bundle signs the digest alone, so whoever can write to a repository
+//! can serve there what was signed for another one: what an image says it is has to be compared with what was asked for, too.
+
+pub mod bundle;
+pub mod key;
+pub mod private_key;
+pub mod read;
+pub mod simple;
+pub mod verify;

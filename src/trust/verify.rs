@@ -1,0 +1,166 @@
+//! Whether an image is what somebody has signed.
+//!
+//! Of all signatures one that satisfies suffices, and others do no harm: several people may sign an image. How many are looked at is
+//! bounded by who fetches them.
+
+use std::fmt;
+
+use super::bundle;
+use super::key::PublicKey;
+use super::simple;
+use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
+use crate::lifecycle::{State, TAG_SUFFIXES};
+use crate::reference::Reference;
+
+/// What there is about a manifest, in both forms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// Of the image of signatures.
+    pub simple: Vec<simple::Signature>,
+    /// Of what refers to the manifest.
+    pub bundles: Vec<Vec<u8>>,
+}
+
+/// A form of signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// What podman reads.
+    Simple,
+    /// What cosign 3 reads first.
+    Bundle,
+}
+
+/// A signature that holds.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Signer {
+    /// The key, as [`PublicKey::id`] names it.
+    pub key: String,
+    /// In which form.
+    pub form: Form,
+    /// What it says that the image is called; a bundle does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// What is to be verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// What was asked for.
+    pub reference: &'a Reference,
+    /// The repository that signatures are for, where it is not that of the reference.
+    pub identity: Option<&'a Reference>,
+    /// Digest of the manifest that it is.
+    pub digest: &'a str,
+    /// What that says.
+    pub info: &'a Info,
+}
+
+/// Why an image is not verified: what every signature lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(Vec<String>);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            0 => return f.write_str("it has no signature"),
+            1 => f.write_str("its signature is ")?,
+            count => write!(f, "its {count} signatures are ")?,
+        }
+        // Several by one stranger are told once.
+        let mut told: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        told.dedup();
+        f.write_str(&told.join("; "))
+    }
+}
+
+/// Returns the signatures of `subject` that hold, by any of `keys`.
+///
+/// # Errors
+/// [`Refused`] where there is none, or where the image says that it is another one than was asked for.
+pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> Result<Vec<Signer>, Refused> {
+    let mut signers = Vec::new();
+    let mut refused = Vec::new();
+    let mut weigh = |by: &dyn Fn(&PublicKey) -> Result<Signer, String>| {
+        let mut reasons = Vec::new();
+        for key in keys {
+            match by(key) {
+                Ok(signer) => return signers.push(signer),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        // That of the key that has signed it says more than that the other keys have not.
+        let telling = reasons.iter().position(|reason| !reason.starts_with(NOT_BY)).unwrap_or_default();
+        refused.extend((!reasons.is_empty()).then(|| reasons.swap_remove(telling)));
+    };
+    for signature in &signatures.simple {
+        weigh(&|key| simple_signer(signature, subject, key));
+    }
+    for bundle in &signatures.bundles {
+        weigh(&|key| bundle_signer(bundle, subject, key));
+    }
+    if signers.is_empty() {
+        return Err(Refused(refused));
+    }
+    says_so(subject).map_err(|reason| Refused(vec![reason]))?;
+    Ok(signers)
+}
+
+/// How a reason begins that says nothing of the signature but that a key did not make it.
+const NOT_BY: &str = "not by the key";
+
+fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, key: &PublicKey) -> Result<Signer, String> {
+    let claim = signature.verify(key)?;
+    is_of(&claim.digest, subject)?;
+    let wanted = subject.identity.unwrap_or(subject.reference);
+    let named: Reference = claim.reference.parse().map_err(|_| format!("for {:?}", claim.reference))?;
+    match named.name() == wanted.name() {
+        true => Ok(Signer { key: key.id(), form: Form::Simple, reference: Some(claim.reference) }),
+        false => Err(format!("for the repository {}, not {}", named.name(), wanted.name())),
+    }
+}
+
+fn bundle_signer(bytes: &[u8], subject: Subject<'_>, key: &PublicKey) -> Result<Signer, String> {
+    let statement = bundle::verify(bytes, key)?;
+    if statement.predicate_type != bundle::SIGNED {
+        return Err(format!("a statement of the type {}, which is no signature", statement.predicate_type));
+    }
+    match &statement.subjects[..] {
+        [digest] => is_of(digest, subject)?,
+        subjects => return Err(format!("of {} digests, and not of one", subjects.len())),
+    }
+    // It binds no name: what the image says that it is has to be the repository that was asked for.
+    let (namespace, name) = (subject.info.get(NAMESPACE), subject.info.get(NAME));
+    let path = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+    let asked = subject.identity.unwrap_or(subject.reference).name();
+    let within = asked.strip_suffix(&path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+    match within && !name.is_empty() {
+        true => Ok(Signer { key: key.id(), form: Form::Bundle, reference: None }),
+        false => Err(format!("for the skill {path}, not {asked}")),
+    }
+}
+
+fn is_of(digest: &str, subject: Subject<'_>) -> Result<(), String> {
+    match digest == subject.digest {
+        true => Ok(()),
+        false => Err(format!("of {digest}")),
+    }
+}
+
+/// Compares what a tag says with what the image says: an older version that was signed once is not what a newer tag asks for. Tags
+/// such as latest promise no version.
+fn says_so(subject: Subject<'_>) -> Result<(), String> {
+    let Some(tag) = subject.reference.tag() else { return Ok(()) };
+    let version = TAG_SUFFIXES.iter().find_map(|suffix| tag.strip_suffix(suffix)).unwrap_or(tag);
+    if semver::Version::parse(version).is_err() {
+        return Ok(());
+    }
+    let (own, state) = (subject.info.get(VERSION), subject.info.state());
+    match state.and_then(|state| state.tag(own)).as_deref() == Some(tag) {
+        true => Ok(()),
+        false => {
+            let state = state.map_or("of no state", State::as_str);
+            Err(format!("of the version {own:?}, {state}, and the tag is {tag}"))
+        }
+    }
+}
