@@ -46,6 +46,8 @@ pub struct Env {
     pub http_proxy: Option<String>,
     /// `NO_PROXY`, else `no_proxy`.
     pub no_proxy: Option<String>,
+    /// `COSIGN_PASSWORD`, the passphrase of a key; it may be empty.
+    pub cosign_password: Option<String>,
     /// `SOURCE_DATE_EPOCH`, as it was given.
     pub source_date_epoch: Option<String>,
     /// `USER`.
@@ -96,6 +98,7 @@ impl Env {
             https_proxy: proxy("HTTPS_PROXY"),
             http_proxy: proxy("HTTP_PROXY"),
             no_proxy: proxy("NO_PROXY"),
+            cosign_password: std::env::var("COSIGN_PASSWORD").ok(),
             source_date_epoch: text("SOURCE_DATE_EPOCH"),
             user: text("USER"),
             path: std::env::var_os("PATH"),

@@ -74,6 +74,18 @@ pub enum Error {
         /// The remedy, as a sentence or a command.
         hint: Option<String>,
     },
+    /// An image without a signature that suffices.
+    #[error("{image} is not verified: {digest} must be signed by {required}, and {found}")]
+    NotVerified {
+        /// The image, as it was asked for.
+        image: String,
+        /// Digest of its manifest.
+        digest: String,
+        /// The keys, any of which would do.
+        required: String,
+        /// What there is instead.
+        found: String,
+    },
     /// An input or output error on a named object.
     #[error("{object}: {cause}")]
     Io {

@@ -23,6 +23,7 @@ mod sources;
 mod store;
 mod support;
 mod sync;
+mod trust;
 mod unpacked;
 mod validate;
 mod well_known;

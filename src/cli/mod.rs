@@ -19,10 +19,12 @@ mod images;
 mod init;
 mod install;
 mod installed;
+mod key;
 mod late;
 mod load;
 mod login;
 mod make;
+mod passphrase;
 mod progress;
 mod promote;
 mod prompt;
@@ -32,12 +34,14 @@ mod push;
 mod registry;
 mod rm;
 mod shell;
+mod sign;
 mod sync;
 mod tag;
 mod targets;
 mod uninstall;
 mod upgrade;
 mod validate;
+mod verify;
 mod wanted;
 
 use std::ffi::OsString;
@@ -60,6 +64,7 @@ Environment:
   SKILLCTL_ADD_STORES      Stores that are only read, colons between them,
                            unless --add-store names some
   XDG_DATA_HOME            Else the store is skillctl/store in there
+  COSIGN_PASSWORD          Passphrase of a key
   SOURCE_DATE_EPOCH        Date of a built image and its files, else 1970
   CONTAINERS_STORAGE_CONF, STORAGE_DRIVER, STORAGE_OPTS
                            Where containers-storage is, as for podman
@@ -155,6 +160,12 @@ enum Command {
     Login(Late<login::LoginArgs>),
     /// Log out of a registry
     Logout(Late<login::LogoutArgs>),
+    /// Sign an image
+    Sign(Late<sign::Args>),
+    /// Verify that an image is what a key has signed
+    Verify(Late<verify::Args>),
+    /// Make and show the keys that sign skills
+    Key(Late<key::Args>),
     /// Install skills where agents look
     Install(Late<install::Args>),
     /// Upgrade installed skills to the newest published version
@@ -226,6 +237,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Convert(args) => args.0.run(&shell),
         Command::Login(args) => args.0.run(&shell),
         Command::Logout(args) => args.0.run(&shell),
+        Command::Sign(args) => args.0.run(&shell),
+        Command::Verify(args) => args.0.run(&shell),
+        Command::Key(args) => args.0.run(&shell),
         Command::Install(args) => args.0.run(&shell),
         Command::Upgrade(args) => args.0.run(&shell),
         Command::Rollback(args) => args.0.run(&shell),

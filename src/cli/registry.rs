@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use super::prompt;
 use super::shell::{Shell, absolute};
@@ -253,43 +251,13 @@ impl Creds {
 
 /// Reads a password from the terminal without showing it, or a line from standard input where that is none.
 pub fn read_password(shell: &Shell, username: &str, cancel: &Cancel) -> Result<String> {
-    let stdin = io::stdin();
-    let _hidden = match stdin.is_terminal() {
-        true => {
-            shell.warn(format!("Password of {}: ", harmless_line(username)));
-            Some(Hidden::start()?)
-        }
-        false => None,
-    };
-    let line = prompt::line(MAX_PASSWORD, cancel)?;
+    let ask = || shell.warn(format!("Password of {}: ", harmless_line(username)));
+    let line = prompt::hidden(ask, MAX_PASSWORD, cancel)?;
     if line.is_empty() {
         let hint = Some("give --creds USER:PASSWORD, or the password on standard input".to_owned());
         return Err(Error::Unavailable { reason: "there is no password on standard input".into(), hint }.into());
     }
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
-}
-
-/// A terminal that does not show what is typed, until it is dropped.
-struct Hidden(Termios);
-
-impl Hidden {
-    fn start() -> Result<Self> {
-        let stdin = io::stdin();
-        let before = tcgetattr(&stdin).context("Reading the settings of the terminal")?;
-        let mut hidden = before.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO);
-        // The end of the line is shown, so that what is printed next does not stand behind the prompt.
-        hidden.local_flags.insert(LocalFlags::ECHONL);
-        tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).context("Hiding what is typed")?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        // Nothing can be done about a terminal that has gone.
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0);
-    }
 }
 
 #[cfg(test)]

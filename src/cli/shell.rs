@@ -150,8 +150,10 @@ impl Shell {
     /// Prints an error and its hint, and returns the exit status.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
         fail(error);
+        let is_no = |e: &(dyn std::error::Error + 'static)| matches!(e.downcast_ref(), Some(Error::NotVerified { .. }));
         match self.cancel.get().is_some_and(Cancel::is_cancelled) {
             true => ExitCode::from(INTERRUPTED),
+            false if error.chain().any(is_no) => ExitCode::from(NO),
             false => ExitCode::from(FAILED),
         }
     }

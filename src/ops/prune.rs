@@ -26,6 +26,7 @@ use crate::lock::try_lock_dir;
 use crate::receipt::Receipt;
 use crate::reference::split_tag;
 use crate::skills::{SkillsDir, read_bounded};
+use crate::store::attached;
 use crate::store::layout::{Entry, Layout, TMP, entry_name, take_name};
 
 /// How old a blob must be before it is freed: longer than any build of the Go tool that was measured (20 s for 500 MB).
@@ -130,7 +131,8 @@ fn living(
             Err(Error::Damaged { .. }) => continue,
             Err(e) => return Err(e.into()),
         };
-        if let Some(subject) = manifest["subject"]["digest"].as_str() {
+        // Images of signatures have no subject of their own.
+        if let Some(subject) = attached::subject(entry).or_else(|| manifest["subject"]["digest"].as_str()) {
             referrers.push((entry, subject.to_owned()));
         }
     }

@@ -3,6 +3,7 @@
 //! Tag, digest and state are resolved in the store and never from containers-storage, which keeps one record per image
 //! ID and so shows one state for all tags of one content.
 
+pub mod attached;
 pub mod blob;
 pub mod canary;
 pub mod certs;
@@ -25,6 +26,7 @@ mod registry_auth;
 mod registry_error;
 mod registry_wire;
 pub mod remote;
+pub mod remote_attached;
 pub mod repository;
 pub mod scratch;
 pub mod skill;

@@ -353,10 +353,53 @@ impl Registry {
     }
 
     fn tags_at(&self, endpoint: &Endpoint) -> Result<Option<Vec<String>>, Trouble> {
-        let what = endpoint.repository().to_owned();
-        let protocol = |reason: &str| error(endpoint.registry(), Fault::Protocol, format!("tags of {what}: {reason}"));
         let mut tags = Vec::new();
-        let mut path = format!("/v2/{}/tags/list?n={PAGE}", endpoint.repository());
+        let path = format!("/v2/{}/tags/list?n={PAGE}", endpoint.repository());
+        let found = self.pages(endpoint, path, "tags of", |body| {
+            let page: TagPage = serde_json::from_slice(body).ok()?;
+            // What is no tag can be asked for by nobody, and may be as long as the page.
+            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| is_tag(tag)));
+            Some(tags.len())
+        })?;
+        Ok(found.then_some(tags))
+    }
+
+    /// Returns the digests of what refers to the manifest that `reference` names by digest; `None` where the registry does not offer
+    /// that (distribution specification, listing referrers).
+    ///
+    /// # Errors
+    /// As [`Self::tags`].
+    pub fn referrers(&self, reference: &Reference) -> Result<Option<Vec<String>>> {
+        let digest = reference.digest().unwrap_or_default();
+        self.read(reference, |endpoint| {
+            let mut digests = Vec::new();
+            let path = format!("/v2/{}/referrers/{digest}", endpoint.repository());
+            let found = self.pages(endpoint, path, "referrers in", |body| {
+                let page: ReferrerPage = serde_json::from_slice(body).ok()?;
+                digests.extend(page.manifests.into_iter().map(|one| one.digest).filter(|digest| is_digest(digest)));
+                Some(digests.len())
+            });
+            match found {
+                Ok(found) => Ok(found.then_some(digests)),
+                // Older ones answer this for what they do not know.
+                Err(trouble) if trouble.error.fault() == Some(Fault::Unsupported) => Ok(None),
+                Err(trouble) => Err(trouble),
+            }
+        })
+    }
+
+    /// Reads a list that a registry gives in pages: `take` adds one, and returns how many items there are, or `None` for what is
+    /// no list. Returns whether there is such a list.
+    fn pages(
+        &self,
+        endpoint: &Endpoint,
+        mut path: String,
+        list: &str,
+        mut take: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<bool, Trouble> {
+        let what = endpoint.repository().to_owned();
+        let protocol = |reason: &str| error(endpoint.registry(), Fault::Protocol, format!("{list} {what}: {reason}"));
+        let mut before = 0;
         loop {
             let call = Call {
                 method: Method::GET,
@@ -367,28 +410,34 @@ impl Registry {
                 actions: self.reading(),
                 what: what.clone(),
             };
-            let Some(response) = self.call(endpoint, &call)? else { return Ok(None) };
-            let page: TagPage =
-                serde_json::from_slice(&response.body).map_err(|_| protocol("its answer is no list"))?;
-            let before = tags.len();
-            // What is no tag can be asked for by nobody, and may be as long as the page.
-            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| is_tag(tag)));
-            let grown = tags.len() > before;
-            if tags.len() > MAX_TAGS {
+            let Some(response) = self.call(endpoint, &call)? else { return Ok(false) };
+            let count = take(&response.body).ok_or_else(|| protocol("its answer is no list"))?;
+            if count > MAX_TAGS {
                 return Err(protocol(&format!("more than {MAX_TAGS}")).into());
             }
             let link = response.headers.get_all("link").iter().filter_map(|v| v.to_str().ok()).find_map(next_page);
-            let Some(link) = link else { return Ok(Some(tags)) };
+            let Some(link) = link else { return Ok(true) };
             // The scheme is what the registry thinks that it speaks, which is another one behind a proxy for TLS.
             let here = Url { scheme: Scheme::Https, authority: endpoint.host().to_owned(), path: path.clone() };
             let next = here.join(&link).filter(|next| next.same_host(&here) || next.authority == here.authority);
             let next = next.ok_or_else(|| protocol("its next page is on another host"))?;
-            if !grown || next.path == path {
+            if count == before || next.path == path {
                 return Err(protocol("its pages do not end").into());
             }
-            path = next.path;
+            (path, before) = (next.path, count);
         }
     }
+}
+
+/// A page of an index of referrers.
+#[derive(Deserialize)]
+struct ReferrerPage {
+    manifests: Vec<Referrer>,
+}
+
+#[derive(Deserialize)]
+struct Referrer {
+    digest: String,
 }
 
 /// A page of tags; the list is null where all were deleted.

@@ -38,3 +38,4 @@ mod registries;
 mod registry;
 mod site;
 mod storage;
+mod trust;

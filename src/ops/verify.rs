@@ -1,0 +1,86 @@
+//! `verify`: whether an image is what the holder of a key has signed.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::image::Info;
+use crate::reference::{Reference, is_digest};
+use crate::store::attached;
+use crate::store::layout::Layout;
+use crate::store::registry::Registry;
+use crate::store::remote_attached;
+use crate::store::{self};
+use crate::trust::key::PublicKey;
+use crate::trust::verify::{self, Signatures, Signer, Subject};
+
+/// An image that is verified.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// The image, as it was asked for.
+    pub reference: String,
+    /// Digest of its manifest: what is used has to be this.
+    pub digest: String,
+    /// The signatures that hold.
+    pub signers: Vec<Signer>,
+}
+
+/// What verifies: keys, and for which repository they have signed.
+#[derive(Debug, Clone, Copy)]
+pub struct Required<'a> {
+    /// The keys, of which one suffices.
+    pub keys: &'a [PublicKey],
+    /// The repository that it is signed for, where it is another than the one asked for.
+    pub identity: Option<&'a Reference>,
+}
+
+/// Verifies an image of the store, without the network.
+///
+/// # Errors
+/// [`Error::NotVerified`]; as [`store::open`].
+pub fn in_store(layout: &Layout, text: &str, required: Required<'_>) -> Result<Verified> {
+    let found = store::open(layout, text)?;
+    let digest = found.entry.digest();
+    // What was asked for counts; where that is a digest, the name that it has.
+    let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
+    let reference = match (text.parse::<Reference>(), own, required.identity) {
+        (Ok(asked), Some(own), _) if asked.name() == own.name() => asked.or_latest(),
+        (_, Some(own), _) => own.or_latest(),
+        (Ok(asked), None, _) if !is_digest(text) => asked,
+        (_, None, Some(identity)) => identity.repository(),
+        (_, None, None) => {
+            let hint = Some("give --identity REPOSITORY".into());
+            let reason = format!("{text} has no name to be verified for");
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
+    };
+    Ok(check(&attached::signatures(layout, digest)?, (&reference, digest, &found.info), required)?)
+}
+
+/// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified.
+///
+/// # Errors
+/// [`Error::NotVerified`]; [`Error::Registry`].
+pub fn on_registry(registry: &Registry, reference: &Reference, required: Required<'_>) -> Result<Verified> {
+    let found = registry.manifest(reference)?.ok_or_else(|| store::remote::not_found(reference))?;
+    let manifest = found.read(reference)?;
+    let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
+    Ok(check(&signatures, (reference, &manifest.digest, &manifest.info), required)?)
+}
+
+fn check(
+    signatures: &Signatures,
+    (reference, digest, info): (&Reference, &str, &Info),
+    required: Required<'_>,
+) -> Result<Verified, Error> {
+    let subject = Subject { reference, identity: required.identity, digest, info };
+    match verify::verify(signatures, subject, required.keys) {
+        Ok(signers) => Ok(Verified { reference: reference.to_string(), digest: digest.to_owned(), signers }),
+        Err(refused) => Err(Error::NotVerified {
+            image: reference.to_string(),
+            digest: digest.to_owned(),
+            required: required.keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or "),
+            found: refused.to_string(),
+        }),
+    }
+}
