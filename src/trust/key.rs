@@ -8,6 +8,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pem::{EncodeConfig, LineEnding, Pem};
 use ring::digest::{SHA256, digest};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use spki::der::Decode as _;
@@ -96,7 +97,7 @@ impl PublicKey {
 
     /// Returns the key in PEM.
     pub fn to_pem(&self) -> String {
-        pem::encode(&pem::Pem::new(LABEL, self.spki.clone()))
+        encode(LABEL, self.spki.clone())
     }
 
     /// Returns what a sigstore bundle calls the key: its digest in base64.
@@ -109,6 +110,12 @@ impl PublicKey {
     pub fn id(&self) -> String {
         format!("sha256:{}", hex::encode(digest(&SHA256, &self.spki)))
     }
+}
+
+/// Returns a file in PEM, with the line ends of all others.
+pub(super) fn encode(label: &str, contents: Vec<u8>) -> String {
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new(label, contents), config)
 }
 
 impl std::fmt::Debug for PublicKey {

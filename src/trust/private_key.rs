@@ -16,7 +16,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::key::PublicKey;
+use super::key::{PublicKey, encode};
 use crate::error::{Error, Result};
 
 /// What we write, and cosign 3.
@@ -147,7 +147,7 @@ pub fn seal(pkcs8: &[u8], passphrase: &[u8]) -> Result<String> {
         ciphertext: STANDARD.encode(ciphertext),
     };
     let json = serde_json::to_vec(&sealed).map_err(|e| damaged(e.to_string()))?;
-    Ok(pem::encode(&pem::Pem::new(LABEL, json)))
+    Ok(encode(LABEL, json))
 }
 
 /// Returns the PKCS #8 in a file. Errors are why there is none.
@@ -192,6 +192,7 @@ mod tests {
         assert!(file.starts_with("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----"), "{file}");
         let opened = PrivateKey::open(file.as_bytes(), b"secret", "a.key").unwrap();
         assert_eq!(opened.public(), key.public());
+        assert!(!file.contains('\r') && !key.public().to_pem().contains('\r'), "{file}");
         let public = PublicKey::from_pem(key.public().to_pem().as_bytes(), "a.pub").unwrap();
         let signature = opened.sign(b"message").unwrap();
         assert!(public.verifies(b"message", &signature));
@@ -209,7 +210,7 @@ mod tests {
             let kdf = Kdf { name: KDF.into(), params, salt: STANDARD.encode([0; 32]) };
             let cipher = Cipher { name: CIPHER.into(), nonce: STANDARD.encode([0; 24]) };
             let sealed = Box { kdf, cipher, ciphertext: String::new() };
-            pem::encode(&pem::Pem::new(OLD_LABEL, serde_json::to_vec(&sealed).unwrap()))
+            encode(OLD_LABEL, serde_json::to_vec(&sealed).unwrap())
         };
         for (n, r, p) in
             [(1 << 24, 8, 1), (u64::MAX, 8, 1), (1 << 16, 1 << 30, 1), (1 << 16, 8, 1 << 20), (3, 8, 1), (0, 8, 1)]
