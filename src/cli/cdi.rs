@@ -66,8 +66,8 @@ impl Args {
 
 /// Offer skills of the store as devices
 ///
-/// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that;
-/// from another repository it is refused until it is disabled.
+/// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that,
+/// at the place that it has unless another is given; from another repository it is refused until it is disabled.
 #[derive(Debug, clap::Args)]
 struct EnableArgs {
     /// Skills of the store
@@ -177,6 +177,10 @@ impl EnableArgs {
         for (reference, device) in devices(shell, &self.references, &self.place)? {
             elsewhere(shell, &path, &device.name)?;
             let there = cdi.devices.iter().find(|there| there.name == device.name);
+            let device = match there.filter(|_| !self.place.is_given()) {
+                Some(there) => device.at(there.destination())?,
+                None => device,
+            };
             let instead =
                 there.map(|there| instead(shell, there, &device, &reference)).transpose()?.unwrap_or_default();
             let said = format!("{} at {}{instead}", reference, device.destination());
@@ -197,15 +201,20 @@ impl EnableArgs {
 /// whoever names it would get somebody else's skill. The file has no place for that (annotations came with CDI 0.6.0), so the store
 /// is asked what the tree is of; of what it has no more, nobody can tell.
 fn instead(shell: &Shell, old: &Device, new: &Device, reference: &str) -> Result<String> {
+    let moved = match old.destination() {
+        same if same == new.destination() => String::new(),
+        before => format!(" at {before}"),
+    };
     if old.tree() == new.tree() {
-        let moved = old.destination() != new.destination();
-        return Ok(if moved { format!(", instead of at {}", old.destination()) } else { String::new() });
+        return Ok(if moved.is_empty() { moved } else { format!(", instead of{moved}") });
     }
     let images = shell.existing_store()?.map(|layout| images_of(&layout, old.tree())).transpose()?.unwrap_or_default();
-    let Some(other) = images.first() else { return Ok(", instead of what is not in the store any more".into()) };
+    let Some(other) = images.first() else {
+        return Ok(format!(", instead of what is not in the store any more{moved}"));
+    };
     let own = reference.parse::<Reference>()?;
     if let Some(before) = images.iter().find(|entry| entry.is_of(&own)) {
-        return Ok(format!(", instead of {}", before.shown()));
+        return Ok(format!(", instead of {}{moved}", before.shown()));
     }
     let reason = format!("the device {KIND}={} is of {}, and {reference} is another skill", old.name, other.shown());
     Err(Error::Unavailable { reason, hint: Some(format!("skillctl cdi disable {} frees the name", old.name)) }.into())

@@ -121,6 +121,11 @@ pub struct Where {
 }
 
 impl Where {
+    /// Returns whether a place was named.
+    pub fn is_given(&self) -> bool {
+        self.target.is_some() || self.mount_root.is_some()
+    }
+
     /// Returns the directory to mount below in a container that is not known.
     pub fn below(&self) -> Result<String> {
         self.below_home(self.home.as_deref().unwrap_or(ROOT_HOME))

@@ -334,6 +334,16 @@ fn a_skill_is_a_device(world: &World) {
     world.podman(["rmi", &format!("localhost/{HR}")]).ok();
     assert_eq!(run("skillimage.io/skill=acme.hr", "/skills/hr/scripts/greet.sh").ok(), "hr 1.1.0 was here");
     assert_eq!(world.skillctl(["cdi", "list"]).ok(), "skillimage.io/skill=acme.hr  /skills/hr");
+    // It stays where it is, unless another place is given.
+    let elsewhere = ["cdi", "enable", "acme/hr:1.1.0-draft", "--mount-root", "/opt"];
+    assert!(world.skillctl(elsewhere).ok().ends_with(" at /opt/hr, instead of at /skills/hr"));
+    let said = world.skillctl(["cdi", "enable", HR]).ok();
+    assert_eq!(said, format!("skillimage.io/skill=acme.hr  {HR} at /opt/hr, instead of acme/hr:1.1.0-draft"));
+    let said = world.skillctl(["cdi", "enable", "acme/hr:1.1.0-draft", "--mount-root", "/skills"]).ok();
+    assert_eq!(
+        said,
+        format!("skillimage.io/skill=acme.hr  acme/hr:1.1.0-draft at /skills/hr, instead of {HR} at /opt/hr")
+    );
     // Of another repository it would be somebody else's skill.
     let other = "registry.example/acme/hr:2.0.0";
     world.build("hr", "2.0.0", &["--load=never"]);
