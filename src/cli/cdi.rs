@@ -146,7 +146,7 @@ pub fn devices(shell: &Shell, references: &[String], place: &Where) -> Result<Ve
     let Some(layout) = shell.existing_store()? else {
         return Err(Error::ImageNotFound(references.join(", ")).into());
     };
-    let (cache, below) = (shell.cache()?, place.below()?);
+    let (cache, below) = (shell.cache()?, place.below(shell)?);
     let mut devices: Vec<(String, Device)> = Vec::new();
     for text in references {
         let tree = tree(&layout, &cache, text, &UnpackOptions::default())?;
