@@ -260,6 +260,21 @@ fn units_are_written_once() {
 }
 
 #[test]
+fn no_place_of_the_runtime_is_taken_and_one_agent_only() {
+    let world = World::new();
+    build(&world, "", "hr");
+    for kind in ["volume", "quadlet", "kube", "cdi"] {
+        for root in ["/proc", "/sys/fs", "/dev", "/run/secrets"] {
+            let ran = world.run(["generate", kind, "acme/hr:1.0.0", "--mount-root", root]).fails(2);
+            assert!(ran.stderr.contains(&format!("{root}/hr is in ")), "{kind}: {ran}");
+            assert_eq!(ran.stdout, "", "{kind}");
+        }
+        let ran = world.run(["generate", kind, "acme/hr:1.0.0", "--target", "claude,codex"]).fails(2);
+        assert!(ran.stderr.contains("error: \"claude,codex\" is more than one agent"), "{kind}: {ran}");
+    }
+}
+
+#[test]
 fn volumes_are_named_after_digests() {
     let world = World::new();
     let digest = build(&world, "", "hr");

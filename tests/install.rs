@@ -296,7 +296,7 @@ fn targets_that_are_one_directory_are_written_once() {
     let refusals: [(&[&str], &str); 6] = [
         (&[], "specify --target <agent> or -o <directory>"),
         (&["-t", "claude", "-o", "x"], "use --target or -o, not both"),
-        (&["-t", "cluade"], "unknown target \"cluade\" (supported: claude, adal, "),
+        (&["-t", "cluade"], "unknown target \"cluade\" (near: claude"),
         (&["-t", "eve"], "eve has no skills of a user"),
         (&["-t", "goose", "--scope", "system"], "goose has no directory for all users that is known"),
         (&["-t", ""], "specify --target <agent> or -o <directory>"),

@@ -90,7 +90,7 @@ fn verbs_that_read_find_what_only_they_have() {
         (&["inspect", &digest], "  Found in:   read-only store\n"),
         (&["history", "acme/hr", "--no-trunc"], &digest),
         (&["history", "--local", REMOTE, "--no-trunc"], &digest),
-        (&["generate", "podman", HR, "--podman-version", "5.4"], "source=localhost/acme/hr:1.0.0-draft"),
+        (&["generate", "podman", HR, "--podman-version", "5.4"], &digest),
         (&["generate", "volume", HR], &digest),
         (&["generate", "quadlet", HR], &digest),
         (&["generate", "kube", HR], &digest),

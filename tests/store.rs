@@ -62,6 +62,19 @@ fn tags_are_added_moved_and_removed() {
         world.run(["rm", "-f", "acme/none:1"]).fails(2).stderr.lines().last(),
         Some("error: no valid images to remove")
     );
+    // What is easily forgotten is said.
+    let there = "(there is acme/hr:1.0.0-draft)";
+    for name in ["hr", "acme/hr"] {
+        let removed = world.run(["rm", "-f", name]).fails(2);
+        let want = format!("Error: image not found: {name} {there}\nerror: no valid images to remove\n");
+        assert_eq!(removed.stderr, want);
+        let volume = world.run(["generate", "volume", name]).fails(2);
+        assert!(volume.stderr.contains(&format!("image not found: {name} {there}\n")), "{volume}");
+    }
+    for name in ["hr", "acme/hr:9"] {
+        let history = world.run(["history", name]).fails(2);
+        assert!(history.stderr.contains(&format!("image not found: {name} {there}\n")), "{history}");
+    }
 }
 
 #[test]

@@ -205,7 +205,12 @@ fn hooks_that_are_killed_leave_no_half_tree() {
 #[test]
 fn a_device_is_the_tree_of_its_skill() {
     let world = world();
-    let json = world.run(["generate", "cdi", HR, "--target", "claude", "--home", "/home/u"]).ok().json();
+    let ran = world.run(["generate", "cdi", HR, "--target", "claude", "--home", "/home/u"]).ok();
+    assert!(ran.stderr.starts_with("warning: unless the image has /home/u/.claude, it is made as root"), "{ran}");
+    assert!(ran.stderr.contains("skillctl hook enable"), "{ran}");
+    let note = "note: the container's user is taken to be root; --home DIR says otherwise\n";
+    assert_eq!(world.run(["generate", "cdi", HR, "--target", "claude"]).ok().stderr, note);
+    let json = ran.json();
     let mount = &json["devices"][0]["containerEdits"]["mounts"][0];
     assert_eq!(
         (&json["devices"][0]["name"], &mount["containerPath"]),

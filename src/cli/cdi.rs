@@ -20,6 +20,7 @@ use crate::ops::trees::{images_of, skill, tree};
 use crate::output::harmless_line;
 use crate::process::{Cancel, Version, version};
 use crate::reference::Reference;
+use crate::store::layout::Entry;
 
 /// The directory of root, which every podman reads.
 const SYSTEM: &str = "/etc/cdi";
@@ -27,6 +28,9 @@ const SYSTEM: &str = "/etc/cdi";
 const SYSTEM_DIRS: [&str; 2] = [SYSTEM, "/var/run/cdi"];
 /// The first podman that reads another directory (`--cdi-spec-dir`).
 const SPEC_DIR: Version = (5, 5, 0);
+
+/// What is said of a device whose image was removed.
+const GONE: &str = "not in the store any more";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,8 +70,8 @@ impl Args {
 
 /// Offer skills of the store as devices
 ///
-/// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that;
-/// from another repository it is refused until it is disabled.
+/// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that,
+/// at the place that it has unless another is given; from another repository it is refused until it is disabled.
 #[derive(Debug, clap::Args)]
 struct EnableArgs {
     /// Skills of the store
@@ -78,9 +82,11 @@ struct EnableArgs {
 }
 
 /// Offer skills as devices no more
+///
+/// A skill that the store has no more is named by the name that it had.
 #[derive(Debug, clap::Args)]
 struct DisableArgs {
-    /// Names of devices, or skills of the store
+    /// Names of devices, or their skills
     #[arg(required = true, value_name = "NAME|REFERENCE")]
     names: Vec<String>,
 }
@@ -146,7 +152,7 @@ pub fn devices(shell: &Shell, references: &[String], place: &Where) -> Result<Ve
     let Some(layout) = shell.existing_store()? else {
         return Err(Error::ImageNotFound(references.join(", ")).into());
     };
-    let (cache, below) = (shell.cache()?, place.below()?);
+    let (cache, below) = (shell.cache()?, place.below(shell)?);
     let mut devices: Vec<(String, Device)> = Vec::new();
     for text in references {
         let tree = tree(&layout, &cache, text, &UnpackOptions::default())?;
@@ -177,6 +183,10 @@ impl EnableArgs {
         for (reference, device) in devices(shell, &self.references, &self.place)? {
             elsewhere(shell, &path, &device.name)?;
             let there = cdi.devices.iter().find(|there| there.name == device.name);
+            let device = match there.filter(|_| !self.place.is_given()) {
+                Some(there) => device.at(there.destination())?,
+                None => device,
+            };
             let instead =
                 there.map(|there| instead(shell, there, &device, &reference)).transpose()?.unwrap_or_default();
             let said = format!("{} at {}{instead}", reference, device.destination());
@@ -197,15 +207,20 @@ impl EnableArgs {
 /// whoever names it would get somebody else's skill. The file has no place for that (annotations came with CDI 0.6.0), so the store
 /// is asked what the tree is of; of what it has no more, nobody can tell.
 fn instead(shell: &Shell, old: &Device, new: &Device, reference: &str) -> Result<String> {
+    let moved = match old.destination() {
+        same if same == new.destination() => String::new(),
+        before => format!(" at {before}"),
+    };
     if old.tree() == new.tree() {
-        let moved = old.destination() != new.destination();
-        return Ok(if moved { format!(", instead of at {}", old.destination()) } else { String::new() });
+        return Ok(if moved.is_empty() { moved } else { format!(", instead of{moved}") });
     }
     let images = shell.existing_store()?.map(|layout| images_of(&layout, old.tree())).transpose()?.unwrap_or_default();
-    let Some(other) = images.first() else { return Ok(", instead of what is not in the store any more".into()) };
+    let Some(other) = images.first() else {
+        return Ok(format!(", instead of what is {GONE}{moved}"));
+    };
     let own = reference.parse::<Reference>()?;
     if let Some(before) = images.iter().find(|entry| entry.is_of(&own)) {
-        return Ok(format!(", instead of {}", before.shown()));
+        return Ok(format!(", instead of {}{moved}", before.shown()));
     }
     let reason = format!("the device {KIND}={} is of {}, and {reference} is another skill", old.name, other.shown());
     Err(Error::Unavailable { reason, hint: Some(format!("skillctl cdi disable {} frees the name", old.name)) }.into())
@@ -232,7 +247,7 @@ impl DisableArgs {
         for text in &self.names {
             let name = match cdi.devices.iter().any(|device| device.name == *text) {
                 true => text.clone(),
-                false => self.name_of(shell, text)?,
+                false => name_of(shell, &cdi, text)?,
             };
             if cdi.remove(&name).is_none() {
                 let reason = format!("there is no device {KIND}={name}");
@@ -246,31 +261,82 @@ impl DisableArgs {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// Returns the device of a skill of the store.
-    fn name_of(&self, shell: &Shell, text: &str) -> Result<String> {
-        if !text.contains(['/', ':']) {
-            return Ok(text.to_owned());
-        }
-        let (namespace, name) = skill(&shell.store_with(text)?, text)?;
-        Ok(Device::new(&namespace, &name, "/", &format!("/{name}"))?.name)
+/// Returns the device of a skill: by what the store says of it, else by its name, which that of a device is the end of.
+fn name_of(shell: &Shell, cdi: &Cdi, text: &str) -> Result<String> {
+    if !text.contains(['/', ':']) {
+        return Ok(text.to_owned());
     }
+    let layout = shell.existing_store()?;
+    match layout.as_ref().map(|layout| skill(layout, text)) {
+        Some(Ok((namespace, name))) => return Ok(Device::new(&namespace, &name, "/", &format!("/{name}"))?.name),
+        Some(Err(e)) if !matches!(e.downcast_ref(), Some(Error::ImageNotFound(_))) => return Err(e),
+        _ => {}
+    }
+    let own = text.parse::<Reference>()?;
+    for device in cdi.devices.iter().filter(|device| is_name_of(&device.name, &own)) {
+        let images = layout.as_ref().map(|layout| images_of(layout, device.tree())).transpose()?.unwrap_or_default();
+        if images.is_empty() || images.iter().any(|entry| entry.is_of(&own)) {
+            return Ok(device.name.clone());
+        }
+    }
+    Ok(text.to_owned())
+}
+
+/// Returns whether a device can be of a repository; see [`checked`].
+fn is_name_of(device: &str, repository: &Reference) -> bool {
+    let parts: Vec<&str> = repository.name().split('/').collect();
+    (0..parts.len()).any(|first| parts.iter().skip(first).copied().collect::<Vec<_>>().join(".") == device)
 }
 
 impl ListArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
         let cdi = read(&file(shell)?)?;
-        match self.format {
-            Format::Json => {
-                let row = |d: &Device| json!({"name": format!("{KIND}={}", d.name), "tree": d.tree(), "destination": d.destination()});
-                shell.print_json(&cdi.devices.iter().map(row).collect::<Vec<_>>())?;
-            }
-            Format::Text => {
-                for device in &cdi.devices {
-                    shell.print(format!("{KIND}={}  {}\n", device.name, device.destination()))?;
+        let layout = shell.existing_store()?;
+        let mut rows = Vec::new();
+        for device in &cdi.devices {
+            let images =
+                layout.as_ref().map(|layout| images_of(layout, device.tree())).transpose()?.unwrap_or_default();
+            let references: Vec<String> = images.iter().map(Entry::shown).collect();
+            match self.format {
+                Format::Json => rows.push(json!({
+                    "name": format!("{KIND}={}", device.name),
+                    "tree": device.tree(),
+                    "destination": device.destination(),
+                    "references": references,
+                })),
+                Format::Text => {
+                    let of = if references.is_empty() { GONE.to_owned() } else { references.join(", ") };
+                    let line = format!("{}  {of}", device.destination());
+                    shell.print(format!("{KIND}={}  {}\n", device.name, harmless_line(&line)))?;
                 }
             }
         }
+        if self.format == Format::Json {
+            shell.print_json(&rows)?;
+        }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_the_end_of_a_name() {
+        let cases = [
+            ("acme.hr", "acme/hr:1.0.0", true),
+            ("acme.hr", "registry.example/acme/hr:1", true),
+            ("hr", "acme/hr", true),
+            ("acme.team.hr", "acme/team/hr:1", true),
+            ("acme.hr", "acme/other", false),
+            ("cme.hr", "acme/hr", false),
+        ];
+        for (device, text, want) in cases {
+            let is = text.parse().is_ok_and(|own| is_name_of(device, &own));
+            assert_eq!(is, want, "{device} {text}");
+        }
     }
 }

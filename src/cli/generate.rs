@@ -18,7 +18,7 @@ use crate::agent::{Agent, Home};
 use crate::error::Error;
 use crate::generate::cdi::Cdi;
 use crate::generate::{imageset, podman};
-use crate::ops::generate::{Container, container, mounts, skill};
+use crate::ops::generate::{Container, mounts, skill};
 use crate::ops::imageset::pinned;
 use crate::output::harmless_line;
 
@@ -75,7 +75,7 @@ struct PodmanArgs {
     references: Vec<String>,
     #[command(flatten)]
     place: Where,
-    /// Take the home of this container image's user
+    /// Take the home of this container image's user, where it is here
     #[arg(long, value_name = "IMAGE", requires = "target", conflicts_with = "home")]
     image: Option<String>,
     #[command(flatten)]
@@ -91,7 +91,7 @@ impl PodmanArgs {
         let layout = shell.existing_store()?;
         let skills: Vec<_> =
             self.references.iter().map(|text| skill(layout.as_ref(), &storage, text)).collect::<Result<_>>()?;
-        let container = self.image.as_deref().map(|image| container(&storage, image)).transpose()?;
+        let container = self.image.as_deref().map(|image| skills::here(shell, image)).transpose()?.flatten();
         let below = self.place.below_in(shell, container.as_ref())?;
         let mounts = mounts(&skills, &below);
         let words = podman::flags(&mounts, self.podman.known(shell))?;
@@ -121,14 +121,23 @@ pub struct Where {
 }
 
 impl Where {
-    /// Returns the directory to mount below in a container that is not known.
-    pub fn below(&self) -> Result<String> {
-        self.below_home(self.home.as_deref().unwrap_or(ROOT_HOME))
+    /// Returns whether a place was named.
+    pub fn is_given(&self) -> bool {
+        self.target.is_some() || self.mount_root.is_some()
+    }
+
+    /// Returns the directory to mount below in any container that may come. Says the same as [`Where::below_in`].
+    pub fn below(&self, shell: &Shell) -> Result<String> {
+        self.told_below(shell, None, "--home DIR says")
     }
 
     /// Returns the directory to mount below, in the home of a container's user. Says what is taken for granted where the container is
     /// not known, and where a user's directories would be made as root.
     pub fn below_in(&self, shell: &Shell, container: Option<&Container>) -> Result<String> {
+        self.told_below(shell, container, "an --image that is here, or --home DIR, says")
+    }
+
+    fn told_below(&self, shell: &Shell, container: Option<&Container>, flags: &str) -> Result<String> {
         let home = self.home.as_deref().or(container.map(|container| container.home.as_str()));
         let below = self.below_home(home.unwrap_or(ROOT_HOME))?;
         if self.target.is_none() {
@@ -137,12 +146,10 @@ impl Where {
         let parent = below.rsplit_once('/').map_or("/", |(parent, _)| parent);
         let made = format!(
             "is made as root, and a container user that is not root cannot write beside the skill; make that directory in \
-             the image, or mount at {MOUNT_ROOT}"
+             the image, mount at {MOUNT_ROOT}, or let a hook mount the skill (skillctl hook enable), which makes it as the user"
         );
         match (home, container) {
-            (None, _) => shell.note(
-                "note: the container's user is taken to be root; an --image that is here, or --home DIR, says otherwise",
-            ),
+            (None, _) => shell.note(format!("note: the container's user is taken to be root; {flags} otherwise")),
             (Some(_), Some(container)) if container.root || container.has_dir(parent) => {}
             (Some(_), Some(_)) => shell.warn(format!("warning: {parent} {made}")),
             (Some(home), None) if home == ROOT_HOME => {}
@@ -154,6 +161,11 @@ impl Where {
     fn below_home(&self, home: &str) -> Result<String> {
         let root = self.mount_root.as_deref().unwrap_or(MOUNT_ROOT).trim_end_matches('/').to_owned();
         let Some(target) = &self.target else { return Ok(root) };
+        if target.contains(',') {
+            let reason = format!("{target:?} is more than one agent, and a skill is mounted for one");
+            let hint = Some("--mount-root DIR mounts below any directory".into());
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
         Ok(user_dir(Agent::find(target)?, home)?)
     }
 }

@@ -3,13 +3,15 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
 
 use super::prompt;
 use super::shell::{FAILED, Format, Shell};
+use crate::error::Error;
 use crate::ops::remove;
 use crate::output::harmless_line;
+use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout};
 use crate::store::{self};
 
@@ -47,10 +49,13 @@ impl Args {
             let shown = harmless_line(reference);
             shell.warn(match stores.iter().find(|store| store::lookup(store, reference).is_ok()) {
                 Some(store) => format!("Error: {shown} is in the read-only store {}", store.path().display()),
-                None => format!("Error: image not found: {shown}"),
+                None => format!("Error: {}", harmless_line(&absent(existing.as_ref(), reference).to_string())),
             });
         }
-        let Some(layout) = existing.filter(|_| !entries.is_empty()) else { bail!("no valid images to remove") };
+        let Some(layout) = existing.filter(|_| !entries.is_empty()) else {
+            let reason = "no valid images to remove".into();
+            return Err(Error::Unavailable { reason, hint: loaded_only(shell, &missing) }.into());
+        };
         if !self.force && !confirmed(shell, &entries)? {
             return Ok(ExitCode::SUCCESS);
         }
@@ -84,6 +89,25 @@ impl Args {
             super::load::unload_after(shell, entry);
         }
         Ok(())
+    }
+}
+
+/// Returns what removes the images that only containers-storage has. What cannot be told is not.
+fn loaded_only(shell: &Shell, missing: &[String]) -> Option<String> {
+    let images = shell.storage_to_read().ok()?.images().ok()?;
+    let is_there = |text: &&String| {
+        text.parse::<Reference>().is_ok_and(|own| images.by_name(&own.or_latest().in_storage()).is_some())
+    };
+    let there: Vec<&str> = missing.iter().filter(is_there).map(String::as_str).collect();
+    let names = there.join(" ");
+    (!there.is_empty()).then(|| format!("only containers-storage has {}: skillctl unload {names}", there.join(", ")))
+}
+
+/// Returns the error for an image that is not there, with what the store has instead.
+fn absent(layout: Option<&Layout>, reference: &str) -> Error {
+    match layout.map(|layout| store::lookup(layout, reference)) {
+        Some(Err(error @ Error::ImageNotFound(_))) => error,
+        _ => Error::ImageNotFound(reference.to_owned()),
     }
 }
 

@@ -67,6 +67,18 @@ impl Device {
         Ok(Self { name, container_edits: Edits { mounts: vec![mount] } })
     }
 
+    /// Returns it at another place.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] for a path that is none of a container.
+    pub fn at(mut self, destination: &str) -> Result<Self> {
+        check_path(destination)?;
+        for mount in &mut self.container_edits.mounts {
+            destination.clone_into(&mut mount.container_path);
+        }
+        Ok(self)
+    }
+
     /// Returns the tree that it binds.
     pub fn tree(&self) -> &str {
         self.container_edits.mounts.first().map_or("", |mount| &mount.host_path)
@@ -137,9 +149,12 @@ mod tests {
             let name = Device::new(namespace, skill, "/t", "/skills/hr").map(|device| device.name).ok();
             assert_eq!(name.as_deref(), want, "{namespace} {skill}");
         }
-        for path in ["relative", "/", "/a/../b"] {
+        for path in ["relative", "/", "/a/../b", "/proc/hr"] {
             assert!(Device::new("acme", "hr", "/t", path).is_err(), "{path}");
+            assert!(Device::new("acme", "hr", "/t", "/skills/hr").unwrap().at(path).is_err(), "{path}");
         }
+        let moved = Device::new("acme", "hr", "/t", "/skills/hr").unwrap().at("/opt/hr").unwrap();
+        assert_eq!((moved.tree(), moved.destination()), ("/t", "/opt/hr"));
     }
 
     #[test]

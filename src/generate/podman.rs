@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 
 /// The first podman with `--mount type=image`.
 const IMAGE_MOUNTS: (u64, u64) = (2, 2);
+/// Nothing goes to or below these: the kernel's file systems, and what runtimes and podman keep there.
+const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run/secrets"];
 
 /// A skill and where it is to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +49,27 @@ pub(super) fn check_path(path: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
     let parts = path.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>()).unwrap_or_default();
     let whole = !parts.is_empty() && parts.iter().all(|part| !matches!(*part, "" | "." | ".."));
-    if whole && path.chars().all(plain) {
-        return Ok(());
+    if !whole || !path.chars().all(plain) {
+        let reason =
+            format!("{path:?} cannot be a mount point here: it must be absolute, without '..' and of plain characters");
+        return Err(Error::Unavailable { reason, hint: None });
     }
-    let reason =
-        format!("{path:?} cannot be a mount point here: it must be absolute, without '..' and of plain characters");
-    Err(Error::Unavailable { reason, hint: None })
+    check_reserved(path)
+}
+
+/// Refuses a path of a container that is the runtime's, or in what is.
+///
+/// # Errors
+/// [`Error::Unavailable`] that names both.
+pub fn check_reserved(path: &str) -> Result<()> {
+    let within = |own: &&&str| path.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match RESERVED.iter().find(within) {
+        Some(own) => {
+            let reason = format!("the destination {path} is in {own}, which is the runtime's");
+            Err(Error::Unavailable { reason, hint: None })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Returns where a container user's home is, by passwd(5), and whether the user is root.
@@ -104,6 +121,11 @@ mod tests {
         for path in ["relative", "/a/../b", "/a b", "/a,rw=true", "/", "/a//b", "/$(id)", "/a;b"] {
             assert!(flags(&[mount(path)], None).unwrap_err().to_string().contains("mount point"), "{path}");
         }
+        for path in ["/proc", "/sys/fs/hr", "/dev/hr", "/run/secrets/hr"] {
+            let error = flags(&[mount(path)], None).unwrap_err().to_string();
+            assert!(error.ends_with("which is the runtime's"), "{error}");
+        }
+        assert!(flags(&[mount("/process/hr"), mount("/run/secretsx/hr")], None).is_ok());
         let twice = flags(&[mount("/skills/hr"), mount("/skills/hr")], None).unwrap_err();
         assert_eq!(twice.to_string(), "two skills would be mounted at /skills/hr");
         let old = flags(&[mount("/skills/hr")], Some((2, 1))).unwrap_err();

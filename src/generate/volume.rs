@@ -80,9 +80,10 @@ pub fn script(volumes: &[Volume], image: Option<&str>) -> String {
     let line = |words: &[String]| words.iter().map(|text| word(text)).collect::<Vec<_>>().join(" ");
     let mut text = String::new();
     for volume in volumes {
+        // What they print is not the agent's output.
         let (image, name) = (word(&volume.image), word(&volume.name));
-        text += &format!("{{ podman image exists {image} || {}; }} &&\n", line(&volume.fetch));
-        text += &format!("{{ podman volume exists {name} || {}; }} &&\n", line(&volume.create()));
+        text += &format!("{{ podman image exists {image} || {} >/dev/null; }} &&\n", line(&volume.fetch));
+        text += &format!("{{ podman volume exists {name} || {} >/dev/null; }} &&\n", line(&volume.create()));
         text += &format!("{{ {}; }} &&\n", check("podman", &volume.name, &volume.image));
     }
     text += "podman run --rm";
@@ -133,12 +134,12 @@ pub(super) mod tests {
         let hr = check("skill-hr-1.0.0-1234567890ab", "localhost/acme/hr");
         let legal = check("skill-legal-2.0.0-1234567890ab", "quay.io/acme/legal");
         let want = format!(
-            "{{ podman image exists localhost/acme/hr@{digest} || skillctl load acme/hr@{digest}; }} &&\n\
+            "{{ podman image exists localhost/acme/hr@{digest} || skillctl load acme/hr@{digest} >/dev/null; }} &&\n\
              {{ podman volume exists skill-hr-1.0.0-1234567890ab || podman volume create --driver image --opt \
-             image=localhost/acme/hr@{digest} skill-hr-1.0.0-1234567890ab; }} &&\n{hr}\
-             {{ podman image exists quay.io/acme/legal@{digest} || podman pull quay.io/acme/legal@{digest}; }} &&\n\
+             image=localhost/acme/hr@{digest} skill-hr-1.0.0-1234567890ab >/dev/null; }} &&\n{hr}\
+             {{ podman image exists quay.io/acme/legal@{digest} || podman pull quay.io/acme/legal@{digest} >/dev/null; }} &&\n\
              {{ podman volume exists skill-legal-2.0.0-1234567890ab || podman volume create --driver image --opt \
-             image=quay.io/acme/legal@{digest} skill-legal-2.0.0-1234567890ab; }} &&\n{legal}\
+             image=quay.io/acme/legal@{digest} skill-legal-2.0.0-1234567890ab >/dev/null; }} &&\n{legal}\
              podman run --rm \\\n  -v skill-hr-1.0.0-1234567890ab:/skills/hr:ro \\\n  -v \
              skill-legal-2.0.0-1234567890ab:/skills/legal:ro \\\n"
         );

@@ -3,6 +3,7 @@
 use super::spec::Spec;
 use crate::agent::Agent;
 use crate::error::{Error, Result};
+use crate::generate::podman::check_reserved;
 use crate::reference::Reference;
 
 /// The skills: `REFERENCE[=/PATH]`, separated by semicolons, since podman 4.3 splits annotations at commas.
@@ -16,8 +17,6 @@ pub const MODE: &str = "io.skillimage.mode";
 pub const MAX_SKILLS: usize = 256;
 /// Longest path in a container (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
-/// Nothing goes to or below these: the kernel's file systems, and what runtimes and podman keep there.
-const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run/secrets"];
 
 /// What a container asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +99,7 @@ pub fn check(path: &str) -> Result<()> {
     if path.chars().any(|c| crate::text::hidden(c).is_some()) {
         return Err(refused(format!("the destination {path:?} has a character that cannot be seen")));
     }
-    let within = |own: &&&str| path.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    match RESERVED.iter().find(within) {
-        Some(own) => Err(refused(format!("the destination {path} is in {own}, which is the runtime's"))),
-        None => Ok(()),
-    }
+    check_reserved(path)
 }
 
 fn wrong(annotation: &str, error: &impl std::fmt::Display) -> Error {

@@ -15,7 +15,7 @@ use crate::reference::Reference;
 use crate::store;
 use crate::store::layout::Layout;
 use crate::store::storage::Storage;
-use crate::store::storage_images::StorageImage;
+use crate::store::storage_images::{Images, StorageImage};
 
 /// Largest passwd that is read, in bytes; that of a host with 10,000 users has one megabyte.
 const MAX_PASSWD: u64 = 1 << 20;
@@ -39,6 +39,7 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
     let context = || format!("Generating flags for {text}");
     let images = storage.images().with_context(context)?;
     let in_store = layout.map(|layout| store::open(layout, text));
+    let mut missing = text.to_owned();
     let (source, info, digest) = match in_store {
         Some(Ok(found)) => {
             let name = found.entry.name.clone().unwrap_or_else(|| text.to_owned());
@@ -48,7 +49,11 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
                 Some(found.entry.descriptor.digest().to_string()),
             )
         }
-        Some(Err(Error::ImageNotFound(_))) | None => {
+        found @ (Some(Err(Error::ImageNotFound(_))) | None) => {
+            // The store says what it has instead.
+            if let Some(Err(Error::ImageNotFound(what))) = found {
+                missing = what;
+            }
             (text.parse::<Reference>().with_context(context)?.or_latest(), None, None)
         }
         Some(Err(e)) => return Err(e).with_context(context),
@@ -58,7 +63,7 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
     let mut qualified = pinned.map_or_else(|| tagged.clone(), |pinned| pinned.in_storage());
     let record = images.lookup(&qualified).with_context(context)?;
     if record.is_none() && info.is_none() {
-        return Err(Error::ImageNotFound(text.to_owned())).with_context(context);
+        return Err(Error::ImageNotFound(missing)).with_context(context);
     }
     if record.is_some_and(|record| record.read_only) {
         let reason = format!("{qualified} is in an additional image store, which podman cannot mount images from");
@@ -127,6 +132,24 @@ struct Process {
     env: Option<Vec<String>>,
 }
 
+/// Finds a container image by the names that podman tries, and returns the one that it has.
+fn lookup<'a>(images: &'a Images, text: &str) -> Result<Option<(String, &'a StorageImage)>> {
+    let name = text.parse::<Reference>()?.or_latest();
+    let candidates =
+        [text.to_owned(), name.in_storage(), format!("docker.io/library/{name}"), format!("docker.io/{name}")];
+    let found = |name: String| images.lookup(&name).ok().flatten().map(|image| (name, image));
+    Ok(candidates.into_iter().find_map(found))
+}
+
+/// Returns the whole name of a container image of containers-storage, where it is there: one without a registry means something
+/// else to whoever else reads it.
+///
+/// # Errors
+/// If containers-storage cannot be read.
+pub fn qualified(storage: &Storage, text: &str) -> Result<Option<String>> {
+    Ok(lookup(&storage.images()?, text)?.map(|(name, _)| name))
+}
+
 /// Reads user and home of a container image from containers-storage: `HOME` in its environment, else its passwd.
 ///
 /// # Errors
@@ -134,11 +157,8 @@ struct Process {
 pub fn container(storage: &Storage, text: &str) -> Result<Container> {
     let context = || format!("Reading the user of {text}");
     let images = storage.images().with_context(context)?;
-    let name = text.parse::<Reference>().with_context(context)?.or_latest();
-    let candidates =
-        [text.to_owned(), name.in_storage(), format!("docker.io/library/{name}"), format!("docker.io/{name}")];
-    let image = candidates.iter().find_map(|name| images.lookup(name).ok().flatten());
-    let image = image.ok_or_else(|| Error::ImageNotFound(text.to_owned())).with_context(context)?;
+    let (_, image) =
+        lookup(&images, text)?.ok_or_else(|| Error::ImageNotFound(text.to_owned())).with_context(context)?;
     let config: Config = serde_json::from_slice(&storage.config(image)?).with_context(context)?;
     let process = config.config.unwrap_or_default();
     let layers = storage.diffs(&images, image).with_context(context)?;

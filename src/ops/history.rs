@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::image::{Info, STATUS, oci};
 use crate::lifecycle::State;
 use crate::reference::Reference;
+use crate::store;
 use crate::store::layout::Layout;
 use crate::store::registry::Registry;
 
@@ -47,11 +48,12 @@ pub fn history(layout: Option<&Layout>, registry: Option<&Registry>, reference: 
         on_registry(registry, reference, &mut rows).map_err(without_registry)?;
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
-    if let Some(version) = wanted_version(&rows, reference)? {
+    let missing = || missing(layout, reference);
+    if let Some(version) = wanted_version(&rows, reference).ok_or_else(missing)? {
         rows.retain(|row| row.version == version);
     }
     if rows.is_empty() {
-        return Err(Error::ImageNotFound(reference.to_string()).into());
+        return Err(missing().into());
     }
     rows.sort_by_cached_key(|row| {
         let version = Version::parse(&row.version).ok();
@@ -72,15 +74,23 @@ fn without_registry(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Returns the version that a tag or digest selects.
-fn wanted_version(rows: &[Row], reference: &Reference) -> Result<Option<String>> {
+/// Returns the error for what is nowhere, with what the store has instead.
+fn missing(layout: Option<&Layout>, reference: &Reference) -> Error {
+    let text = reference.to_string();
+    match layout.map(|layout| store::lookup(layout, &text)) {
+        Some(Err(error)) => error,
+        _ => Error::ImageNotFound(text),
+    }
+}
+
+/// Returns the version that a tag or digest selects, where there is one; `None` where it selects nothing.
+fn wanted_version(rows: &[Row], reference: &Reference) -> Option<Option<String>> {
     let selected = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => rows.iter().find(|row| row.digest == digest),
         (None, Some(tag)) => rows.iter().find(|row| row.tags.contains(tag)),
-        (None, None) => return Ok(None),
+        (None, None) => return Some(None),
     };
-    let row = selected.ok_or_else(|| Error::ImageNotFound(reference.to_string()))?;
-    Ok(Some(row.version.clone()))
+    selected.map(|row| Some(row.version.clone()))
 }
 
 /// Adds what the store has under the name, what had it before, and what has the same content under another.

@@ -95,11 +95,18 @@ pub fn find(entries: &[Entry], text: &str) -> Result<Entry> {
     named.or_else(unnamed).cloned().ok_or_else(|| Error::ImageNotFound(not_found(entries, text, &reference)))
 }
 
-/// Names what was asked for, and the tags that there are where only the tag is wrong: `latest` is easily forgotten.
+/// Names what was asked for, and the tags that there are where only the tag is wrong: `latest` is easily forgotten. So is what is
+/// before the name: of a name alone, those that end in it are named.
 fn not_found(entries: &[Entry], text: &str, reference: &Reference) -> String {
     let names = entries.iter().filter_map(|entry| entry.name.as_deref());
-    let others: Vec<&str> =
-        names.filter(|name| name.parse::<Reference>().is_ok_and(|own| own.name() == reference.name())).collect();
+    let parsed: Vec<(&str, Reference)> = names.filter_map(|name| Some((name, name.parse().ok()?))).collect();
+    let those = |alike: &dyn Fn(&Reference) -> bool| -> Vec<&str> {
+        parsed.iter().filter(|(_, own)| alike(own)).map(|(name, _)| *name).collect()
+    };
+    let mut others = those(&|own| own.name() == reference.name());
+    if others.is_empty() {
+        others = those(&|own| own.basename() == reference.name());
+    }
     match &others[..] {
         [] => text.to_owned(),
         others => format!("{text} (there is {})", others.join(", ")),
@@ -228,6 +235,13 @@ mod tests {
         let wrong = format!("acme/hr:1.0.0@sha256:{}", "b".repeat(64));
         for text in ["acme/hr", &wrong, "ddddddddddde"] {
             assert!(matches!(find(&entries, text), Err(Error::ImageNotFound(_))), "{text}");
+        }
+        let cases =
+            [("acme/hr", Some("acme/hr:1.0.0")), ("hr", Some("acme/hr:1.0.0")), ("other/hr", None), ("acme/h", None)];
+        for (text, there) in cases {
+            let want = there.map_or_else(|| text.to_owned(), |there| format!("{text} (there is {there})"));
+            let Err(Error::ImageNotFound(found)) = find(&entries, text) else { panic!("{text}") };
+            assert_eq!(found, want);
         }
     }
 }

@@ -56,9 +56,21 @@ fn agent(world: &World, name: &str, directories: &[&str]) -> String {
     image
 }
 
+/// Returns what is between key and value.
+fn mark(verb: &str) -> &'static str {
+    if verb == "kube" { ": " } else { "=" }
+}
+
 /// The warning is true: without the directory the user cannot write beside the skill, with it there is no warning and it can.
 fn generate_warns_where_podman_makes_a_directory_as_root(world: &World) {
     let built = world.build("hr", "1.0.0", &[]);
+    // An image that is not here is taken to be root's, and it is said. So is what the store has instead of a tag.
+    let elsewhere = ["generate", "podman", "--target", "claude", "--image", "registry.example/a:1"];
+    let generated = world.skillctl(elsewhere.iter().chain(&["acme/hr:1.0.0-draft"]));
+    assert!(generated.stdout.contains("destination=/root/.claude/skills/hr\n"), "{generated}");
+    assert!(generated.stderr.starts_with("note: the container's user is taken to be root"), "{generated}");
+    let missing = world.skillctl(["generate", "podman", "acme/hr"]);
+    assert!(missing.stderr.contains("acme/hr (there is acme/hr:1.0.0-draft)"), "{missing}");
     for (name, directories, writable) in
         [("bare", &[][..], false), ("prepared", &["home/agent/.claude/skills"][..], true)]
     {
@@ -82,6 +94,11 @@ fn generate_warns_where_podman_makes_a_directory_as_root(world: &World) {
             assert!(generated.stdout.contains("/home/agent/.claude/skills/hr"), "{verb}: {generated}");
             let unloaded = |line: &&str| !line.starts_with("note: acme/hr:1.0.0-draft has no registry");
             warns(&generated.stderr.lines().filter(unloaded).collect::<Vec<_>>().join("\n"));
+            // A unit and a pod have the name that podman has, not the one that was short for it.
+            let short = args.map(|word| if word == image { name } else { word });
+            let generated = world.skillctl(short.iter().chain(more)).ok();
+            let whole = generated.to_lowercase().contains(&format!("image{}localhost/{name}:latest", mark(verb)));
+            assert_eq!(whole, verb != "volume", "{generated}");
         }
         let shell =
             ["sh", "-c", "/home/agent/.claude/skills/hr/scripts/greet.sh && echo x >/home/agent/.claude/settings"];

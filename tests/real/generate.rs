@@ -66,7 +66,9 @@ fn a_script_runs_an_agent_with_its_volumes(world: &World) {
         for _ in 0..2 {
             let script = world.path("with-skills");
             let args = ["--network", "none", world.agent(), "sh", "-c", USE].map(std::ffi::OsStr::new);
-            assert_usable(&world.run("sh", [script.as_os_str()].into_iter().chain(args)).ok(), version);
+            let seen = world.run("sh", [script.as_os_str()].into_iter().chain(args)).ok();
+            assert_usable(&seen, version);
+            assert!(seen.starts_with("---\n"), "more than the agent's output:\n{seen}");
         }
         built
     };

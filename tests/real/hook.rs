@@ -333,7 +333,17 @@ fn a_skill_is_a_device(world: &World) {
     assert_eq!(said, format!("skillimage.io/skill=acme.hr  acme/hr:1.1.0-draft at /skills/hr, instead of {HR}"));
     world.podman(["rmi", &format!("localhost/{HR}")]).ok();
     assert_eq!(run("skillimage.io/skill=acme.hr", "/skills/hr/scripts/greet.sh").ok(), "hr 1.1.0 was here");
-    assert_eq!(world.skillctl(["cdi", "list"]).ok(), "skillimage.io/skill=acme.hr  /skills/hr");
+    assert_eq!(world.skillctl(["cdi", "list"]).ok(), "skillimage.io/skill=acme.hr  /skills/hr  acme/hr:1.1.0-draft");
+    // It stays where it is, unless another place is given.
+    let elsewhere = ["cdi", "enable", "acme/hr:1.1.0-draft", "--mount-root", "/opt"];
+    assert!(world.skillctl(elsewhere).ok().ends_with(" at /opt/hr, instead of at /skills/hr"));
+    let said = world.skillctl(["cdi", "enable", HR]).ok();
+    assert_eq!(said, format!("skillimage.io/skill=acme.hr  {HR} at /opt/hr, instead of acme/hr:1.1.0-draft"));
+    let said = world.skillctl(["cdi", "enable", "acme/hr:1.1.0-draft", "--mount-root", "/skills"]).ok();
+    assert_eq!(
+        said,
+        format!("skillimage.io/skill=acme.hr  acme/hr:1.1.0-draft at /skills/hr, instead of {HR} at /opt/hr")
+    );
     // Of another repository it would be somebody else's skill.
     let other = "registry.example/acme/hr:2.0.0";
     world.build("hr", "2.0.0", &["--load=never"]);
@@ -348,6 +358,11 @@ fn a_skill_is_a_device(world: &World) {
     world.skillctl(["prune", "--grace", "0"]).ok();
     let said = world.skillctl(["cdi", "enable", other]).ok();
     assert!(said.ends_with(&format!("{other} at /skills/hr, instead of what is not in the store any more")), "{said}");
+    // Nor is the image needed to take it away.
+    world.skillctl(["rm", "-f", other]).ok();
+    world.skillctl(["prune", "--grace", "0"]).ok();
+    let gone = "skillimage.io/skill=acme.hr  /skills/hr  not in the store any more";
+    assert_eq!(world.skillctl(["cdi", "list"]).ok(), gone);
     world.skillctl(["cdi", "disable", other]).ok();
     assert_ne!(run("skillimage.io/skill=acme.hr", "true").code, 0);
     assert_eq!(world.skillctl(["cdi", "list"]).ok(), "");

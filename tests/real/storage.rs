@@ -52,6 +52,9 @@ fn what_is_mounted_is_not_unloaded(world: &World) {
     assert!(refused.stderr.contains("is in use by a container or an image-backed volume"), "{refused}");
     let removed = world.skillctl(["rm", "-f", &built.name]);
     assert!(removed.stderr.contains("stays in containers-storage"), "{removed}");
+    let again = world.skillctl(["rm", "-f", &built.name]);
+    let hint = format!("hint: only containers-storage has {0}: skillctl unload {0}\n", built.name);
+    assert!(again.stderr.ends_with(&hint), "{again}");
     world.podman(["image", "exists", &built.name]).ok();
     image("unmount");
     world.skillctl(["unload", &built.name]).ok();

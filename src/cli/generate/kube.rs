@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use super::skills::{SkillArgs, image_name};
+use super::skills::{SkillArgs, image_name, whole_name};
 use crate::cli::shell::{Format, Shell};
 use crate::error::Error;
 use crate::generate::Skill;
@@ -107,13 +107,13 @@ impl KubeArgs {
             shell.print(inject(&text, &addition, choice).with_context(context)?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let image = self.image.as_deref().unwrap_or(PLACEHOLDER);
+        let image = self.image.as_deref().map_or_else(|| PLACEHOLDER.to_owned(), |image| whole_name(shell, image));
         if self.image.is_none() {
             shell.note(format!("note: {PLACEHOLDER} stands for the container's image: --image names it"));
         }
         let basename = image.parse::<Reference>()?.basename().to_owned();
         let name = self.name.clone().unwrap_or_else(|| label(&basename));
-        let pod = pod(&name, image, &addition);
+        let pod = pod(&name, &image, &addition);
         match self.format {
             Format::Text => shell.print(kube::yaml(&pod))?,
             Format::Json => shell.print_json(&pod)?,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::skills::{PodmanVersion, SkillArgs, image_name, warn_not_loaded};
+use super::skills::{PodmanVersion, SkillArgs, image_name, warn_not_loaded, whole_name};
 use crate::cli::pull::check_output;
 use crate::cli::shell::{Format, Shell, open_dir};
 use crate::generate::Skill;
@@ -62,9 +62,9 @@ impl QuadletArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         self.output.as_deref().map(check_output).transpose()?;
         let skills = self.skills.skills(shell, Reader::Runtime)?;
-        let container =
-            self.container.as_deref().zip(self.image.as_deref()).map(|(name, image)| Container { name, image });
-        let below = self.skills.below(shell, self.image.as_deref())?;
+        let image = self.image.as_deref().map(|image| whole_name(shell, image));
+        let container = self.container.as_deref().zip(image.as_deref()).map(|(name, image)| Container { name, image });
+        let below = self.skills.below(shell, image.as_deref())?;
         let options = Options { below: &below, container, podman: self.podman.or_oldest(shell), bootc: self.bootc };
         let units = units(&skills, options)?;
         warn_not_loaded(shell, &skills);

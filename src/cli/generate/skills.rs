@@ -8,7 +8,7 @@ use crate::cli::shell::Shell;
 use crate::error::Error;
 use crate::generate::Skill;
 use crate::ops::generate::pins::{Places, Reader, not_loaded, skills};
-use crate::ops::generate::{Container, container};
+use crate::ops::generate::{Container, container, qualified};
 use crate::output::harmless_line;
 use crate::process::version;
 use crate::reference::Reference;
@@ -59,13 +59,22 @@ impl SkillArgs {
 }
 
 /// Reads a container image that may be here: it may as well be on its registry only, and containers-storage somewhere else.
-fn here(shell: &Shell, image: &str) -> Result<Option<Container>> {
+pub fn here(shell: &Shell, image: &str) -> Result<Option<Container>> {
     let Ok(storage) = shell.storage_to_read() else { return Ok(None) };
     match container(&storage, image) {
         Ok(container) => Ok(Some(container)),
         Err(e) if matches!(e.downcast_ref(), Some(Error::ImageNotFound(_))) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Returns a container image as podman has it here: `my-agent` is another one in a unit, or to a kubelet. What has a registry, or is
+/// not here, stays as it is.
+pub fn whole_name(shell: &Shell, image: &str) -> String {
+    let short =
+        !image.starts_with("localhost/") && image.parse::<Reference>().is_ok_and(|own| own.registry().is_none());
+    let found = || qualified(&shell.storage_to_read().ok()?, image).ok().flatten();
+    short.then(found).flatten().unwrap_or_else(|| image.to_owned())
 }
 
 /// The version of podman.

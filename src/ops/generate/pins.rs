@@ -69,9 +69,12 @@ fn skill(reference: &Reference, digest: &str, info: &Info) -> Result<Skill> {
 }
 
 fn find(places: &Places<'_>, text: &str) -> Result<(Reference, String, Info)> {
+    let mut missing = text.to_owned();
     match places.layout.map(|layout| (layout, store::lookup(layout, text))) {
         Some((layout, Ok(entry))) => return in_store(layout, entry, text),
-        None | Some((_, Err(Error::ImageNotFound(_) | Error::InvalidReference { .. }))) => {}
+        // The store says what it has instead.
+        Some((_, Err(Error::ImageNotFound(what)))) => missing = what,
+        None | Some((_, Err(Error::InvalidReference { .. }))) => {}
         Some((_, Err(e))) => return Err(e.into()),
     }
     if Transport::split(text).0.is_none()
@@ -82,7 +85,7 @@ fn find(places: &Places<'_>, text: &str) -> Result<(Reference, String, Info)> {
     let reference = match (places.resolve)(text) {
         Ok(reference) => reference.or_latest(),
         // Without a registry in its name it can be nowhere else.
-        Err(_) if text.parse::<Reference>().is_ok() => return Err(Error::ImageNotFound(text.to_owned()).into()),
+        Err(_) if text.parse::<Reference>().is_ok() => return Err(Error::ImageNotFound(missing).into()),
         Err(e) => return Err(e),
     };
     let found = (places.registry)()?.manifest(&reference)?.ok_or_else(|| not_found(&reference))?;
