@@ -105,7 +105,7 @@ fn hook(shell: &Shell, store: &Path) -> Result<Check> {
     let last = last.map(|[time, _, message]| (time, message));
     Ok(match hook::state(shell) {
         Ok((enabled, problems)) => doctor::hook(enabled, &problems, last),
-        Err(e) => doctor::hook(false, &[format!("{e:#}")], last),
+        Err(e) => doctor::hook(false, &[hook::broken(&e)], last),
     })
 }
 

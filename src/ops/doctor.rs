@@ -47,6 +47,32 @@ impl Check {
     }
 }
 
+/// Something that keeps the hook from doing what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Problem {
+    /// What is wrong, and what follows.
+    pub what: String,
+    /// How bad that is.
+    #[serde(skip)]
+    pub level: Level,
+    /// What mends it.
+    #[serde(skip)]
+    pub fix: Option<String>,
+}
+
+impl Problem {
+    /// Returns one with which containers are without their skills, or do not start.
+    pub fn fail(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), level: Level::Fail, fix: Some(fix.into()) }
+    }
+
+    /// Returns one that may matter to somebody.
+    pub fn warn(what: impl Into<String>, fix: Option<&str>) -> Self {
+        Self { what: what.into(), level: Level::Warn, fix: fix.map(str::to_owned) }
+    }
+}
+
 /// The version of podman from which containers do not get the annotations of their image.
 const PODMAN_KEEPS_ANNOTATIONS_APART: Version = (4, 5, 1);
 
@@ -167,17 +193,26 @@ pub fn podman(tools: &Tools) -> Check {
 
 /// Checks the hook that gives containers the skills that they name: what keeps it from working, if anything, and the last
 /// time that it kept a container from starting, as its log has it.
-pub fn hook(enabled: bool, problems: &[String], last: Option<(String, String)>) -> Check {
+pub fn hook(enabled: bool, problems: &[Problem], last: Option<(String, String)>) -> Check {
     let name = "hook";
-    let last = last.map(|(time, message)| format!("; kept a container from starting at {time}: {message}"));
+    let worst = problems.iter().max_by_key(|problem| problem.level);
+    let last = last.map(|(time, message)| {
+        let told = worst.is_some_and(|problem| problem.what.contains(&message));
+        let message = if told { String::new() } else { format!(": {message}") };
+        format!("; kept a container from starting at {time}{message}")
+    });
+    let is_recent = last.is_some();
     let last = last.unwrap_or_default();
-    match (enabled, problems) {
-        (true, _) => {
-            let level = if last.is_empty() { Level::Ok } else { Level::Warn };
+    match (worst, enabled) {
+        (Some(problem), _) => {
+            let check = Check::new(problem.level, name, format!("{}{last}", problem.what));
+            Check { fix: problem.fix.clone(), ..check }
+        }
+        (None, true) => {
+            let level = if is_recent { Level::Warn } else { Level::Ok };
             Check::new(level, name, format!("podman gives containers the skills that they name{last}"))
         }
-        (false, [problem, ..]) => Check::new(Level::Warn, name, format!("{problem}{last}")).fix("skillctl hook enable"),
-        (false, []) => Check::new(Level::Ok, name, format!("not enabled: --mount type=image works without it{last}")),
+        (None, false) => Check::new(Level::Ok, name, format!("not enabled: --mount type=image works without it{last}")),
     }
 }
 
@@ -221,6 +256,31 @@ mod tests {
         for (check, level, fix) in cases {
             assert_eq!(check.level, level);
             assert_eq!(check.fix.as_deref().and_then(|f| f.split(' ').next()), fix);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_hook_is_told_once_with_what_mends_it() {
+        let policy = Problem::fail("hook.toml: line 2: unknown field: no container gets any skill", "edit hook.toml");
+        let other = Problem::warn("not looked at", None);
+        let last = |message: &str| Some(("T".to_owned(), message.to_owned()));
+        let mistake = "hook.toml: line 2: unknown field";
+        let told = format!("{mistake}: no container gets any skill; kept a container from starting at T");
+        let cases = [
+            (vec![other.clone(), policy.clone()], last(mistake), Level::Fail, told.clone(), Some("edit hook.toml")),
+            (
+                vec![policy],
+                last("image not found: a"),
+                Level::Fail,
+                format!("{told}: image not found: a"),
+                Some("edit hook.toml"),
+            ),
+            (vec![other], None, Level::Warn, "not looked at".into(), None),
+            (Vec::new(), None, Level::Ok, "podman gives containers the skills that they name".into(), None),
+        ];
+        for (problems, last, level, message, fix) in cases {
+            let check = hook(true, &problems, last);
+            assert_eq!((check.level, check.message, check.fix.as_deref()), (level, message, fix));
         }
     }
 
