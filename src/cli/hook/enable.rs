@@ -350,7 +350,10 @@ fn text(status: &Status) -> String {
     let path = |path: &Option<PathBuf>, none: &str| path.as_ref().map_or(none.to_owned(), |p| p.display().to_string());
     let mut text = format!("Enabled:      {}\n", if status.enabled { "yes" } else { "no" });
     text += &format!("Hook:         {}\n", path(&status.hook, "none"));
-    text += &format!("Runtime hook: {}\n", path(&status.runtime_hook, "none: CRI-O starts none"));
+    // It is CRI-O's: who has podman alone needs none.
+    if status.runtime_hook.is_some() {
+        text += &format!("Runtime hook: {}\n", path(&status.runtime_hook, "none"));
+    }
     text += &format!("Program:      {}\n", path(&status.program, "none"));
     text += &format!("Directories:  {}\n", status.directories.join(", "));
     text += &format!("Policy:       {}\n", path(&status.policy, "none: any skill of the store in any state"));
@@ -374,4 +377,30 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         fs::create_dir_all(dir).and_then(|()| fs::write(&beside, text)).and_then(|()| fs::rename(&beside, path));
     umask(before);
     written.with_context(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_and_not_needed_is_not_told() {
+        let mut status = Status {
+            enabled: true,
+            hook: Some("/h/50-skillctl.json".into()),
+            runtime_hook: None,
+            program: Some("/b/skillctl-hook".into()),
+            directories: vec!["/h".into()],
+            policy: None,
+            problems: vec![Problem::fail("p", "f"), Problem::warn("q", None)],
+        };
+        let lines = |status: &Status| {
+            text(status).lines().map(|line| line.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let all = ["Enabled", "Hook", "Program", "Directories", "Policy", "Problem", "Fix", "Problem"];
+        assert_eq!(lines(&status), all);
+        status.runtime_hook = Some("/r/50-skillctl.json".into());
+        assert_eq!(lines(&status)[2], "Runtime hook");
+        assert_eq!(serde_json::json!(status)["problems"], serde_json::json!(["p", "q"]));
+    }
 }
