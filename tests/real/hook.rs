@@ -198,6 +198,7 @@ fn what_may_not_be_asked_for_starts_no_container(world: &World) {
     world_with_hook(world);
     let cases = [
         ("acme/none:1".to_owned(), "image not found: acme/none:1"),
+        ("acme/hr".to_owned(), "image not found: acme/hr:latest (there is acme/hr:1.0.0-draft)"),
         ("/etc".to_owned(), "annotation io.skillimage.skills: "),
         (format!("{HR}=relative"), "must be an absolute path"),
         (format!("{HR}=/a/../b"), "must be an absolute path"),
