@@ -39,7 +39,6 @@ fn version(world: &World, version: &str, name: &str) {
     world.write(&format!("hr/notes-{version}.md"), version);
     world.build("hr");
     world.run(["tag", &format!("acme/hr:{version}-draft"), name, "--load=never"]).ok();
-    world.run(["rm", &format!("acme/hr:{version}-draft")]).ok();
 }
 
 /// Writes an image out as `pull -o` does; `moved_from` is what its name stood for.

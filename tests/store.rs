@@ -81,18 +81,22 @@ fn tags_are_added_moved_and_removed() {
 fn rm_asks_and_takes_only_yes() {
     use std::io::Write as _;
     use std::process::Stdio;
-    for (answer, printed, left) in [
-        ("n\n", "Remove acme/hr:1.0.0-draft? [y/N] Aborted.\n", 1),
-        ("", "Remove acme/hr:1.0.0-draft? [y/N] ", 1),
-        ("y\n", "Remove acme/hr:1.0.0-draft? [y/N] Removed acme/hr:1.0.0-draft\n", 0),
+    let nobody = "error: nobody has answered: nothing is removed\nhint: --force does not ask\n";
+    for (answer, printed, said, left) in [
+        ("n\n", "Remove acme/hr:1.0.0-draft? [y/N] Aborted.\n", "", 1),
+        ("", "Remove acme/hr:1.0.0-draft? [y/N] \n", nobody, 1),
+        ("y", "Remove acme/hr:1.0.0-draft? [y/N] Removed acme/hr:1.0.0-draft\n", "", 0),
+        ("y\n", "Remove acme/hr:1.0.0-draft? [y/N] Removed acme/hr:1.0.0-draft\n", "", 0),
     ] {
         let world = built();
-        let mut child =
-            world.command(["rm", "acme/hr:1.0.0-draft"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = world.command(["rm", "acme/hr:1.0.0-draft"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success());
-        assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
+        assert_eq!(output.status.code(), Some(if said.is_empty() { 0 } else { 2 }));
+        let texts = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((&*texts.0, &*texts.1), (printed, said));
         assert_eq!(world.run(["list", "--format", "json"]).ok().json().as_array().unwrap().len(), left);
     }
 }

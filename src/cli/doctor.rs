@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::hook;
 use super::shell::{Format, NO, Shell};
-use crate::ops::doctor::{self, Check, Level};
-use crate::output::harmless_line;
+use crate::ops::doctor::{self, Check, Kept, Level};
+use crate::output::{harmless_line, relative};
 use crate::reference::Reference;
 use crate::store::layout::Layout;
 use crate::store::read_only::SYSTEM_STORE;
 
-/// How long a failure of the hook is told.
-const RECENT: TimeDelta = TimeDelta::days(7);
+/// How long a failure of the hook is told: it may have been mended since. The log has all of them.
+const RECENT: TimeDelta = TimeDelta::days(1);
 
 /// Say what is here, what is missing, and how to mend it
 ///
@@ -93,20 +93,24 @@ fn read_only_stores(shell: &Shell) -> Vec<Check> {
     added.chain(look(SYSTEM_STORE.into(), false)).collect()
 }
 
-/// Looks at the hook, and at the last line of its log, which is beside the store, that is an error of the last days.
+/// Looks at the hook, and at the last line of its log, which is beside the store, that is an error of the last day.
 fn hook(shell: &Shell, store: &Path) -> Result<Check> {
     let log = store.with_file_name(hook::LOG);
     let text = fs::read_to_string(log).unwrap_or_default();
     let last = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let last =
-        last.map(|line| ["time", "level", "message"].map(|key| line[key].as_str().unwrap_or_default().to_owned()));
-    let recent = (Utc::now() - RECENT).format(hook::TIME).to_string();
-    let last = last.into_iter().find(|[time, level, _]| level == "error" && *time > recent);
-    let last = last.map(|[time, _, message]| (time, message));
+    let last = last.into_iter().find(|line| line["level"] == "error").and_then(|line| kept(&line));
+    let last = last.as_ref();
     Ok(match hook::state(shell) {
         Ok((enabled, problems)) => doctor::hook(enabled, &problems, last),
-        Err(e) => doctor::hook(false, &[format!("{e:#}")], last),
+        Err(e) => doctor::hook(false, &[hook::broken(&e)], last),
     })
+}
+
+/// Reads a line of the log, where it is recent.
+fn kept(line: &Value) -> Option<Kept> {
+    let (text, now) = (|key: &str| line[key].as_str().map(str::to_owned), Utc::now());
+    let time = text("time").filter(|time| *time > (now - RECENT).format(hook::TIME).to_string())?;
+    Some(Kept { ago: relative(&time, now), time, container: text("container"), message: text("message")? })
 }
 
 /// Returns the number of entries and of bytes of a store.

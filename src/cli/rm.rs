@@ -115,7 +115,10 @@ fn name(entry: &Entry) -> String {
     entry.name.clone().unwrap_or_else(|| entry.digest().to_owned())
 }
 
-/// Asks, in the words of the Go tool; end of input is no.
+/// Asks, in the words of the Go tool.
+///
+/// # Errors
+/// If nobody answers: a script without a terminal would take it for done.
 fn confirmed(shell: &Shell, entries: &[Entry]) -> Result<bool> {
     // Before the question: whoever reads it may press Ctrl-C at once.
     let cancel = shell.cancel();
@@ -130,7 +133,9 @@ fn confirmed(shell: &Shell, entries: &[Entry]) -> Result<bool> {
     io::stdout().flush()?;
     let answer = prompt::line(MAX_ANSWER, &cancel)?;
     if answer.is_empty() {
-        return Ok(false);
+        shell.print("\n")?;
+        let reason = "nobody has answered: nothing is removed".into();
+        return Err(Error::Unavailable { reason, hint: Some("--force does not ask".into()) }.into());
     }
     let yes = matches!(answer.trim(), "y" | "Y");
     if !yes {

@@ -76,6 +76,11 @@ impl Place {
         Some(Self { graph_root, driver, id: Some(id), moved: false, in_bundle: false })
     }
 
+    /// Returns the container's ID, where it can be told.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Returns whether it is known which container it is.
     pub fn has_container(&self) -> bool {
         self.id.is_some()

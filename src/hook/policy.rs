@@ -7,6 +7,7 @@ use super::request::{MAX_SKILLS, Wanted};
 use crate::error::{Error, Result};
 use crate::image::Info;
 use crate::lifecycle::State;
+use crate::reference::Reference;
 
 /// What the file is called, below the directory of the system's configuration.
 pub const FILE: &str = "skillctl/hook.toml";
@@ -61,7 +62,18 @@ impl Policy {
     /// [`Error::Unavailable`] with the file and the place: a policy that cannot be read allows nothing.
     pub fn parse(text: &str, path: &str) -> Result<Self> {
         let bad = |reason: String| Error::Unavailable { reason: format!("{path}: {reason}"), hint: None };
-        let mut policy: Self = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
+        // What is missing is missing in the whole file.
+        let line = |e: &toml::de::Error| {
+            let at = e.span().filter(|_| !e.message().starts_with("missing field"))?.start;
+            Some(text.get(..at)?.matches('\n').count() + 1)
+        };
+        let mut policy: Self = toml::from_str(text).map_err(|e| match line(&e) {
+            Some(line) => bad(format!("line {line}: {}", e.message())),
+            None => bad(e.message().to_owned()),
+        })?;
+        if let Some(mistake) = policy.allowed_repositories.iter().find_map(|entry| mistake(entry)) {
+            return Err(bad(format!("allowed_repositories has {mistake}")));
+        }
         if let Some(unknown) = policy.allowed_states.iter().flatten().find(|state| state.parse::<State>().is_err()) {
             return Err(bad(format!("allowed_states has {unknown:?}, which is no lifecycle state")));
         }
@@ -83,9 +95,8 @@ impl Policy {
         }
         for Wanted { reference, .. } in skills {
             let name = reference.name();
-            let allowed = |prefix: &String| {
-                let prefix = prefix.trim_end_matches('/');
-                let prefix = prefix.strip_prefix("localhost/").unwrap_or(prefix);
+            let allowed = |entry: &String| {
+                let prefix = prefix(entry);
                 name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
             if !self.allowed_repositories.iter().any(allowed) {
@@ -116,6 +127,28 @@ impl Policy {
 
     fn denied(&self, what: &str) -> Error {
         Error::Unavailable { reason: format!("{what} ({})", self.path), hint: None }
+    }
+}
+
+/// Returns an entry of `allowed_repositories` as names have it.
+fn prefix(entry: &str) -> &str {
+    let entry = entry.trim_end_matches('/');
+    entry.strip_prefix("localhost/").unwrap_or(entry)
+}
+
+/// Returns what is wrong with an entry of `allowed_repositories` that no repository could ever match.
+fn mistake(entry: &str) -> Option<String> {
+    let may_match = |entry: &str| {
+        let below = format!("{}/x", prefix(entry));
+        below.parse::<Reference>().is_ok_and(|reference| reference.name() == below)
+    };
+    let meant = entry.trim_end_matches(['*', '/']);
+    match may_match(entry) {
+        true => None,
+        false if meant != entry && may_match(meant) => {
+            Some(format!("{entry:?}: write {meant:?}, which includes everything below it"))
+        }
+        false => Some(format!("{entry:?}, which is no name of a repository")),
     }
 }
 
@@ -164,6 +197,52 @@ mod tests {
         for (text, any) in [("", true), ("allowed_states = []", false)] {
             let policy = Policy::parse(&format!("allowed_repositories = []\n{text}"), "hook.toml").unwrap();
             assert_eq!(policy.check_state(wanted, None).is_ok(), any, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_never_match_is_a_mistake() {
+        let cases = [
+            ("acme", None),
+            ("acme/", None),
+            ("localhost/acme", None),
+            ("quay.io", None),
+            ("registry.example:5000", None),
+            ("registry.example:5000/team", None),
+            ("local/*", Some("\"local/*\": write \"local\", which includes everything below it")),
+            ("localhost/local/**", Some("\"localhost/local/**\": write \"localhost/local\", which")),
+            ("*", Some("\"*\", which is no name of a repository")),
+            ("acme*", Some("\"acme*\": write \"acme\"")),
+            ("", Some("\"\", which is no name")),
+            ("localhost", Some("\"localhost\", which is no name")),
+            ("/acme", Some("\"/acme\", which is no name")),
+            ("ACME", Some("\"ACME\", which is no name")),
+            ("acme/hr:1.0.0", Some("\"acme/hr:1.0.0\", which is no name")),
+            ("docker://quay.io/o", Some("\"docker://quay.io/o\", which is no name")),
+        ];
+        for (entry, want) in cases {
+            let parsed = Policy::parse(&format!("allowed_repositories = [\"team\", \"{entry}\"]"), "hook.toml");
+            match (parsed, want) {
+                (Ok(_), None) => {}
+                (Err(e), Some(want)) => {
+                    let text = e.to_string();
+                    assert!(text.starts_with(&format!("hook.toml: allowed_repositories has {want}")), "{text}");
+                }
+                (parsed, _) => panic!("{entry}: {parsed:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_line_of_a_mistake_is_told() {
+        let cases = [
+            ("allowed_repositories = []\nallow = []", "hook.toml: line 2: unknown field `allow`"),
+            ("allowed_repositories = []\n\nmax_skills = \"x\"\n", "hook.toml: line 3: invalid type"),
+            ("require_digest = true\nmax_skills = 1\n", "hook.toml: missing field `allowed_repositories`"),
+        ];
+        for (text, want) in cases {
+            let error = Policy::parse(text, "hook.toml").unwrap_err().to_string();
+            assert!(error.starts_with(want), "{error}");
         }
     }
 

@@ -56,7 +56,8 @@ impl Request {
     pub fn of(spec: &Spec<'_>) -> Result<Option<Self>> {
         let Some(text) = spec.annotation(SKILLS) else { return Ok(None) };
         let skills = parse(text).map_err(|error| wrong(SKILLS, &error))?;
-        let agent = spec.annotation(TARGET).map(Agent::find).transpose().map_err(|error| wrong(TARGET, &error))?;
+        let find = |name: &str| Agent::find(name).map_err(|error| wrong(TARGET, &unknown(name, &error)));
+        let agent = spec.annotation(TARGET).map(find).transpose()?;
         let mode = match spec.annotation(MODE) {
             None | Some("bind") => Mode::Bind,
             Some("extract") => Mode::Extract,
@@ -79,7 +80,11 @@ fn parse(text: &str) -> Result<Vec<Wanted>> {
         if skills.len() == MAX_SKILLS {
             return Err(refused(format!("names more than {MAX_SKILLS} skills")));
         }
-        let reference = reference.parse::<Reference>()?.or_latest();
+        let parsed = reference.parse::<Reference>();
+        if part.split_once(',').is_some_and(|(_, rest)| parsed.is_err() || rest.contains("=/")) {
+            return Err(refused(format!("{part:?}: semicolons separate skills, not commas")));
+        }
+        let reference = parsed?.or_latest();
         skills.push(Wanted { reference, destination: destination.map(str::to_owned) });
     }
     Ok(skills)
@@ -100,6 +105,11 @@ pub fn check(path: &str) -> Result<()> {
         return Err(refused(format!("the destination {path:?} has a character that cannot be seen")));
     }
     check_reserved(path)
+}
+
+/// Names the agent that may be meant: a line of the log has no place for all of them.
+fn unknown(name: &str, error: &Error) -> String {
+    format!("unknown target {name:?}: {}", error.hint().unwrap_or_default())
 }
 
 fn wrong(annotation: &str, error: &impl std::fmt::Display) -> Error {
@@ -172,9 +182,19 @@ mod tests {
         assert!(request("acme/hr=/process;acme/b=/developer/x", "").is_ok());
         let many = "acme/hr;".repeat(MAX_SKILLS + 1);
         assert!(request(&many, "").unwrap_err().ends_with("names more than 256 skills"));
-        for (key, value) in [(TARGET, "nobody"), (MODE, "copy")] {
+        let cases = [
+            (TARGET, "nobody", "unknown target \"nobody\": skillctl agents shows them all"),
+            (TARGET, "cluade", "unknown target \"cluade\": is claude meant? skillctl agents shows them all"),
+            (MODE, "copy", "\"copy\" is neither bind nor extract"),
+        ];
+        for (key, value, want) in cases {
             let error = request("acme/hr", &format!(",\"{key}\":\"{value}\"")).unwrap_err();
-            assert!(error.starts_with(&format!("annotation {key}: ")), "{error}");
+            assert!(error.starts_with(&format!("annotation {key}: {want}")) && error.len() < 200, "{error}");
         }
+        for text in ["acme/hr:1,acme/legal:2", "acme/hr:1, acme/legal:2=/opt", "acme/hr:1=/a,acme/legal:2=/b"] {
+            let error = request(text, "").unwrap_err();
+            assert!(error.ends_with("semicolons separate skills, not commas"), "{error}");
+        }
+        assert!(request("acme/hr=/a,b", "").is_ok());
     }
 }

@@ -114,10 +114,17 @@ impl<'h> Stores<'h> {
     /// [`Error::ImageNotFound`]; if it is not allowed, damaged, or no skill image.
     pub fn find(&self, wanted: &Wanted) -> Result<Skill<'_>> {
         let text = wanted.reference.to_string();
+        // With the tags that there are, of the first store that has some.
+        let mut missing = text.clone();
         for shelf in &self.stores {
             let layout = &shelf.layout;
             let found = match shelf.find(&text) {
-                Err(Error::ImageNotFound(_)) => continue,
+                Err(Error::ImageNotFound(what)) => {
+                    if missing == text {
+                        missing = what;
+                    }
+                    continue;
+                }
                 found => found?,
             };
             // Without a name it is whatever its digest says; another repository's is not what was allowed.
@@ -139,7 +146,7 @@ impl<'h> Stores<'h> {
                 archive: Archive::Store(layout, Box::new(layer)),
             });
         }
-        self.find_loaded(wanted)?.ok_or(Error::ImageNotFound(text))
+        self.find_loaded(wanted)?.ok_or(Error::ImageNotFound(missing))
     }
 
     /// Finds what only containers-storage has. A tag says nothing there of the state, which may be that of another tag with

@@ -47,6 +47,55 @@ impl Check {
     }
 }
 
+/// Something that keeps the hook from doing what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Problem {
+    /// What is wrong, and what follows.
+    pub what: String,
+    /// How bad that is.
+    #[serde(skip)]
+    pub level: Level,
+    /// What mends it.
+    #[serde(skip)]
+    pub fix: Option<String>,
+}
+
+impl Problem {
+    /// Returns one with which containers are without their skills, or do not start.
+    pub fn fail(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), level: Level::Fail, fix: Some(fix.into()) }
+    }
+
+    /// Returns one that may matter to somebody.
+    pub fn warn(what: impl Into<String>, fix: Option<&str>) -> Self {
+        Self { what: what.into(), level: Level::Warn, fix: fix.map(str::to_owned) }
+    }
+}
+
+/// A container that did not start, as the hook's log has it.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// When that was, in UTC.
+    pub time: String,
+    /// How long ago, in words.
+    pub ago: String,
+    /// Its ID, where that is known.
+    pub container: Option<String>,
+    /// Why.
+    pub message: String,
+}
+
+impl Kept {
+    fn told(&self, why: bool) -> String {
+        // The digits that podman ps shows.
+        let id = self.container.as_ref().map(|id| id.chars().take(12).collect::<String>());
+        let which = id.map_or_else(|| "a container".into(), |id| format!("the container {id}"));
+        let why = if why { format!(": {}", self.message) } else { String::new() };
+        format!("; kept {which} from starting {}, at {}{why}", self.ago, self.time)
+    }
+}
+
 /// The version of podman from which containers do not get the annotations of their image.
 const PODMAN_KEEPS_ANNOTATIONS_APART: Version = (4, 5, 1);
 
@@ -167,17 +216,22 @@ pub fn podman(tools: &Tools) -> Check {
 
 /// Checks the hook that gives containers the skills that they name: what keeps it from working, if anything, and the last
 /// time that it kept a container from starting, as its log has it.
-pub fn hook(enabled: bool, problems: &[String], last: Option<(String, String)>) -> Check {
+pub fn hook(enabled: bool, problems: &[Problem], last: Option<&Kept>) -> Check {
     let name = "hook";
-    let last = last.map(|(time, message)| format!("; kept a container from starting at {time}: {message}"));
-    let last = last.unwrap_or_default();
-    match (enabled, problems) {
-        (true, _) => {
-            let level = if last.is_empty() { Level::Ok } else { Level::Warn };
+    let worst = problems.iter().max_by_key(|problem| problem.level);
+    let is_recent = last.is_some();
+    let is_new = |last: &Kept| worst.is_none_or(|problem| !problem.what.contains(&last.message));
+    let last = last.map(|last| last.told(is_new(last))).unwrap_or_default();
+    match (worst, enabled) {
+        (Some(problem), _) => {
+            let check = Check::new(problem.level, name, format!("{}{last}", problem.what));
+            Check { fix: problem.fix.clone(), ..check }
+        }
+        (None, true) => {
+            let level = if is_recent { Level::Warn } else { Level::Ok };
             Check::new(level, name, format!("podman gives containers the skills that they name{last}"))
         }
-        (false, [problem, ..]) => Check::new(Level::Warn, name, format!("{problem}{last}")).fix("skillctl hook enable"),
-        (false, []) => Check::new(Level::Ok, name, format!("not enabled: --mount type=image works without it{last}")),
+        (None, false) => Check::new(Level::Ok, name, format!("not enabled: --mount type=image works without it{last}")),
     }
 }
 
@@ -221,6 +275,52 @@ mod tests {
         for (check, level, fix) in cases {
             assert_eq!(check.level, level);
             assert_eq!(check.fix.as_deref().and_then(|f| f.split(' ').next()), fix);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_hook_is_told_once_with_what_mends_it() {
+        let policy = Problem::fail("hook.toml: line 2: unknown field: no container gets any skill", "edit hook.toml");
+        let other = Problem::warn("not looked at", None);
+        let last = |message: &str| {
+            let container = Some("0123456789abcdef".to_owned());
+            Some(Kept { time: "T".into(), ago: "2 hours ago".into(), container, message: message.into() })
+        };
+        let mistake = "hook.toml: line 2: unknown field";
+        let told = format!(
+            "{mistake}: no container gets any skill; kept the container 0123456789ab from starting 2 hours ago, at T"
+        );
+        let cases = [
+            (vec![other.clone(), policy.clone()], last(mistake), Level::Fail, told.clone(), Some("edit hook.toml")),
+            (
+                vec![policy],
+                last("image not found: a"),
+                Level::Fail,
+                format!("{told}: image not found: a"),
+                Some("edit hook.toml"),
+            ),
+            (vec![other], None, Level::Warn, "not looked at".into(), None),
+            (Vec::new(), None, Level::Ok, "podman gives containers the skills that they name".into(), None),
+        ];
+        for (problems, last, level, message, fix) in cases {
+            let check = hook(true, &problems, last.as_ref());
+            assert_eq!((check.level, check.message, check.fix.as_deref()), (level, message, fix));
+        }
+    }
+
+    #[test]
+    fn a_container_that_did_not_start_is_told_with_its_age() {
+        let of = |container: Option<&str>| Kept {
+            time: "T".into(),
+            ago: "1 minute ago".into(),
+            container: container.map(str::to_owned),
+            message: "m".into(),
+        };
+        for (container, which) in [(None, "a container"), (Some("0123456789abcdef"), "the container 0123456789ab")] {
+            let check = hook(true, &[], Some(&of(container)));
+            let told = format!("kept {which} from starting 1 minute ago, at T: m");
+            let message = format!("podman gives containers the skills that they name; {told}");
+            assert_eq!((check.level, check.message), (Level::Warn, message));
         }
     }
 

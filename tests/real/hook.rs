@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cell::{Done, World, matrix};
 
@@ -185,6 +185,9 @@ fn a_missing_program_is_told(world: &World) {
         "{done}"
     );
     fs::write(hook, "{").expect("a hook");
+    let done = world.skillctl(["doctor"]);
+    let fix = "fix: skillctl hook enable\n";
+    assert!(done.code == 1 && done.stdout.contains("is no JSON") && done.stdout.contains(fix), "{done}");
     let done = world.skillctl(["hook", "status"]);
     assert!(done.code == 1 && done.stdout.contains("is no JSON"), "{done}");
     world.skillctl(["hook", "enable"]).ok();
@@ -195,6 +198,7 @@ fn what_may_not_be_asked_for_starts_no_container(world: &World) {
     world_with_hook(world);
     let cases = [
         ("acme/none:1".to_owned(), "image not found: acme/none:1"),
+        ("acme/hr".to_owned(), "image not found: acme/hr:latest (there is acme/hr:1.0.0-draft)"),
         ("/etc".to_owned(), "annotation io.skillimage.skills: "),
         (format!("{HR}=relative"), "must be an absolute path"),
         (format!("{HR}=/a/../b"), "must be an absolute path"),
@@ -244,7 +248,8 @@ fn the_policy_of_the_machine_is_kept(world: &World) {
         ("allowed_repositories = [\"acme\"]\nrequire_digest = true", "has no digest"),
         ("allowed_repositories = [\"acme\"]\nmax_bytes = 10", "exceeds the limit of 10 bytes"),
         ("allowed_repositories = []\nlog = [\"syslog\"]", "unknown variant `syslog`, expected `journald` or `file`"),
-        ("allow = [\"acme\"]", "/etc/skillctl/hook.toml: unknown field"),
+        ("allowed_repositories = [\"acme/*\"]", "write \\\"acme\\\", which includes everything below it"),
+        ("allow = [\"acme\"]", "/etc/skillctl/hook.toml: line 1: unknown field"),
     ];
     for (policy, why) in cases {
         fs::write("/etc/skillctl/hook.toml", policy).expect("a policy");
@@ -254,6 +259,35 @@ fn the_policy_of_the_machine_is_kept(world: &World) {
         // Containers that ask for nothing do not depend on it.
         world.in_agent(&[], "true").ok();
     }
+    // podman starts the hook all the same; it is not enabled with a mistake in the policy.
+    let status = |problem: bool| -> Value {
+        let done = world.skillctl(["hook", "status", "--format", "json"]);
+        assert_eq!(done.code == 1, problem, "{done}");
+        serde_json::from_str(&done.stdout).expect("JSON")
+    };
+    let told = || {
+        world
+            .skillctl(["doctor"])
+            .stdout
+            .lines()
+            .skip_while(|line| !line.contains(" hook "))
+            .take(2)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let doctor = told();
+    assert!(doctor.starts_with("fail") && doctor.matches("unknown field").count() == 1, "{doctor}");
+    assert!(doctor.contains("hook.toml: line 1: ") && doctor.contains("fix: edit /etc/skillctl/hook.toml"), "{doctor}");
+    let before = status(true);
+    assert_eq!(before["enabled"], true, "{before}");
+    let hook = fs::read_to_string(before["hook"].as_str().expect("a file")).expect("it");
+    world.skillctl(["hook", "disable"]).ok();
+    world.skillctl(["hook", "enable"]).refused(&["/etc/skillctl/hook.toml"], &["unknown field `allow`"]);
+    let nothing = status(true);
+    assert_eq!((&nothing["enabled"], nothing.get("hook")), (&json!(false), None), "{nothing}");
+    fs::remove_file("/etc/skillctl/hook.toml").expect("it goes");
+    world.skillctl(["hook", "enable"]).ok();
+    assert_eq!(fs::read_to_string(status(false)["hook"].as_str().expect("a file")).expect("it"), hook);
     // It says where that is told.
     let before = log(world);
     fs::write("/etc/skillctl/hook.toml", "allowed_repositories = []\nlog = [\"journald\"]").expect("a policy");

@@ -16,12 +16,15 @@ use super::{ETC, policy_at};
 use crate::error::Error;
 use crate::hook::dropin;
 use crate::hook::policy;
+use crate::ops::doctor::{Level, Problem};
 use crate::process::version;
 
 /// The hook's file, in whatever directory.
 const HOOK: &str = "50-skillctl.json";
 /// The program, which is beside this one.
 const PROGRAM: &str = "skillctl-hook";
+/// What mends what hook enable has written.
+const ENABLE: &str = "skillctl hook enable";
 /// The file as we write it where no package has; the program's path is filled in.
 const TEMPLATE: &str = include_str!("../../../hooks/podman/50-skillctl.json");
 
@@ -38,7 +41,8 @@ pub struct DisableArgs {}
 
 /// Say whether podman starts the hook, and whether it can
 ///
-/// Exit status 1 where it does not, or where the program is missing: podman would start containers without their skills.
+/// Exit status 1 where it does not, or where something is wrong: without its program podman starts containers without their skills, and
+/// with a mistake in hook.toml no container gets any.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
     /// How to print it
@@ -55,6 +59,7 @@ struct Place<'a> {
 
 #[derive(Debug, Serialize)]
 struct Status {
+    /// Whether podman starts the hook; it may then still deny everything.
     enabled: bool,
     /// The hook that podman starts.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,14 +76,20 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<PathBuf>,
     /// What is wrong.
-    problems: Vec<String>,
+    problems: Vec<Problem>,
 }
 
-/// Returns whether the hook is started and works, and what is wrong where somebody has enabled it.
-pub fn state(shell: &Shell) -> Result<(bool, Vec<String>)> {
+/// Returns whether podman starts the hook, and what is wrong where somebody has enabled it.
+pub fn state(shell: &Shell) -> Result<(bool, Vec<Problem>)> {
     let status = Place::of(shell)?.status()?;
     let problems = if status.hook.is_some() { status.problems } else { Vec::new() };
     Ok((status.enabled, problems))
+}
+
+/// Returns what is wrong where podman's configuration cannot be read: podman does not start with it either.
+pub fn broken(error: &anyhow::Error) -> Problem {
+    let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
+    Problem { what: format!("{error:#}"), level: Level::Fail, fix: hint }
 }
 
 impl<'a> Place<'a> {
@@ -134,21 +145,23 @@ impl<'a> Place<'a> {
         let runtime_hook = Some(Path::new(dropin::DEFAULT).join(HOOK)).filter(|hook| hook.is_file());
         let mut problems = Vec::new();
         if found.is_none() {
-            problems.push("podman starts no hook of skillctl".into());
+            problems.push(Problem::fail("podman starts no hook of skillctl", "skillctl hook enable"));
         }
         let program = found.as_deref().and_then(|hook| self.program(hook, &mut problems));
+        let enabled = problems.is_empty();
         if let Some(hook) = runtime_hook.as_deref().filter(|hook| found.as_deref() != Some(hook)) {
             self.program(hook, &mut problems);
         }
         if let Some(path) = &self.shell.env.containers_conf {
-            problems.push(format!("the environment has podman read {}, which is not looked at here", path.display()));
+            let what = format!("the environment has podman read {}, which is not looked at here", path.display());
+            problems.push(Problem::warn(what, None));
         }
         let policy = Path::new(ETC).join(policy::FILE);
         let read = policy_at(&policy);
-        problems.extend(read.as_ref().err().map(|e| format!("{e}: no container gets any skill")));
+        problems.extend(read.as_ref().err().map(|e| mistake(&policy, e)));
         problems.extend(self.stale()?);
         Ok(Status {
-            enabled: found.is_some() && problems.is_empty(),
+            enabled,
             hook: found,
             runtime_hook,
             program,
@@ -159,7 +172,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns the program that a hook's file names, and adds why it would not be started.
-    fn program(&self, hook: &Path, problems: &mut Vec<String>) -> Option<PathBuf> {
+    fn program(&self, hook: &Path, problems: &mut Vec<Problem>) -> Option<PathBuf> {
         let named = || {
             let text = fs::read_to_string(hook).map_err(|e| format!("{}: {e}", hook.display()))?;
             let value: Value =
@@ -167,8 +180,19 @@ impl<'a> Place<'a> {
             let program = value["hook"]["path"].as_str().map(PathBuf::from);
             program.ok_or_else(|| format!("{} names no program", hook.display()))
         };
-        let program = named().map_err(|problem| problems.push(problem)).ok()?;
-        problems.extend(self.reachable(&program).or_else(|| self.reachable(hook)));
+        let own = self.hooks().0.join(HOOK) == hook;
+        let bad = |what| Problem::fail(what, if own { ENABLE.to_owned() } else { reinstall(hook) });
+        let program = named().map_err(|what| problems.push(bad(what))).ok()?;
+        let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM));
+        let is_elsewhere = beside.is_some_and(|beside| beside != program && beside.is_file());
+        let fix = match program.exists() {
+            false if own && is_elsewhere => ENABLE.to_owned(),
+            false => "install it there: the package skillctl has it, and make install brings it".into(),
+            true => "install it where all users can start it, for example in /usr/local/bin".into(),
+        };
+        let missing = self.reachable(&program).map(|what| Problem::fail(what, fix));
+        let unread = || self.reachable(hook).map(|what| Problem::fail(what, format!("chmod a+r {}", hook.display())));
+        problems.extend(missing.or_else(unread));
         Some(program)
     }
 
@@ -190,7 +214,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns what is wrong where our file has a whole list that other files have changed since.
-    fn stale(&self) -> Result<Option<String>> {
+    fn stale(&self) -> Result<Option<Problem>> {
         let Ok(text) = fs::read_to_string(self.drop_in()) else { return Ok(None) };
         if !dropin::is_ours(&text) {
             return Ok(None);
@@ -198,7 +222,8 @@ impl<'a> Place<'a> {
         let others = dropin::effective(&self.files(false)?)?;
         let ours = dropin::effective(&[(self.drop_in(), text)])?;
         let lost = others.iter().find(|dir| !ours.contains(dir) && !dropin::appends(self.podman()));
-        Ok(lost.map(|dir| format!("hooks in {dir} are not started any more: skillctl hook enable adds it again")))
+        let what = |dir: &String| format!("hooks in {dir} are not started any more: {ENABLE} adds it again");
+        Ok(lost.map(|dir| Problem::warn(what(dir), Some(ENABLE))))
     }
 
     fn podman(&self) -> Option<crate::process::Version> {
@@ -206,9 +231,29 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Returns what is wrong with a policy that cannot be read or understood.
+fn mistake(policy: &Path, error: &Error) -> Problem {
+    let path = policy.display();
+    let fix = match error {
+        Error::Io { .. } => format!("make {path} a file that all users can read, or remove it"),
+        _ => format!("edit {path}: skillctl-hook.toml(5) has what may be in it"),
+    };
+    Problem::fail(format!("{error}: no container gets any skill"), fix)
+}
+
+fn reinstall(hook: &Path) -> String {
+    format!("reinstall the package that has {}", hook.display())
+}
+
 impl EnableArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let place = Place::of(shell)?;
+        // Before anything is written: the hook would deny every container its skills.
+        let policy = Path::new(ETC).join(policy::FILE);
+        if let Err(e) = policy_at(&policy) {
+            let Problem { what, fix, .. } = mistake(&policy, &e);
+            return Err(Error::Unavailable { reason: what, hint: fix }.into());
+        }
         let (hooks, packaged) = place.hooks();
         let drop_in = place.drop_in();
         if fs::read_to_string(&drop_in).is_ok_and(|text| !dropin::is_ours(&text)) {
@@ -252,7 +297,7 @@ impl EnableArgs {
         }
         let status = place.status()?;
         if let Some(problem) = status.problems.first() {
-            return Err(Error::Unavailable { reason: problem.clone(), hint: None }.into());
+            return Err(Error::Unavailable { reason: problem.what.clone(), hint: problem.fix.clone() }.into());
         }
         let who = if shell.env.uid == 0 { "all users" } else { "you" };
         shell.print(format!("podman starts the hook for {who}: {}\n", hooks.join(HOOK).display()))?;
@@ -297,7 +342,7 @@ impl StatusArgs {
             Format::Json => shell.print_json(&status)?,
             Format::Text => shell.print(text(&status))?,
         }
-        Ok(if status.enabled { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+        Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 }
 
@@ -305,12 +350,16 @@ fn text(status: &Status) -> String {
     let path = |path: &Option<PathBuf>, none: &str| path.as_ref().map_or(none.to_owned(), |p| p.display().to_string());
     let mut text = format!("Enabled:      {}\n", if status.enabled { "yes" } else { "no" });
     text += &format!("Hook:         {}\n", path(&status.hook, "none"));
-    text += &format!("Runtime hook: {}\n", path(&status.runtime_hook, "none: CRI-O starts none"));
+    // It is CRI-O's: who has podman alone needs none.
+    if status.runtime_hook.is_some() {
+        text += &format!("Runtime hook: {}\n", path(&status.runtime_hook, "none"));
+    }
     text += &format!("Program:      {}\n", path(&status.program, "none"));
     text += &format!("Directories:  {}\n", status.directories.join(", "));
     text += &format!("Policy:       {}\n", path(&status.policy, "none: any skill of the store in any state"));
     for problem in &status.problems {
-        text += &format!("Problem:      {problem}\n");
+        text += &format!("Problem:      {}\n", problem.what);
+        text += &problem.fix.as_ref().map(|fix| format!("Fix:          {fix}\n")).unwrap_or_default();
     }
     text
 }
@@ -328,4 +377,30 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         fs::create_dir_all(dir).and_then(|()| fs::write(&beside, text)).and_then(|()| fs::rename(&beside, path));
     umask(before);
     written.with_context(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_and_not_needed_is_not_told() {
+        let mut status = Status {
+            enabled: true,
+            hook: Some("/h/50-skillctl.json".into()),
+            runtime_hook: None,
+            program: Some("/b/skillctl-hook".into()),
+            directories: vec!["/h".into()],
+            policy: None,
+            problems: vec![Problem::fail("p", "f"), Problem::warn("q", None)],
+        };
+        let lines = |status: &Status| {
+            text(status).lines().map(|line| line.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let all = ["Enabled", "Hook", "Program", "Directories", "Policy", "Problem", "Fix", "Problem"];
+        assert_eq!(lines(&status), all);
+        status.runtime_hook = Some("/r/50-skillctl.json".into());
+        assert_eq!(lines(&status)[2], "Runtime hook");
+        assert_eq!(serde_json::json!(status)["problems"], serde_json::json!(["p", "q"]));
+    }
 }

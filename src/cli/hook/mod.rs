@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 use super::shell::Shell;
 
-pub use enable::{state, write};
+pub use enable::{broken, state, write};
 pub use runtime::{LOG, TIME, main, policy_at};
 
 /// The directory of the system's configuration.

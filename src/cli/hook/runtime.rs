@@ -166,6 +166,7 @@ fn host(shell: &Shell) -> Result<Host, Error> {
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.
 struct Log {
     data: PathBuf,
+    container: Option<String>,
     asks: String,
     to: Vec<LogTo>,
 }
@@ -175,10 +176,11 @@ impl Log {
     fn at(shell: &Shell, place: Option<Place>, asks: &str, host: &Result<Host, Error>) -> Self {
         let policy = host.as_ref().ok().and_then(|host| host.policy.as_ref());
         let named = shell.env.store.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let container = place.as_ref().and_then(Place::id).map(str::to_owned);
         let data = named.or_else(|| place?.data());
         let asks = asks.chars().take(MAX_ASKS).collect();
         let to = policy.map_or_else(policy::everywhere, |policy| policy.log.clone());
-        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), asks, to }
+        Self { data: data.unwrap_or_else(|| SYSTEM_DATA.into()), container, asks, to }
     }
 
     /// Tells of an error on stderr as well, which runtimes show where podman does not.
@@ -229,7 +231,8 @@ impl Log {
         let mut options = cap_std::fs::OpenOptions::new();
         let mut file = dir.open_with(LOG, options.append(true).create(true).mode(0o600))?;
         let time = Utc::now().format(TIME).to_string();
-        let line = json!({"time": time, "level": level, "skills": self.asks, "message": message});
+        let (container, asks) = (&self.container, &self.asks);
+        let line = json!({"time": time, "level": level, "container": container, "skills": asks, "message": message});
         writeln!(file, "{line}")
     }
 }
