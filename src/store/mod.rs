@@ -24,6 +24,7 @@ pub mod registries_conf;
 pub mod registry;
 mod registry_auth;
 mod registry_error;
+mod registry_lists;
 mod registry_wire;
 pub mod remote;
 pub mod remote_attached;

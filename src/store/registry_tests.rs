@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::testing::{Answer, Asked, Given, Server, answer, registry};
 use super::*;
+use crate::store::registry_lists::next_page;
 
 const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
 
