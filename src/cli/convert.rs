@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::ops::contents::Contents;
 use crate::ops::convert::{From, convert};
+use crate::ops::pull::Rule;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,7 +61,8 @@ impl Args {
         only_image(&self.from).with_context(context)?;
         let layout = shell.store()?;
         let limits = self.image.limits();
-        let fetched = fetch(shell, &layout, &self.from, (self.pull, limits.size), &self.registry);
+        let fetched =
+            fetch(shell, &layout, &self.from, Rule::unverified(self.pull.rule(), limits.size), &self.registry);
         let (found, reference) = fetched.with_context(context)?;
         let cancel = shell.cancel();
         let unpack = UnpackOptions { limits, ..unpack_options(limits.size, &cancel) };

@@ -11,6 +11,7 @@ use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
+use super::verify::VerifyArgs;
 use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
@@ -20,7 +21,9 @@ use crate::ops::changes::Changes;
 use crate::ops::contents::Contents;
 use crate::ops::gather::{Gathered, build_one};
 use crate::ops::install::{self, Installed, Options, Source};
-use crate::ops::{self, pull};
+use crate::ops::pull::{self, Rule};
+use crate::ops::verify::{self, Required};
+use crate::ops::{self};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::redact::without_credentials;
@@ -77,16 +80,20 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let places = self.targets.places(shell)?;
+        let keys = self.verify.keys()?;
+        let required = self.verify.required(&keys);
         let mut status = ExitCode::SUCCESS;
         let mut rows = Vec::new();
         for text in &self.references {
-            let installed = self.install(shell, &places, text, &mut rows);
+            let installed = self.install(shell, &places, (text, required), &mut rows);
             if let Err(e) = installed.with_context(|| format!("Installing {}", without_credentials(text))) {
                 status = shell.fail(&e);
             }
@@ -97,12 +104,23 @@ impl Args {
         Ok(status)
     }
 
-    fn install(&self, shell: &Shell, places: &[Place], text: &str, rows: &mut Vec<serde_json::Value>) -> Result<()> {
+    fn install(
+        &self,
+        shell: &Shell,
+        places: &[Place],
+        (text, required): (&str, Option<Required<'_>>),
+        rows: &mut Vec<serde_json::Value>,
+    ) -> Result<()> {
         let layout = shell.store()?;
         if let Some(address) = address(text)? {
+            if required.is_some() {
+                let reason = "what is no image has no signature that could be verified".to_owned();
+                return Err(Error::Unavailable { reason, hint: Some("leave --key out".into()) }.into());
+            }
             return self.elsewhere(shell, places, (text, &address), rows);
         }
-        let (found, reference) = fetch(shell, &layout, text, (self.pull, self.max_size), &self.registry)?;
+        let rule = Rule { when: self.pull.rule(), limit: self.max_size, required };
+        let (found, reference) = fetch(shell, &layout, text, rule, &self.registry)?;
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);
         let manifest = &found.entry.descriptor;
@@ -203,7 +221,7 @@ pub fn fetch(
     shell: &Shell,
     layout: &Layout,
     text: &str,
-    (when, limit): (When, u64),
+    rule: Rule<'_>,
     registry: &RegistryArgs,
 ) -> Result<(Found, Reference)> {
     // What only the store can have.
@@ -215,6 +233,9 @@ pub fn fetch(
             Some(name) => name.parse::<Reference>()?.or_latest(),
             None => text.parse::<Reference>()?,
         };
+        if let Some(required) = rule.required {
+            verify::in_store(layout, text, required)?;
+        }
         return Ok((found, reference));
     }
     let reference = registry.resolve(shell, text)?.or_latest();
@@ -224,7 +245,7 @@ pub fn fetch(
     let progress = board.add(&reference.to_string());
     let report = |bytes, total| progress.towards(bytes, total);
     let copying = registry.copying(&tools, &report);
-    let pulled = pull::pull((layout, &remote), &reference, when.rule(), limit, copying)?;
+    let pulled = pull::pull((layout, &remote), &reference, rule, copying)?;
     drop(progress);
     drop(board);
     shell.warnings(&pulled.warnings);

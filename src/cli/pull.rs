@@ -14,17 +14,19 @@ use super::load::LoadArgs;
 use super::progress::Board;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, open_dir};
+use super::verify::VerifyArgs;
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
 use crate::ops::contents::Contents;
 use crate::ops::extract::{self, Source, extract};
-use crate::ops::pull::{self, Pulled};
+use crate::ops::pull::{self, Pulled, Rule};
 use crate::output::{harmless_line, shown};
 use crate::process::Tools;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
 use crate::store::remote::Remote;
+use crate::trust::key::PublicKey;
 
 /// How many images are pulled at once: skopeo fetches several layers of each by itself.
 const AT_ONCE: usize = 3;
@@ -35,6 +37,8 @@ Examples:
     skillctl pull registry.example/acme/hr:1.0.0
   And as files, in ./skills/hr:
     skillctl pull -o ./skills registry.example/acme/hr:1.0.0
+  Only what the holder of a key has signed:
+    skillctl pull --verify --key acme.pub registry.example/acme/hr:1.0.0
   Without asking the registry where the image is here:
     skillctl pull --pull=missing registry.example/acme/hr:1.0.0";
 
@@ -93,6 +97,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
     load: LoadArgs,
@@ -120,10 +126,11 @@ impl Args {
         }
         let references: Vec<Reference> = wanted.iter().map(|(_, reference)| reference.clone()).collect();
         self.registry.check_single(&references)?;
+        let keys = self.verify.keys()?;
         let layout = shell.store()?;
         let remote = self.registry.remote(shell)?;
         let board = shell.board();
-        let pulled = self.pull_all(&wanted, (&layout, &remote), &board, &shell.tools());
+        let pulled = self.pull_all(&wanted, (&layout, &remote), &keys, &board, &shell.tools());
         drop(board);
         let mut status = ExitCode::SUCCESS;
         let mut done = Vec::new();
@@ -146,18 +153,20 @@ impl Args {
         &self,
         wanted: &[(&String, Reference)],
         (layout, remote): (&Layout, &Remote),
+        keys: &[PublicKey],
         board: &Board,
         tools: &Tools,
     ) -> Vec<Result<Pulled>> {
         let queue = Mutex::new(wanted.iter().enumerate());
         let results: Mutex<Vec<_>> = Mutex::new(wanted.iter().map(|_| None).collect());
+        let rule = Rule { when: self.pull.rule(), limit: self.max_size, required: self.verify.required(keys) };
         let next = || queue.lock().ok().and_then(|mut queue| queue.next());
         let work = || {
             while let Some((at, (_, reference))) = next() {
                 let progress = board.add(&reference.to_string());
                 let report = |bytes, total| progress.towards(bytes, total);
                 let copying = self.registry.copying(tools, &report);
-                let result = pull::pull((layout, remote), reference, self.pull.rule(), self.max_size, copying);
+                let result = pull::pull((layout, remote), reference, rule, copying);
                 if let Ok(mut results) = results.lock() {
                     results[at] = Some(result);
                 }

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::install::{fetch, listed, unpack_options};
 use super::installed::{candidates, scan_all, step};
-use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{FAILED, Format, NO, Shell};
 use super::targets::{Place, TargetArgs, resolved};
@@ -20,6 +19,7 @@ use crate::ops::contents::Contents;
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::installed::Row;
 use crate::ops::present::is_link_to;
+use crate::ops::pull::{Rule, When};
 use crate::ops::rollback::{How, rollback};
 use crate::ops::uninstall::not_installed;
 use crate::ops::upgrade::{Candidate, exactly};
@@ -189,7 +189,8 @@ impl Args {
     fn upgrade(&self, shell: &Shell, step: &Step) -> Result<Installed> {
         let layout = shell.store()?;
         let text = step.reference.to_string();
-        let (found, reference) = fetch(shell, &layout, &text, (When::Always, Limits::default().size), &self.registry)?;
+        let (found, reference) =
+            fetch(shell, &layout, &text, Rule::unverified(When::Always, Limits::default().size), &self.registry)?;
         let skills = holder(shell, &self.targets, &step.row)?;
         let name = &step.row.name;
         let cancel = shell.cancel();

@@ -47,10 +47,44 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
+/// Who has to have signed what is pulled.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Verification")]
+pub struct VerifyArgs {
+    /// Take only what is signed: see skillctl verify
+    #[arg(long, requires = "key")]
+    verify: bool,
+    /// Public key that has to have signed it; with several, one suffices
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// The repository that it is signed for, where that is another
+    #[arg(long, value_name = "REPOSITORY", requires = "key")]
+    identity: Option<Reference>,
+}
+
+impl VerifyArgs {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// If one cannot be read, or is none.
+    pub fn keys(&self) -> Result<Vec<PublicKey>> {
+        read_keys(&self.key)
+    }
+
+    /// Returns what is required; `None` where nothing is.
+    pub fn required<'a>(&'a self, keys: &'a [PublicKey]) -> Option<Required<'a>> {
+        (!keys.is_empty()).then_some(Required { keys, identity: self.identity.as_ref() })
+    }
+}
+
+fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
+    let read = |path: &PathBuf| Ok(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?);
+    paths.iter().map(read).collect()
+}
+
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let read = |path: &PathBuf| Ok(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?);
-        let keys = self.key.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let keys = read_keys(&self.key)?;
         let required = Required { keys: &keys, identity: self.identity.as_ref() };
         let verified = match place(&self.reference, self.local)? {
             Some(reference) => verify::on_registry(&self.registry.remote(shell)?.registry, &reference, required),

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result};
 
 use super::gather::{address, fetch as fetch_repository, gather};
 use super::install::{Made, built, fetch, unpack_options};
-use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::Shell;
 use crate::address::Address;
@@ -19,6 +18,7 @@ use crate::lockfile::{LOCK, Locked, Origin, Wanted};
 use crate::ops::contents::Contents;
 use crate::ops::gather::from_repository;
 use crate::ops::installed::Row;
+use crate::ops::pull::{Rule, When};
 use crate::ops::sync::Resolved;
 use crate::ops::upgrade::{Sources, newest};
 use crate::reference::{Reference, is_digest};
@@ -97,7 +97,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn fetch(&self, layout: &Layout, text: &str) -> Result<(Found, Reference)> {
-        fetch(self.shell, layout, text, (When::Newer, Limits::default().size), self.registry)
+        fetch(self.shell, layout, text, Rule::unverified(When::Newer, Limits::default().size), self.registry)
     }
 
     /// Returns the image of a wanted skill, and its reference: what is locked, or else what it stands for now.
@@ -108,10 +108,10 @@ impl<'a> Lookup<'a> {
         if let Some(locked) = locked {
             let reference = locked.reference()?;
             let exact = reference.with_digest(&locked.source.digest)?;
-            let limits = (When::Missing, Limits::default().size);
+            let rule = Rule::unverified(When::Missing, Limits::default().size);
             let image = match crate::store::open(layout, &locked.source.digest) {
                 Ok(found) => Ok((found, exact)),
-                Err(_) => fetch(self.shell, layout, &exact.to_string(), limits, self.registry),
+                Err(_) => fetch(self.shell, layout, &exact.to_string(), rule, self.registry),
             };
             let (found, _) = image.with_context(|| {
                 let name = &locked.name;

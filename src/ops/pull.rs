@@ -3,14 +3,15 @@
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::immutable;
+use super::verify::Required;
+use super::{immutable, verify};
 use crate::error::{Error, Fault};
 use crate::reference::Reference;
-use crate::store;
 use crate::store::layout::{Entry, Layout, REF_NAME};
 use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
+use crate::store::{self, attached};
 
 /// When a registry is asked, as in podman.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,24 @@ pub enum When {
     Newer,
     /// Never.
     Never,
+}
+
+/// The rule by which an image is pulled.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule<'a> {
+    /// When the registry is asked.
+    pub when: When,
+    /// Most bytes of blobs.
+    pub limit: u64,
+    /// Who has to have signed it; nobody where this is not said.
+    pub required: Option<Required<'a>>,
+}
+
+impl Rule<'_> {
+    /// Returns a rule that asks for no signature.
+    pub fn unverified(when: When, limit: u64) -> Self {
+        Self { when, limit, required: None }
+    }
 }
 
 /// An image that is in the store.
@@ -43,15 +62,14 @@ pub struct Pulled {
     pub warnings: Vec<String>,
 }
 
-/// Pulls an image, with at most `limit` bytes of blobs.
+/// Pulls an image. One that has to be signed gets its name, by which everything else finds it, when it is verified.
 ///
 /// # Errors
-/// If it cannot be had by the rule of `when`.
+/// If it cannot be had by the rule; [`Error::NotVerified`].
 pub fn pull(
     (layout, remote): (&Layout, &Remote),
     reference: &Reference,
-    when: When,
-    limit: u64,
+    rule: Rule<'_>,
     copying: Copying<'_>,
 ) -> Result<Pulled> {
     let name = name_in_store(reference)?;
@@ -59,18 +77,18 @@ pub fn pull(
         Err(Error::ImageNotFound(_)) => None,
         found => Some(found?),
     };
-    match (when, here) {
-        (When::Never | When::Missing, Some(entry)) => Ok(as_it_is(&name, entry)),
+    match (rule.when, here) {
+        (When::Never | When::Missing, Some(entry)) => as_it_is((layout, remote), &name, entry, rule),
         (When::Never, None) => Err(Error::ImageNotFound(reference.to_string()).into()),
-        (When::Newer, Some(entry)) => match newer((layout, remote), reference, &name, &entry, (limit, copying)) {
+        (When::Newer, Some(entry)) => match newer((layout, remote), reference, &name, &entry, (rule, copying)) {
             Err(e) if may_be_ignored(&e) => {
-                let mut pulled = as_it_is(&name, entry);
+                let mut pulled = as_it_is((layout, remote), &name, entry, Rule { when: When::Never, ..rule })?;
                 pulled.warnings.push(format!("{e:#}; taking {reference} from the store"));
                 Ok(pulled)
             }
             pulled => pulled,
         },
-        (_, here) => fetch((layout, remote), reference, &name, here, (limit, copying)),
+        (_, here) => fetch((layout, remote), reference, &name, here, (rule, copying)),
     }
 }
 
@@ -80,10 +98,10 @@ fn newer(
     reference: &Reference,
     name: &Reference,
     here: &Entry,
-    how: (u64, Copying<'_>),
+    how: (Rule<'_>, Copying<'_>),
 ) -> Result<Pulled> {
     match remote.registry.digest(reference)? {
-        Some(digest) if digest == here.digest() => Ok(as_it_is(name, here.clone())),
+        Some(digest) if digest == here.digest() => as_it_is((layout, remote), name, here.clone(), how.0),
         _ => fetch((layout, remote), reference, name, Some(here.clone()), how),
     }
 }
@@ -102,7 +120,23 @@ fn name_in_store(reference: &Reference) -> Result<Reference> {
     })
 }
 
-fn as_it_is(name: &Reference, entry: Entry) -> Pulled {
+/// Takes the image that is here, which has to be signed all the same: by what is known of it here, or else by what its registry
+/// says, where that may be asked.
+fn as_it_is((layout, remote): (&Layout, &Remote), name: &Reference, entry: Entry, rule: Rule<'_>) -> Result<Pulled> {
+    if let Some(required) = rule.required {
+        let manifest = Manifest::new(entry.digest(), layout.read_json(&entry.descriptor)?)?;
+        let known = attached::signatures(layout, &manifest.digest)?;
+        match verify::check(&known, name, &manifest, required) {
+            Err(Error::NotVerified { .. }) if rule.when != When::Never => {
+                verify::fetched((layout, remote), name, &manifest, required)?;
+            }
+            verified => drop(verified?),
+        }
+    }
+    Ok(named(name, entry))
+}
+
+fn named(name: &Reference, entry: Entry) -> Pulled {
     let digest = entry.digest().to_owned();
     Pulled { entry, reference: name.to_string(), digest, fetched: false, moved_from: None, warnings: Vec::new() }
 }
@@ -112,17 +146,20 @@ fn fetch(
     reference: &Reference,
     name: &Reference,
     here: Option<Entry>,
-    (limit, copying): (u64, Copying<'_>),
+    (rule, copying): (Rule<'_>, Copying<'_>),
 ) -> Result<Pulled> {
     // Until the name is there nothing else keeps the blobs.
     let _writing = layout.writing()?;
-    let descriptor = remote.fetch(layout, reference, limit, copying)?;
+    let descriptor = remote.fetch(layout, reference, rule.limit, copying)?;
     let digest = descriptor.digest().to_string();
     let manifest = Manifest::new(&digest, layout.read_json(&descriptor)?).context("Reading the manifest")?;
     if let Some(wanted) = reference.digest().filter(|wanted| **wanted != digest) {
         return Err(Error::damaged(reference, format!("its digest is {digest}, not {wanted}")).into());
     }
-    let mut pulled = Pulled { fetched: true, ..as_it_is(name, store_as(layout, name, &manifest, true)?) };
+    if let Some(required) = rule.required {
+        verify::fetched((layout, remote), reference, &manifest, required)?;
+    }
+    let mut pulled = Pulled { fetched: true, ..named(name, store_as(layout, name, &manifest, true)?) };
     if let Some(before) = here.filter(|before| before.digest() != digest) {
         if let Ok(held) = store::read(layout, before.clone())
             && let held = (immutable::Version { digest: before.digest(), info: &held.info })

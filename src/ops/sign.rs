@@ -115,7 +115,7 @@ fn sign_one(
         predicate_type: SIGNED.to_owned(),
         predicate: Value::Object(Default::default()),
     };
-    let stated = have.bundles.iter().filter_map(|bundle| bundle::verify(bundle, key.public()).ok());
+    let stated = have.bundles.iter().filter_map(|bundle| bundle::verify(&bundle.bytes, key.public()).ok());
     if !stated.into_iter().any(|one| one.subjects == statement.subjects && one.predicate_type == SIGNED) {
         attached::add_bundle(layout, descriptor, &bundle::make(key, &statement)?, SIGNED)?;
         added.push(Form::Bundle);

@@ -4,12 +4,13 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::image::Info;
 use crate::reference::{Reference, is_digest};
 use crate::store::attached;
 use crate::store::layout::Layout;
 use crate::store::registry::Registry;
+use crate::store::remote::Remote;
 use crate::store::remote_attached;
+use crate::store::repository::Manifest;
 use crate::store::{self};
 use crate::trust::key::PublicKey;
 use crate::trust::verify::{self, Signatures, Signer, Subject};
@@ -54,7 +55,8 @@ pub fn in_store(layout: &Layout, text: &str, required: Required<'_>) -> Result<V
             return Err(Error::Unavailable { reason, hint }.into());
         }
     };
-    Ok(check(&attached::signatures(layout, digest)?, (&reference, digest, &found.info), required)?)
+    let manifest = Manifest::new(digest, found.manifest.clone())?;
+    Ok(check(&attached::signatures(layout, digest)?, &reference, &manifest, required)?)
 }
 
 /// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified.
@@ -65,20 +67,44 @@ pub fn on_registry(registry: &Registry, reference: &Reference, required: Require
     let found = registry.manifest(reference)?.ok_or_else(|| store::remote::not_found(reference))?;
     let manifest = found.read(reference)?;
     let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
-    Ok(check(&signatures, (reference, &manifest.digest, &manifest.info), required)?)
+    Ok(check(&signatures, reference, &manifest, required)?)
 }
 
-fn check(
+/// Verifies what has come from a registry, and keeps the signatures in the store: it can be verified there, and they go with it. The
+/// caller holds [`Layout::writing`], or has a name for the image.
+///
+/// # Errors
+/// As [`on_registry`].
+pub fn fetched(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    manifest: &Manifest,
+    required: Required<'_>,
+) -> Result<Verified> {
+    let signatures = remote_attached::signatures(&remote.registry, reference, &manifest.digest)?;
+    let verified = check(&signatures, reference, manifest, required)?;
+    let _writing = layout.writing()?;
+    attached::keep(layout, &manifest.digest, &signatures)?;
+    Ok(verified)
+}
+
+/// Verifies a manifest by signatures that are at hand.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn check(
     signatures: &Signatures,
-    (reference, digest, info): (&Reference, &str, &Info),
+    reference: &Reference,
+    manifest: &Manifest,
     required: Required<'_>,
 ) -> Result<Verified, Error> {
+    let Manifest { digest, info, .. } = manifest;
     let subject = Subject { reference, identity: required.identity, digest, info };
     match verify::verify(signatures, subject, required.keys) {
-        Ok(signers) => Ok(Verified { reference: reference.to_string(), digest: digest.to_owned(), signers }),
+        Ok(signers) => Ok(Verified { reference: reference.to_string(), digest: digest.clone(), signers }),
         Err(refused) => Err(Error::NotVerified {
             image: reference.to_string(),
-            digest: digest.to_owned(),
+            digest: digest.clone(),
             required: required.keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or "),
             found: refused.to_string(),
         }),

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::blob::sha256;
-use super::layout::{Entry, Layout, entry_name};
+use super::layout::{Entry, Layout, REF_NAME, entry_name};
 use crate::error::{Error, Result};
 use crate::trust::bundle::{self, BUNDLE};
 use crate::trust::simple::{self, Signature};
-use crate::trust::verify::Signatures;
+use crate::trust::verify::{Bundle, Signatures};
 
 /// The annotation of an entry that says which digest it belongs to.
 pub const SUBJECT: &str = "io.skillimage.subject";
@@ -93,6 +93,28 @@ pub fn add_simple(layout: &Layout, subject: &str, added: &[Signature]) -> Result
     as_entry(entry)
 }
 
+/// Keeps signatures that were found elsewhere, as their signers have written them. The caller holds [`Layout::writing`].
+///
+/// # Errors
+/// If they cannot be written.
+pub fn keep(layout: &Layout, subject: &str, signatures: &Signatures) -> Result<()> {
+    if !signatures.simple.is_empty() {
+        add_simple(layout, subject, &signatures.simple)?;
+    }
+    for Bundle { bytes, manifest } in &signatures.bundles {
+        layout.write_blob(bundle::EMPTY)?;
+        layout.write_blob(bytes)?;
+        let value: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("a signature", e))?;
+        // Only what has nothing else that would have to come along.
+        let whole =
+            value["config"]["digest"] == sha256(bundle::EMPTY) && value["layers"].as_array().map(Vec::len) == Some(1);
+        if whole {
+            attach(layout, manifest, subject, &value["annotations"])?;
+        }
+    }
+    Ok(())
+}
+
 /// Adds a bundle that states something of the type `predicate_type` about `subject`, a descriptor. The caller holds
 /// [`Layout::writing`].
 ///
@@ -102,12 +124,20 @@ pub fn add_bundle(layout: &Layout, subject: &Value, bundle: &[u8], predicate_typ
     let digest = layout.write_blob(bundle)?;
     let empty = layout.write_blob(bundle::EMPTY)?;
     let manifest = bundle::manifest(subject, predicate_type, (&digest, bundle.len()), &empty);
-    let bytes = manifest.to_string().into_bytes();
-    layout.write_blob(&bytes)?;
-    let mut entry = entry(&bytes, subject["digest"].as_str().unwrap_or_default());
+    let subject = subject["digest"].as_str().unwrap_or_default();
+    attach(layout, manifest.to_string().as_bytes(), subject, &manifest["annotations"])
+}
+
+/// Adds the manifest of a bundle.
+fn attach(layout: &Layout, manifest: &[u8], subject: &str, annotations: &Value) -> Result<Entry> {
+    layout.write_blob(manifest)?;
+    let mut entry = entry(manifest, subject);
     entry["artifactType"] = BUNDLE.into();
-    for (key, value) in manifest["annotations"].as_object().into_iter().flatten() {
-        entry["annotations"][key] = value.clone();
+    for (key, value) in annotations.as_object().into_iter().flatten() {
+        // Those that the index gives a meaning are not a stranger's to set.
+        if ![SUBJECT, REF_NAME].contains(&key.as_str()) {
+            entry["annotations"][key] = value.clone();
+        }
     }
     layout.update(|entries| {
         entries.retain(|other| entry_name(other).is_some() || other["digest"] != entry["digest"]);

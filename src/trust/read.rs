@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::bundle::BUNDLE;
 use super::simple::{self, Signature};
-use super::verify::Signatures;
+use super::verify::{Bundle, Signatures};
 use crate::error::{Error, Result};
 
 /// Most signatures of one image that are looked at, of each form: more than any image has, and quickly read.
@@ -17,8 +17,8 @@ impl Signatures {
     ///
     /// # Errors
     /// Those of `blob`; [`Error::LimitExceeded`] for what no signer makes.
-    pub fn add(&mut self, manifest: &[u8], mut blob: impl FnMut(&str, u64) -> Result<Vec<u8>>) -> Result<()> {
-        let manifest: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("a signature", e))?;
+    pub fn add(&mut self, bytes: &[u8], mut blob: impl FnMut(&str, u64) -> Result<Vec<u8>>) -> Result<()> {
+        let manifest: Value = serde_json::from_slice(bytes).map_err(|e| Error::damaged("a signature", e))?;
         for layer in manifest["layers"].as_array().into_iter().flatten() {
             let mut read = || {
                 let size = layer["size"].as_u64().unwrap_or(u64::MAX);
@@ -32,7 +32,7 @@ impl Signatures {
                 self.simple.push(Signature { payload: read()?, signature });
             } else if layer["mediaType"] == BUNDLE {
                 room(self.bundles.len())?;
-                self.bundles.push(read()?);
+                self.bundles.push(Bundle { bytes: read()?, manifest: bytes.to_vec() });
             }
         }
         Ok(())

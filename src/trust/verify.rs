@@ -18,7 +18,16 @@ pub struct Signatures {
     /// Of the image of signatures.
     pub simple: Vec<simple::Signature>,
     /// Of what refers to the manifest.
-    pub bundles: Vec<Vec<u8>>,
+    pub bundles: Vec<Bundle>,
+}
+
+/// A bundle, and the manifest that it is a layer of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The bundle.
+    pub bytes: Vec<u8>,
+    /// The manifest, as its signer has written it.
+    pub manifest: Vec<u8>,
 }
 
 /// A form of signatures.
@@ -97,7 +106,7 @@ pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey])
         weigh(&|key| simple_signer(signature, subject, key));
     }
     for bundle in &signatures.bundles {
-        weigh(&|key| bundle_signer(bundle, subject, key));
+        weigh(&|key| bundle_signer(&bundle.bytes, subject, key));
     }
     if signers.is_empty() {
         return Err(Refused(refused));

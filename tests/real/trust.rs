@@ -8,7 +8,7 @@ use crate::cell::{World, cannot, matrix};
 use crate::registry::conf::{self, Place};
 use crate::registry::{Kind, Registry};
 
-matrix! { @roots a_registry_keeps_what_was_signed }
+matrix! { @roots a_registry_keeps_what_was_signed, only_what_is_signed_is_pulled }
 
 /// Debian 12's skopeo neither signs nor verifies.
 mod with_sigstore {
@@ -79,6 +79,46 @@ fn a_registry_keeps_what_was_signed(world: &World) {
     world.build("legal", "1.0.0", &["--load=never"]);
     world.skillctl(["push", "acme/legal:1.0.0-draft", &name, "--force"]).ok();
     assert!(verify(world, &name, "acme").fails(1).contains("it has no signature"));
+}
+
+fn only_what_is_signed_is_pulled(world: &World) {
+    let (hub, name) = registry(world);
+    let (store, out) = (world.path("there").display().to_string(), world.path("out").display().to_string());
+    let there = |args: &[&str]| skillctl(world, &[&["--store", &store], args].concat());
+    let key = key(world, "acme") + ".pub";
+    let pull = ["pull", "--verify", "--key", &key, "--load=never", "-o", &out, &name];
+    let install = ["install", "--key", &key, "-o", &out, &name];
+    let nothing = |refused: crate::cell::Done, why: &str| {
+        let error = refused.fails(1);
+        assert!(error.contains("is not verified") && error.contains(why), "{error}");
+        assert_eq!(there(&["list", "--format", "json"]).json(), json!([]));
+        assert!(!world.path("out").join("hr").exists());
+    };
+    for verb in [&pull[..], &install] {
+        nothing(there(verb), "it has no signature");
+    }
+    sign(world, &name, "other");
+    nothing(there(&pull), "not by the key");
+    let digest = sign(world, &name, "acme")["digest"].clone();
+    there(&pull).ok();
+    assert!(world.path("out").join("hr/SKILL.md").exists());
+    // What came with it verifies it where there is no registry.
+    let verified = there(&["verify", "--local", "--key", &key, "--format", "json", &name]).json();
+    assert_eq!(verified["digest"], digest);
+    assert_eq!(verified["signers"].as_array().map(Vec::len), Some(2));
+    let (_, asked) = hub.asked(|| there(&[&install[..], &["--pull=never", "--force"]].concat()).ok());
+    assert!(asked.is_empty(), "{asked:?}");
+    there(&["prune", "--grace", "0"]).ok();
+    there(&["verify", "--local", "--key", &key, &name]).ok();
+    // A tag that has moved to something else: what is here stays under its name.
+    world.skill("hr", "1.0.0");
+    fs::write(world.path("hr/SKILL.md"), "---\nname: hr\ndescription: Other.\n---\n\nOther.\n").expect("a file");
+    let dir = world.path("hr").display().to_string();
+    world.skillctl(["build", "--load=never", "-t", "acme/other:1.0.0", &dir]).ok();
+    world.skillctl(["push", "acme/other:1.0.0", &name, "--force"]).ok();
+    let refused = there(&pull).fails(1);
+    assert!(refused.contains("it has no signature"), "{refused}");
+    assert_eq!(there(&["inspect", "--format", "json", &name]).json()["digest"], digest);
 }
 
 /// Writes the policy of the machine: images of this registry have to be signed by `acme`.

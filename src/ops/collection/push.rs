@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Means;
 use crate::collection::{self, Collection, Form, Item, Member, Origin};
 use crate::error::{Error, Fault};
-use crate::ops::pull::{self, When, store_as};
+use crate::ops::pull::{self, Rule, When, store_as};
 use crate::ops::push as image;
 use crate::redact::without_credentials;
 use crate::reference::Reference;
@@ -197,8 +197,12 @@ fn fetch(means: &Means<'_>, member: &Member) -> Result<Found> {
     let reference = member.image().context("It is no image")?;
     match reference.registry() {
         Some(_) => {
-            let pulled =
-                pull::pull((means.layout, means.remote), reference, When::Missing, means.limit, means.copying)?;
+            let pulled = pull::pull(
+                (means.layout, means.remote),
+                reference,
+                Rule::unverified(When::Missing, means.limit),
+                means.copying,
+            )?;
             Ok(store::read(means.layout, pulled.entry)?)
         }
         None => Ok(store::open(means.layout, &reference.to_string())?),
