@@ -18,6 +18,7 @@ mod figures_hook;
 mod figures_install;
 mod figures_registry;
 mod figures_sources;
+mod figures_trust;
 mod inputs;
 mod measure;
 mod peers;
