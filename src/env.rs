@@ -47,7 +47,7 @@ pub struct Env {
     /// `NO_PROXY`, else `no_proxy`.
     pub no_proxy: Option<String>,
     /// `COSIGN_PASSWORD`, the passphrase of a key; it may be empty.
-    pub cosign_password: Option<String>,
+    pub cosign_password: Option<Secret>,
     /// `SOURCE_DATE_EPOCH`, as it was given.
     pub source_date_epoch: Option<String>,
     /// `USER`.
@@ -58,6 +58,16 @@ pub struct Env {
     pub cwd: Option<PathBuf>,
     /// `SUDO_UID`: whose files root may take for its own.
     pub sudo_uid: Option<u32>,
+}
+
+/// Text that is not printed by accident.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// Returns the value of a variable that is an absolute path, for those that only agents know.
@@ -98,7 +108,7 @@ impl Env {
             https_proxy: proxy("HTTPS_PROXY"),
             http_proxy: proxy("HTTP_PROXY"),
             no_proxy: proxy("NO_PROXY"),
-            cosign_password: std::env::var("COSIGN_PASSWORD").ok(),
+            cosign_password: std::env::var("COSIGN_PASSWORD").ok().map(Secret),
             source_date_epoch: text("SOURCE_DATE_EPOCH"),
             user: text("USER"),
             path: std::env::var_os("PATH"),

@@ -334,7 +334,8 @@ impl Process {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).env("LC_ALL", "C");
+        // No program of others needs the passphrase of a key.
+        command.args(&self.args).env("LC_ALL", "C").env_remove("COSIGN_PASSWORD");
         for (key, value) in &self.env {
             match value {
                 Some(value) => command.env(key, value),

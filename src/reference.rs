@@ -14,7 +14,8 @@ const MAX_NAME: usize = 255;
 /// Longest tag, by the distribution specification.
 const MAX_TAG: usize = 128;
 /// What podman puts before a name without a registry.
-const LOCALHOST: &str = "localhost/";
+/// What names without a registry have in containers-storage.
+pub const LOCALHOST: &str = "localhost/";
 
 /// A reference without a transport: a name, and a tag or a digest or both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

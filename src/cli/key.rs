@@ -1,7 +1,7 @@
 //! `key`: key pairs, as cosign has them.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -92,7 +92,11 @@ impl GenerateArgs {
         let passphrase = self.passphrase.chosen(shell, &private)?;
         let (key, pkcs8) = PrivateKey::generate()?;
         create(&private, 0o600, &private_key::seal(&pkcs8, &passphrase)?)?;
-        create(&public, 0o644, &key.public().to_pem())?;
+        if let Err(e) = create(&public, 0o644, &key.public().to_pem()) {
+            // Neither is there without the other.
+            let _ = fs::remove_file(&private);
+            return Err(e);
+        }
         let id = key.public().id();
         match self.format {
             Format::Json => shell.print_json(&json!({"private_key": private, "public_key": public, "id": id}))?,
@@ -132,15 +136,21 @@ impl ShowArgs {
 /// If it cannot be read, or is far too large for one.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = || path.display().to_string();
-    let metadata = fs::metadata(path).map_err(Error::io(shown()))?;
-    if metadata.len() > MAX_KEY {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_KEY + 1).read_to_end(&mut text));
+    if read.map_err(Error::io(shown()))? as u64 > MAX_KEY {
         return Err(Error::Unavailable { reason: format!("{} is no key: it is too large", shown()), hint: None }.into());
     }
-    Ok(fs::read(path).map_err(Error::io(shown()))?)
+    Ok(text)
 }
 
+/// Writes a file that is not there, whole or not at all.
 fn create(path: &Path, mode: u32, text: &str) -> Result<()> {
     let context = || format!("Writing {}", path.display());
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).with_context(context)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(context)
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written.with_context(context)
 }

@@ -55,15 +55,18 @@ impl PassphraseArgs {
     /// Returns what the command line or the environment gives. A file may end in a line feed, which is not part of it.
     fn given(&self, shell: &Shell) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let Some(path) = &self.passphrase_file else {
-            return Ok(shell.env.cosign_password.clone().map(|text| Zeroizing::new(text.into_bytes())));
+            return Ok(shell.env.cosign_password.clone().map(|text| Zeroizing::new(text.0.into_bytes())));
         };
         let context = || format!("Reading the passphrase in {}", path.display());
         let mut bytes = Zeroizing::new(Vec::new());
         let read = match path.as_os_str() == "-" {
-            true => io::stdin().lock().take(MAX_PASSPHRASE).read_to_end(&mut bytes),
-            false => File::open(path).and_then(|file| file.take(MAX_PASSPHRASE).read_to_end(&mut bytes)),
+            true => io::stdin().lock().take(MAX_PASSPHRASE + 1).read_to_end(&mut bytes),
+            false => File::open(path).and_then(|file| file.take(MAX_PASSPHRASE + 1).read_to_end(&mut bytes)),
         };
-        read.with_context(context)?;
+        if read.with_context(context)? as u64 > MAX_PASSPHRASE {
+            let reason = format!("{} is no passphrase: it is longer than {MAX_PASSPHRASE} bytes", path.display());
+            return Err(Error::Unavailable { reason, hint: None }.into());
+        }
         if bytes.ends_with(b"\n") {
             bytes.pop();
         }

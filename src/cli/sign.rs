@@ -18,7 +18,7 @@ use crate::trust::verify::Form;
 const EXAMPLES: &str = "\
 Examples:
   skillctl sign registry.example/acme/hr:1.0.0 --key acme.key
-  skillctl sign acme/hr:1.0.0 --local --key acme.key --identity registry.example/acme/hr:1.0.0";
+  skillctl sign acme/hr:1.0.0 --key acme.key";
 
 /// Sign an image
 ///

@@ -9,9 +9,11 @@ use super::key;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::sign::place;
+use crate::error::Error;
 use crate::ops::verify::{self, Required, Verified};
 use crate::output::harmless_line;
 use crate::reference::Reference;
+use crate::store;
 use crate::trust::key::PublicKey;
 use crate::trust::verify::Form;
 
@@ -35,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required = true)]
     key: Vec<PathBuf>,
     /// The repository that it is signed for, where that is another
-    #[arg(long, value_name = "REPOSITORY")]
+    #[arg(long, value_name = "REPOSITORY", value_parser = repository)]
     identity: Option<Reference>,
     /// In the store, also with a registry in the name
     #[arg(long)]
@@ -58,7 +60,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The repository that it is signed for, where that is another
-    #[arg(long, value_name = "REPOSITORY", requires = "key")]
+    #[arg(long, value_name = "REPOSITORY", requires = "key", value_parser = repository)]
     identity: Option<Reference>,
 }
 
@@ -77,6 +79,15 @@ impl VerifyArgs {
     }
 }
 
+/// Parses a reference that names no image of a repository: a tag or a digest would not be compared.
+fn repository(text: &str) -> Result<Reference, String> {
+    let reference: Reference = text.parse().map_err(|e: Error| e.to_string())?;
+    match reference.tag().is_none() && reference.digest().is_none() {
+        true => Ok(reference),
+        false => Err(format!("a repository is expected, such as {}", reference.name())),
+    }
+}
+
 fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
     let read = |path: &PathBuf| Ok(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?);
     paths.iter().map(read).collect()
@@ -88,7 +99,10 @@ impl Args {
         let required = Required { keys: &keys, identity: self.identity.as_ref() };
         let verified = match place(&self.reference, self.local)? {
             Some(reference) => verify::on_registry(&self.registry.remote(shell)?.registry, &reference, required),
-            None => verify::in_store(&shell.store_with(&self.reference)?, &self.reference, required),
+            None => {
+                let layout = shell.store_with(&self.reference)?;
+                verify::in_store(&layout, &store::open(&layout, &self.reference)?, &self.reference, required)
+            }
         };
         self.report(shell, &verified?)
     }

@@ -27,7 +27,7 @@ use crate::receipt::Receipt;
 use crate::reference::split_tag;
 use crate::skills::{SkillsDir, read_bounded};
 use crate::store::attached;
-use crate::store::layout::{Entry, Layout, TMP, entry_name, take_name};
+use crate::store::layout::{Entry, Layout, TMP, entry_name, is_nameless, take_name};
 
 /// How old a blob must be before it is freed: longer than any build of the Go tool that was measured (20 s for 500 MB).
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
@@ -105,8 +105,11 @@ fn drop_entries(
     take_name(list, |name| superseded.iter().any(|(gone, _)| gone == name));
     let named: HashSet<String> = list.iter().filter(|entry| entry_name(entry).is_some()).map(digest).collect();
     // What has a name needs no memory of another one that it had.
-    let needed = |digest: &String| living.contains(digest) && !named.contains(digest);
-    list.retain(|entry| entry_name(entry).is_some() || needed(&digest(entry)));
+    let needed = |entry: &Value| {
+        let digest = digest(entry);
+        living.contains(&digest) && !(is_nameless(entry) && named.contains(&digest))
+    };
+    list.retain(|entry| entry_name(entry).is_some() || needed(entry));
     Ok(())
 }
 

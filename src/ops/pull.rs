@@ -78,11 +78,12 @@ pub fn pull(
         found => Some(found?),
     };
     match (rule.when, here) {
-        (When::Never | When::Missing, Some(entry)) => as_it_is((layout, remote), &name, entry, rule),
+        (When::Never | When::Missing, Some(entry)) => as_it_is((layout, remote), (reference, &name), entry, rule),
         (When::Never, None) => Err(Error::ImageNotFound(reference.to_string()).into()),
         (When::Newer, Some(entry)) => match newer((layout, remote), reference, &name, &entry, (rule, copying)) {
             Err(e) if may_be_ignored(&e) => {
-                let mut pulled = as_it_is((layout, remote), &name, entry, Rule { when: When::Never, ..rule })?;
+                let mut pulled =
+                    as_it_is((layout, remote), (reference, &name), entry, Rule { when: When::Never, ..rule })?;
                 pulled.warnings.push(format!("{e:#}; taking {reference} from the store"));
                 Ok(pulled)
             }
@@ -101,7 +102,7 @@ fn newer(
     how: (Rule<'_>, Copying<'_>),
 ) -> Result<Pulled> {
     match remote.registry.digest(reference)? {
-        Some(digest) if digest == here.digest() => as_it_is((layout, remote), name, here.clone(), how.0),
+        Some(digest) if digest == here.digest() => as_it_is((layout, remote), (reference, name), here.clone(), how.0),
         _ => fetch((layout, remote), reference, name, Some(here.clone()), how),
     }
 }
@@ -122,13 +123,18 @@ fn name_in_store(reference: &Reference) -> Result<Reference> {
 
 /// Takes the image that is here, which has to be signed all the same: by what is known of it here, or else by what its registry
 /// says, where that may be asked.
-fn as_it_is((layout, remote): (&Layout, &Remote), name: &Reference, entry: Entry, rule: Rule<'_>) -> Result<Pulled> {
+fn as_it_is(
+    (layout, remote): (&Layout, &Remote),
+    (reference, name): (&Reference, &Reference),
+    entry: Entry,
+    rule: Rule<'_>,
+) -> Result<Pulled> {
     if let Some(required) = rule.required {
         let manifest = Manifest::new(entry.digest(), layout.read_json(&entry.descriptor)?)?;
         let known = attached::signatures(layout, &manifest.digest)?;
-        match verify::check(&known, name, &manifest, required) {
+        match verify::check(&known, reference, &manifest, required) {
             Err(Error::NotVerified { .. }) if rule.when != When::Never => {
-                verify::fetched((layout, remote), name, &manifest, required)?;
+                verify::fetched((layout, remote), reference, &manifest, required)?;
             }
             verified => drop(verified?),
         }

@@ -2,21 +2,21 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::reference::Reference;
 use crate::store::attached;
-use crate::store::layout::Layout;
+use crate::store::layout::{Entry, Layout};
 use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
-use crate::store::transfer::Copying;
+use crate::store::transfer::{Copying, MAX_INSTANCES};
 use crate::store::{self};
 use crate::trust::bundle::{self, SIGNED, Statement};
 use crate::trust::private_key::PrivateKey;
 use crate::trust::simple::Signature;
-use crate::trust::verify::{Form, Signatures};
+use crate::trust::verify::{Bundle, Form, Signatures};
 
 /// An image that was signed.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +39,12 @@ pub struct Signed {
 /// If there is no such image, it has no name to be signed under, or nothing can be written.
 pub fn in_store(layout: &Layout, text: &str, identity: Option<&Reference>, key: &PrivateKey) -> Result<Signed> {
     let found = store::open(layout, text)?;
+    let digest = found.entry.digest().to_owned();
+    if !layout.entries()?.iter().any(|entry| entry.digest() == digest) {
+        let reason = format!("{text} is in a read-only store, which takes no signature");
+        let name = found.entry.name.as_deref().unwrap_or("NAME");
+        return Err(Error::Unavailable { reason, hint: Some(format!("skillctl tag {text} {name}")) }.into());
+    }
     let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
     let identity = identity.or(own.as_ref()).ok_or_else(|| Error::Unavailable {
         reason: format!("{text} has no name to be signed under"),
@@ -49,22 +55,13 @@ pub fn in_store(layout: &Layout, text: &str, identity: Option<&Reference>, key: 
     // A runtime that resolves an index looks at the signature of the instance that it takes.
     for descriptor in [&found.entry.descriptor].into_iter().chain(&found.info.instances) {
         let descriptor = serde_json::to_value(descriptor)?;
-        let have = attached::signatures(layout, digest_of(&descriptor))?;
-        added.extend(sign_one(layout, (&descriptor, &have), &identity, key)?);
+        added.extend(Made::of(layout, &descriptor, &identity, key)?.new);
     }
-    added.sort_unstable();
-    added.dedup();
-    let (reference, digest) = (found.entry.name.clone(), found.entry.digest().to_owned());
-    Ok(Signed {
-        reference: reference.unwrap_or_else(|| digest.clone()),
-        identity,
-        digest,
-        key: key.public().id(),
-        added,
-    })
+    let reference = found.entry.name.unwrap_or_else(|| digest.clone());
+    Ok(signed(reference, identity, digest, key, added))
 }
 
-/// Signs an image where it is, on a registry. Its signatures stay in the store, too. The caller holds [`Layout::writing`].
+/// Signs an image where it is, on a registry. Our signatures stay in the store, too. The caller holds [`Layout::writing`].
 ///
 /// # Errors
 /// If there is no such image, or the registry does not take what is sent.
@@ -77,6 +74,11 @@ pub fn on_registry(
 ) -> Result<Signed> {
     let found = remote.origin.manifest(reference)?.ok_or_else(|| store::remote::not_found(reference))?;
     let manifest: Manifest = found.read(reference)?;
+    if manifest.info.instances.len() > MAX_INSTANCES {
+        let count = manifest.info.instances.len();
+        let reason = format!("{reference} is an index of {count} images, more than {MAX_INSTANCES}");
+        return Err(Error::Unavailable { reason, hint: None }.into());
+    }
     let identity = name_in_payload(identity.unwrap_or(reference));
     let mut added = Vec::new();
     let own = serde_json::to_value(manifest.descriptor()?)?;
@@ -84,43 +86,76 @@ pub fn on_registry(
     for descriptor in [own].into_iter().chain(instances) {
         let digest = digest_of(&descriptor);
         let have = remote_attached::signatures(&remote.origin, reference, digest)?;
-        let new = sign_one(layout, (&descriptor, &have), &identity, key)?;
-        if !new.is_empty() {
-            remote_attached::send(layout, remote, (reference, digest), copying)?;
+        // What was made before and did not arrive is sent now, and nothing that is for another repository.
+        let made = Made::of(layout, &descriptor, &identity, key)?;
+        if !has_simple(&have, digest, &identity, key) {
+            remote_attached::send_simple((layout, remote), (reference, digest), &made.simple, copying)?;
+            added.push(Form::Simple);
         }
-        added.extend(new);
+        if !has_bundle(&have.bundles, digest, key) {
+            remote_attached::send_bundle((layout, remote), (reference, digest), &made.bundle, copying)?;
+            added.push(Form::Bundle);
+        }
     }
-    added.sort_unstable();
-    added.dedup();
-    let digest = manifest.digest;
-    Ok(Signed { reference: reference.to_string(), identity, digest, key: key.public().id(), added })
+    Ok(signed(reference.to_string(), identity, manifest.digest, key, added))
 }
 
-/// Adds to the store what a manifest does not have of the key yet, and returns the forms of that.
-fn sign_one(
-    layout: &Layout,
-    (descriptor, have): (&Value, &Signatures),
-    identity: &str,
-    key: &PrivateKey,
-) -> Result<Vec<Form>> {
-    let digest = digest_of(descriptor);
-    let mut added = Vec::new();
-    let claims = have.simple.iter().filter_map(|signature| signature.verify(key.public()).ok());
-    if !claims.into_iter().any(|claim| claim.digest == digest && claim.reference == identity) {
-        attached::add_simple(layout, digest, &[Signature::make(key, identity, digest)?])?;
-        added.push(Form::Simple);
+fn signed(reference: String, identity: String, digest: String, key: &PrivateKey, mut added: Vec<Form>) -> Signed {
+    added.sort_unstable();
+    added.dedup();
+    Signed { reference, identity, digest, key: key.public().id(), added }
+}
+
+/// The signatures of a manifest by a key, which are in the store.
+struct Made {
+    simple: Signature,
+    bundle: Entry,
+    /// Those that were not there before.
+    new: Vec<Form>,
+}
+
+impl Made {
+    /// Returns those that are there, and makes what is not.
+    fn of(layout: &Layout, descriptor: &Value, identity: &str, key: &PrivateKey) -> Result<Self> {
+        let digest = digest_of(descriptor);
+        let have = attached::signatures(layout, digest)?;
+        let mut new = Vec::new();
+        let simple = match have.simple.iter().find(|one| is_claim(one, digest, identity, key)) {
+            Some(own) => own.clone(),
+            None => {
+                let made = Signature::make(key, identity, digest)?;
+                attached::add_simple(layout, digest, std::slice::from_ref(&made))?;
+                new.push(Form::Simple);
+                made
+            }
+        };
+        let bundle = match attached::find_bundle(layout, digest, |bundles| has_bundle(bundles, digest, key))? {
+            Some(own) => own,
+            None => {
+                let statement = Statement {
+                    subjects: vec![digest.to_owned()],
+                    predicate_type: SIGNED.to_owned(),
+                    predicate: json!({}),
+                };
+                new.push(Form::Bundle);
+                attached::add_bundle(layout, descriptor, &bundle::make(key, &statement)?, SIGNED)?
+            }
+        };
+        Ok(Self { simple, bundle, new })
     }
-    let statement = Statement {
-        subjects: vec![digest.to_owned()],
-        predicate_type: SIGNED.to_owned(),
-        predicate: Value::Object(Default::default()),
-    };
-    let stated = have.bundles.iter().filter_map(|bundle| bundle::verify(&bundle.bytes, key.public()).ok());
-    if !stated.into_iter().any(|one| one.subjects == statement.subjects && one.predicate_type == SIGNED) {
-        attached::add_bundle(layout, descriptor, &bundle::make(key, &statement)?, SIGNED)?;
-        added.push(Form::Bundle);
-    }
-    Ok(added)
+}
+
+fn has_simple(have: &Signatures, digest: &str, identity: &str, key: &PrivateKey) -> bool {
+    have.simple.iter().any(|one| is_claim(one, digest, identity, key))
+}
+
+fn is_claim(signature: &Signature, digest: &str, identity: &str, key: &PrivateKey) -> bool {
+    signature.verify(key.public()).is_ok_and(|claim| claim.digest == digest && claim.reference == identity)
+}
+
+fn has_bundle(bundles: &[Bundle], digest: &str, key: &PrivateKey) -> bool {
+    let stated = bundles.iter().filter_map(|bundle| bundle::verify(&bundle.bytes, key.public()).ok());
+    stated.into_iter().any(|one| one.subjects == [digest] && one.predicate_type == SIGNED)
 }
 
 fn digest_of(descriptor: &Value) -> &str {

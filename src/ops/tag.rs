@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::immutable;
 use crate::error::Error;
 use crate::reference::Reference;
-use crate::store::layout::{Entry, Layout, entry_name, same_name, take_name};
+use crate::store::layout::{Entry, Layout, entry_name, is_nameless, same_name, take_name};
 use crate::store::{self};
 
 /// Gives the image that `source` names the name `target` as well, taking it from another image that has it.
@@ -40,7 +40,7 @@ pub fn tag(layout: &Layout, source: &str, target: &Reference, force: bool) -> Re
         }
         copy["annotations"][crate::store::layout::REF_NAME] = name.as_str().into();
         take_name(entries, |other| same_name(other, &name));
-        entries.retain(|e| entry_name(e).is_some() || e["digest"] != copy["digest"]);
+        entries.retain(|e| !is_nameless(e) || e["digest"] != copy["digest"]);
         entries.push(copy.clone());
         Ok::<_, Error>(copy)
     });

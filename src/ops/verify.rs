@@ -11,9 +11,9 @@ use crate::store::registry::Registry;
 use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
-use crate::store::{self};
+use crate::store::{self, Found};
 use crate::trust::key::PublicKey;
-use crate::trust::verify::{self, Signatures, Signer, Subject};
+use crate::trust::verify::{self, Holds, Signatures, Signer, Subject};
 
 /// An image that is verified.
 #[derive(Debug, Clone, Serialize)]
@@ -35,12 +35,11 @@ pub struct Required<'a> {
     pub identity: Option<&'a Reference>,
 }
 
-/// Verifies an image of the store, without the network.
+/// Verifies an image of the store that `text` named, without the network.
 ///
 /// # Errors
-/// [`Error::NotVerified`]; as [`store::open`].
-pub fn in_store(layout: &Layout, text: &str, required: Required<'_>) -> Result<Verified> {
-    let found = store::open(layout, text)?;
+/// [`Error::NotVerified`].
+pub fn in_store(layout: &Layout, found: &Found, text: &str, required: Required<'_>) -> Result<Verified> {
     let digest = found.entry.digest();
     // What was asked for counts; where that is a digest, the name that it has.
     let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
@@ -70,8 +69,7 @@ pub fn on_registry(registry: &Registry, reference: &Reference, required: Require
     Ok(check(&signatures, reference, &manifest, required)?)
 }
 
-/// Verifies what has come from a registry, and keeps the signatures in the store: it can be verified there, and they go with it. The
-/// caller holds [`Layout::writing`], or has a name for the image.
+/// Verifies what has come from a registry, and keeps the signatures that hold in the store, where it can be verified then.
 ///
 /// # Errors
 /// As [`on_registry`].
@@ -82,10 +80,10 @@ pub fn fetched(
     required: Required<'_>,
 ) -> Result<Verified> {
     let signatures = remote_attached::signatures(&remote.registry, reference, &manifest.digest)?;
-    let verified = check(&signatures, reference, manifest, required)?;
+    let holds = holding(&signatures, reference, manifest, required)?;
     let _writing = layout.writing()?;
-    attached::keep(layout, &manifest.digest, &signatures)?;
-    Ok(verified)
+    attached::keep(layout, &manifest.digest, &holds.signatures)?;
+    Ok(verified(reference, manifest, holds))
 }
 
 /// Verifies a manifest by signatures that are at hand.
@@ -98,15 +96,25 @@ pub fn check(
     manifest: &Manifest,
     required: Required<'_>,
 ) -> Result<Verified, Error> {
+    Ok(verified(reference, manifest, holding(signatures, reference, manifest, required)?))
+}
+
+fn verified(reference: &Reference, manifest: &Manifest, holds: Holds) -> Verified {
+    Verified { reference: reference.to_string(), digest: manifest.digest.clone(), signers: holds.signers }
+}
+
+fn holding(
+    signatures: &Signatures,
+    reference: &Reference,
+    manifest: &Manifest,
+    required: Required<'_>,
+) -> Result<Holds, Error> {
     let Manifest { digest, info, .. } = manifest;
     let subject = Subject { reference, identity: required.identity, digest, info };
-    match verify::verify(signatures, subject, required.keys) {
-        Ok(signers) => Ok(Verified { reference: reference.to_string(), digest: digest.clone(), signers }),
-        Err(refused) => Err(Error::NotVerified {
-            image: reference.to_string(),
-            digest: digest.clone(),
-            required: required.keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or "),
-            found: refused.to_string(),
-        }),
-    }
+    verify::verify(signatures, subject, required.keys).map_err(|refused| Error::NotVerified {
+        image: reference.to_string(),
+        digest: digest.clone(),
+        required: required.keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or "),
+        found: refused.to_string(),
+    })
 }

@@ -8,32 +8,42 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::blob::sha256;
-use super::layout::{Entry, Layout, REF_NAME, entry_name};
+use super::index::SUBJECT;
+use super::layout::{Entry, Layout, entry_name};
 use crate::error::{Error, Result};
+use crate::image::Info;
 use crate::trust::bundle::{self, BUNDLE};
+use crate::trust::read;
 use crate::trust::simple::{self, Signature};
 use crate::trust::verify::{Bundle, Signatures};
 
-/// The annotation of an entry that says which digest it belongs to.
-pub const SUBJECT: &str = "io.skillimage.subject";
+/// The annotations of a bundle's manifest that its entry repeats.
+const ANNOTATIONS: [&str; 2] = ["dev.sigstore.bundle.content", "dev.sigstore.bundle.predicateType"];
+/// Longest of them, in bytes.
+const MAX_ANNOTATION: usize = 256;
 
 /// Returns the entries that belong to a manifest.
 ///
 /// # Errors
 /// If the index cannot be read.
 pub fn entries(layout: &Layout, digest: &str) -> Result<Vec<Entry>> {
-    let mut entries = layout.entries_with(digest)?;
-    entries.retain(|entry| entry.name.is_none() && subject(entry) == Some(digest));
-    Ok(entries)
+    let mut all = Vec::new();
+    for store in layout.all() {
+        all.extend(store.entries_with(digest)?.into_iter().filter(|entry| subject(entry) == Some(digest)));
+    }
+    Ok(all)
 }
 
 /// Returns what an entry belongs to.
 pub fn subject(entry: &Entry) -> Option<&str> {
+    if entry.name.is_some() {
+        return None;
+    }
     entry.descriptor.annotations().as_ref()?.get(SUBJECT).map(String::as_str)
 }
 
 /// Returns whether an entry is that of a bundle, and not of an image of signatures.
-pub fn is_bundle(entry: &Entry) -> bool {
+fn is_bundle(entry: &Entry) -> bool {
     entry.descriptor.artifact_type().is_some()
 }
 
@@ -55,6 +65,21 @@ pub fn signatures(layout: &Layout, digest: &str) -> Result<Signatures> {
     Ok(signatures)
 }
 
+/// Returns the entry of a bundle that `wanted` takes.
+///
+/// # Errors
+/// As [`signatures`].
+pub fn find_bundle(layout: &Layout, digest: &str, wanted: impl Fn(&[Bundle]) -> bool) -> Result<Option<Entry>> {
+    for entry in entries(layout, digest)?.into_iter().filter(is_bundle) {
+        let mut signatures = Signatures::default();
+        signatures.add(&layout.read_json(&entry.descriptor)?, |digest, _| blob(layout, digest))?;
+        if wanted(&signatures.bundles) {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}
+
 /// Returns a blob that is as small as a manifest.
 fn blob(layout: &Layout, digest: &str) -> Result<Vec<u8>> {
     let missing = || Error::damaged(format!("blob {digest}"), "it is missing");
@@ -64,36 +89,56 @@ fn blob(layout: &Layout, digest: &str) -> Result<Vec<u8>> {
 /// Adds simple signatures of a manifest to those that it has. The caller holds [`Layout::writing`].
 ///
 /// # Errors
-/// If it cannot be written.
+/// If they cannot be written.
 pub fn add_simple(layout: &Layout, subject: &str, added: &[Signature]) -> Result<Entry> {
-    let entry = layout.update(|entries| {
+    write_payloads(layout, added)?;
+    layout.update(|entries| {
         let old = entries.iter().position(|entry| is_image_of_signatures(entry, subject));
         let mut layers = match old.and_then(|at| entries[at]["digest"].as_str()) {
-            Some(digest) => layers_of(&blob(layout, digest)?)?,
+            Some(digest) => read::layers(&blob(layout, digest)?)?,
             None => Vec::new(),
         };
-        for signature in added {
-            let digest = layout.write_blob(&signature.payload)?;
-            let layer = signature.layer(&digest);
-            if !layers.contains(&layer) {
-                layers.push(layer);
-            }
-        }
-        let config = simple::config(&layers).to_string().into_bytes();
-        let config_digest = layout.write_blob(&config)?;
-        let manifest = simple::manifest((&config_digest, config.len()), &layers).to_string().into_bytes();
-        layout.write_blob(&manifest)?;
+        layers.extend(lacking(&layers, added));
+        let (entry, value) = new_entry(&image_of_signatures(layout, &layers)?, subject, &[])?;
         if let Some(old) = old {
             entries.remove(old);
         }
-        let entry = entry(&manifest, subject);
-        entries.push(entry.clone());
-        Ok::<_, Error>(entry)
-    })?;
-    as_entry(entry)
+        entries.push(value);
+        Ok(entry)
+    })
 }
 
-/// Keeps signatures that were found elsewhere, as their signers have written them. The caller holds [`Layout::writing`].
+/// Writes the blobs of signatures.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn write_payloads(layout: &Layout, signatures: &[Signature]) -> Result<()> {
+    signatures.iter().try_for_each(|signature| layout.write_blob(&signature.payload).map(drop))
+}
+
+/// Writes an image of signatures, whose payloads are in the store, and returns its manifest.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn image_of_signatures(layout: &Layout, layers: &[Value]) -> Result<Vec<u8>> {
+    let config = simple::config(layers).to_string().into_bytes();
+    let digest = layout.write_blob(&config)?;
+    let manifest = simple::manifest((&digest, config.len()), layers).to_string().into_bytes();
+    layout.write_blob(&manifest)?;
+    Ok(manifest)
+}
+
+/// Returns the layers of signatures that are not among `layers`.
+pub fn lacking(layers: &[Value], signatures: &[Signature]) -> Vec<Value> {
+    let is_in = |own: &Value| {
+        layers
+            .iter()
+            .any(|other| other["digest"] == own["digest"] && simple::signature_of(other) == simple::signature_of(own))
+    };
+    signatures.iter().map(|signature| &signature.layer).filter(|layer| !is_in(layer)).cloned().collect()
+}
+
+/// Keeps signatures that hold, as their signers have written them. The caller holds [`Layout::writing`].
 ///
 /// # Errors
 /// If they cannot be written.
@@ -101,18 +146,23 @@ pub fn keep(layout: &Layout, subject: &str, signatures: &Signatures) -> Result<(
     if !signatures.simple.is_empty() {
         add_simple(layout, subject, &signatures.simple)?;
     }
+    layout.write_blob(bundle::EMPTY)?;
     for Bundle { bytes, manifest } in &signatures.bundles {
-        layout.write_blob(bundle::EMPTY)?;
-        layout.write_blob(bytes)?;
-        let value: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("a signature", e))?;
-        // Only what has nothing else that would have to come along.
-        let whole =
-            value["config"]["digest"] == sha256(bundle::EMPTY) && value["layers"].as_array().map(Vec::len) == Some(1);
-        if whole {
-            attach(layout, manifest, subject, &value["annotations"])?;
+        if is_plain(manifest, subject) {
+            layout.write_blob(bytes)?;
+            attach(layout, manifest, subject)?;
         }
     }
     Ok(())
+}
+
+/// Returns whether the manifest of a bundle is what every signer writes, with nothing else that would have to come along.
+fn is_plain(manifest: &[u8], subject: &str) -> bool {
+    let value: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    Info::parse(manifest, subject).is_ok_and(|info| info.instances.is_empty() && info.layers.len() == 1)
+        && value["manifests"].is_null()
+        && value["config"]["digest"] == sha256(bundle::EMPTY)
+        && value["subject"]["digest"] == subject
 }
 
 /// Adds a bundle that states something of the type `predicate_type` about `subject`, a descriptor. The caller holds
@@ -124,47 +174,48 @@ pub fn add_bundle(layout: &Layout, subject: &Value, bundle: &[u8], predicate_typ
     let digest = layout.write_blob(bundle)?;
     let empty = layout.write_blob(bundle::EMPTY)?;
     let manifest = bundle::manifest(subject, predicate_type, (&digest, bundle.len()), &empty);
-    let subject = subject["digest"].as_str().unwrap_or_default();
-    attach(layout, manifest.to_string().as_bytes(), subject, &manifest["annotations"])
+    attach(layout, manifest.to_string().as_bytes(), subject["digest"].as_str().unwrap_or_default())
 }
 
 /// Adds the manifest of a bundle.
-fn attach(layout: &Layout, manifest: &[u8], subject: &str, annotations: &Value) -> Result<Entry> {
+fn attach(layout: &Layout, manifest: &[u8], subject: &str) -> Result<Entry> {
     layout.write_blob(manifest)?;
-    let mut entry = entry(manifest, subject);
-    entry["artifactType"] = BUNDLE.into();
-    for (key, value) in annotations.as_object().into_iter().flatten() {
-        // Those that the index gives a meaning are not a stranger's to set.
-        if ![SUBJECT, REF_NAME].contains(&key.as_str()) {
-            entry["annotations"][key] = value.clone();
-        }
-    }
+    let value: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("a signature", e))?;
+    // Those alone, and short: the index is read whole, and others of its annotations have a meaning.
+    let annotations = value["annotations"].as_object().into_iter().flatten();
+    let own: Vec<(&str, &str)> = annotations
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .filter(|(key, value)| ANNOTATIONS.contains(key) && value.len() <= MAX_ANNOTATION)
+        .collect();
+    let (entry, mut value) = new_entry(manifest, subject, &own)?;
+    value["artifactType"] = BUNDLE.into();
     layout.update(|entries| {
-        entries.retain(|other| entry_name(other).is_some() || other["digest"] != entry["digest"]);
-        entries.push(entry.clone());
+        entries.retain(|other| !(is_attached(other, subject) && other["digest"] == value["digest"]));
+        entries.push(value);
         Ok::<_, Error>(())
     })?;
-    as_entry(entry)
+    Ok(entry)
 }
 
-fn entry(manifest: &[u8], subject: &str) -> Value {
-    json!({
+/// Returns an entry, and the same as JSON.
+fn new_entry(manifest: &[u8], subject: &str, annotations: &[(&str, &str)]) -> Result<(Entry, Value)> {
+    let mut value = json!({
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "digest": sha256(manifest),
         "size": manifest.len(),
         "annotations": {SUBJECT: subject},
-    })
+    });
+    for (key, text) in annotations {
+        value["annotations"][*key] = (*text).into();
+    }
+    let entry = serde_json::from_value(value.clone()).map(Entry::new).map_err(|e| Error::damaged("an entry", e))?;
+    Ok((entry, value))
 }
 
-fn as_entry(entry: Value) -> Result<Entry> {
-    serde_json::from_value(entry).map(Entry::new).map_err(|e| Error::damaged("an entry", e))
+fn is_attached(entry: &Value, subject: &str) -> bool {
+    entry_name(entry).is_none() && entry["annotations"][SUBJECT] == subject
 }
 
 fn is_image_of_signatures(entry: &Value, subject: &str) -> bool {
-    entry_name(entry).is_none() && entry["annotations"][SUBJECT] == subject && entry["artifactType"].is_null()
-}
-
-fn layers_of(manifest: &[u8]) -> Result<Vec<Value>> {
-    let manifest: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("the image of signatures", e))?;
-    Ok(manifest["layers"].as_array().cloned().unwrap_or_default())
+    is_attached(entry, subject) && entry["artifactType"].is_null()
 }

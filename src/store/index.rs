@@ -92,6 +92,14 @@ pub fn same_name(one: &str, other: &str) -> bool {
     one == other || reference(one).is_some_and(|one| Some(one) == reference(other))
 }
 
+/// The annotation of an entry without a name that says which digest it belongs to: it is a signature of that.
+pub const SUBJECT: &str = "io.skillimage.subject";
+
+/// Returns whether an entry has no name and is of nothing else: another entry of the same digest makes it needless.
+pub fn is_nameless(entry: &Value) -> bool {
+    entry_name(entry).is_none() && !entry["annotations"][SUBJECT].is_string()
+}
+
 /// The annotation by which an entry that lost its name remembers the repository that it was in.
 pub const WAS: &str = "io.skillimage.was";
 

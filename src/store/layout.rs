@@ -35,7 +35,7 @@ use ocidir::{OciDir, OciRead as _};
 use serde_json::{Value, json};
 
 use super::blob::{BLOBS, BlobWriter, Verified, hash, sha256, total_size, unwrap_damaged};
-pub use super::index::{Entry, REF_NAME, entry_name, same_name, take_name};
+pub use super::index::{Entry, REF_NAME, entry_name, is_nameless, same_name, take_name};
 use super::index::{Index, empty_index, raw_entries};
 use crate::error::{Error, Result};
 use crate::process::Cancel;
@@ -218,6 +218,11 @@ impl Layout {
     }
 
     fn replace_index(&self, index: &[u8]) -> Result<()> {
+        // What could not be read again.
+        if index.len() as u64 > MAX_INDEX {
+            let reason = format!("{} would be larger than {MAX_INDEX} bytes", self.name_of(INDEX));
+            return Err(Error::Unavailable { reason, hint: Some("skillctl prune, or use several stores".into()) });
+        }
         self.sync_dir(BLOBS)?;
         let mut file = self.scratch_file()?;
         file.write_all(index).map_err(Error::io(self.name_of(INDEX)))?;
@@ -249,7 +254,7 @@ impl Layout {
             let mut entry = descriptor.clone();
             entry["annotations"][REF_NAME] = name.into();
             take_name(entries, |other| same_name(other, name));
-            entries.retain(|other| entry_name(other).is_some() || other["digest"] != entry["digest"]);
+            entries.retain(|other| !is_nameless(other) || other["digest"] != entry["digest"]);
             entries.push(entry);
             Ok(())
         })

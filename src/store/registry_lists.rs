@@ -29,7 +29,7 @@ impl Registry {
     fn tags_at(&self, endpoint: &Endpoint) -> Result<Option<Vec<String>>, Trouble> {
         let mut tags = Vec::new();
         let path = format!("/v2/{}/tags/list?n={PAGE}", endpoint.repository());
-        let found = self.pages(endpoint, path, "tags of", |body| {
+        let found = self.pages(endpoint, path, ("tags of", usize::MAX), |body| {
             let page: TagPage = serde_json::from_slice(body).ok()?;
             // What is no tag can be asked for by nobody, and may be as long as the page.
             tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| is_tag(tag)));
@@ -38,17 +38,17 @@ impl Registry {
         Ok(found.then_some(tags))
     }
 
-    /// Returns the digests of what refers to the manifest that `reference` names by digest; `None` where the registry does not offer
+    /// Returns the digests of what refers to the manifest that `reference` names by digest, and not many more than `enough`; `None` where the registry does not offer
     /// that (distribution specification, listing referrers).
     ///
     /// # Errors
     /// As [`Self::tags`].
-    pub fn referrers(&self, reference: &Reference) -> Result<Option<Vec<String>>> {
+    pub fn referrers(&self, reference: &Reference, enough: usize) -> Result<Option<Vec<String>>> {
         let digest = reference.digest().unwrap_or_default();
         self.read(reference, |endpoint| {
             let mut digests = Vec::new();
             let path = format!("/v2/{}/referrers/{digest}", endpoint.repository());
-            let found = self.pages(endpoint, path, "referrers in", |body| {
+            let found = self.pages(endpoint, path, ("referrers in", enough), |body| {
                 let page: ReferrerPage = serde_json::from_slice(body).ok()?;
                 digests.extend(page.manifests.into_iter().map(|one| one.digest).filter(|digest| is_digest(digest)));
                 Some(digests.len())
@@ -68,7 +68,7 @@ impl Registry {
         &self,
         endpoint: &Endpoint,
         mut path: String,
-        list: &str,
+        (list, enough): (&str, usize),
         mut take: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<bool, Trouble> {
         let what = endpoint.repository().to_owned();
@@ -90,7 +90,7 @@ impl Registry {
                 return Err(protocol(&format!("more than {MAX_TAGS}")).into());
             }
             let link = response.headers.get_all("link").iter().filter_map(|v| v.to_str().ok()).find_map(next_page);
-            let Some(link) = link else { return Ok(true) };
+            let Some(link) = link.filter(|_| count <= enough) else { return Ok(true) };
             // The scheme is what the registry thinks that it speaks, which is another one behind a proxy for TLS.
             let here = Url { scheme: Scheme::Https, authority: endpoint.host().to_owned(), path: path.clone() };
             let next = here.join(&link).filter(|next| next.same_host(&here) || next.authority == here.authority);

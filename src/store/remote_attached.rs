@@ -4,15 +4,17 @@
 use serde_json::{Value, json};
 
 use super::attached;
+use super::blob::sha256;
 use super::layout::{Entry, Layout};
 use super::registry::Registry;
 use super::remote::Remote;
+use super::repository::Manifest;
 use super::transfer::Copying;
 use crate::error::{Error, Fault, Result};
-use crate::reference::Reference;
+use crate::reference::{Reference, is_digest};
 use crate::trust::bundle::BUNDLE;
-use crate::trust::read::MAX_SIGNATURES;
-use crate::trust::simple;
+use crate::trust::read::{self, MAX_SIGNATURES};
+use crate::trust::simple::{self, Signature};
 use crate::trust::verify::Signatures;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -22,29 +24,29 @@ const MERGES: u32 = 5;
 /// Returns the signatures of a manifest that a registry has. `reference` names the repository.
 ///
 /// # Errors
-/// [`Error::Registry`]; [`Error::Unavailable`] for more of them than anybody makes.
+/// [`Error::Registry`].
 pub fn signatures(registry: &Registry, reference: &Reference, digest: &str) -> Result<Signatures> {
-    let mut signatures = simple_signatures(registry, reference, digest)?;
-    let referrers = match registry.referrers(&reference.with_digest(digest)?)? {
+    let mut signatures = Signatures::default();
+    let blob = |digest: &str, size: u64| registry.blob(reference, digest, size);
+    if let Some(found) = registry.manifest(&reference.with_tag(&simple::tag(digest))?)? {
+        signatures.add(&found.bytes, blob)?;
+    }
+    let mut referrers = match registry.referrers(&reference.with_digest(digest)?, MAX_SIGNATURES)? {
         Some(referrers) => referrers,
         None => listed(registry, reference, digest)?.iter().filter_map(digest_of).map(str::to_owned).collect(),
     };
+    referrers.retain(|referrer| is_digest(referrer));
     if referrers.len() > MAX_SIGNATURES {
-        let reason = format!("{reference} has {} referrers, more than {MAX_SIGNATURES}", referrers.len());
-        return Err(Error::Unavailable { reason, hint: None });
+        signatures.unread.push(format!("beyond the first {MAX_SIGNATURES} referrers"));
+        referrers.truncate(MAX_SIGNATURES);
     }
     for referrer in referrers {
-        // What is listed and gone is no signature.
+        // What is listed and gone is no signature, and what says that it refers to something else is none of this.
         let Some(found) = registry.manifest(&reference.with_digest(&referrer)?)? else { continue };
-        signatures.add(&found.bytes, |digest, size| registry.blob(reference, digest, size))?;
-    }
-    Ok(signatures)
-}
-
-fn simple_signatures(registry: &Registry, reference: &Reference, digest: &str) -> Result<Signatures> {
-    let mut signatures = Signatures::default();
-    if let Some(found) = registry.manifest(&reference.with_tag(&simple::tag(digest))?)? {
-        signatures.add(&found.bytes, |digest, size| registry.blob(reference, digest, size))?;
+        let value: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
+        if value["subject"]["digest"] == digest {
+            signatures.add(&found.bytes, blob)?;
+        }
     }
     Ok(signatures)
 }
@@ -61,38 +63,77 @@ fn digest_of(entry: &Value) -> Option<&str> {
     entry["digest"].as_str()
 }
 
-/// Sends the signatures of a manifest that the store has. Those that the registry has stay. The caller holds [`Layout::writing`].
+/// Adds a signature to the image of signatures that a registry has of a manifest, whose layers stay as they are, of whatever kind.
+/// The caller holds [`Layout::writing`].
+///
+/// Another signer who writes between our last look and our write is noticed, and the two are merged; one who does not look in his
+/// turn can take ours away, since registries compare nothing.
 ///
 /// # Errors
-/// If they cannot be sent, or are not there afterwards.
-pub fn send(
-    layout: &Layout,
-    remote: &Remote,
+/// If it cannot be sent, or what the registry has cannot be kept.
+pub fn send_simple(
+    (layout, remote): (&Layout, &Remote),
     (reference, digest): (&Reference, &str),
+    signature: &Signature,
     copying: Copying<'_>,
 ) -> Result<()> {
-    let theirs = simple_signatures(&remote.origin, reference, digest)?;
-    if !theirs.simple.is_empty() {
-        attached::add_simple(layout, digest, &theirs.simple)?;
-    }
-    for entry in attached::entries(layout, digest)? {
-        let is_bundle = attached::is_bundle(&entry);
-        let to = match is_bundle {
-            true => reference.with_digest(entry.digest())?,
-            false => reference.with_tag(&simple::tag(digest))?,
+    let tag = reference.with_tag(&simple::tag(digest))?;
+    let added = std::slice::from_ref(signature);
+    attached::write_payloads(layout, added)?;
+    for attempt in 0..=MERGES {
+        let mut layers = match remote.origin.manifest(&tag)? {
+            Some(found) => read::layers(&found.bytes)?,
+            None => Vec::new(),
         };
-        let arrived = || remote.arrived(&to, entry.digest());
-        remote.send(layout, &entry.descriptor, &to, || Ok::<_, Error>(true), arrived, copying)?;
-        if is_bundle {
-            list(&remote.origin, reference, digest, &entry)?;
+        let ours = attached::lacking(&layers, added);
+        if ours.is_empty() {
+            return Ok(());
         }
+        if attempt == MERGES {
+            break;
+        }
+        // skopeo sends what is in the store.
+        for layer in &layers {
+            let (digest, size) = (digest_of(layer).unwrap_or_default(), layer["size"].as_u64().unwrap_or(u64::MAX));
+            layout.write_blob(&remote.origin.blob(reference, digest, size)?)?;
+        }
+        layers.extend(ours);
+        let bytes = attached::image_of_signatures(layout, &layers)?;
+        let manifest = Manifest::new(&sha256(&bytes), bytes)?;
+        remote.send(layout, &manifest.descriptor()?, &tag, || Ok::<_, Error>(true), || Ok(()), copying)?;
     }
-    Ok(())
+    Err(not_kept(&tag))
+}
+
+/// Sends a bundle of the store, and has the registry name it among the referrers of its manifest. The caller holds
+/// [`Layout::writing`].
+///
+/// # Errors
+/// If it cannot be sent, or is not there afterwards.
+pub fn send_bundle(
+    (layout, remote): (&Layout, &Remote),
+    (reference, digest): (&Reference, &str),
+    bundle: &Entry,
+    copying: Copying<'_>,
+) -> Result<()> {
+    let to = reference.with_digest(bundle.digest())?;
+    let arrived = || remote.arrived(&to, bundle.digest());
+    remote.send(layout, &bundle.descriptor, &to, || Ok::<_, Error>(true), arrived, copying)?;
+    list(&remote.origin, reference, digest, bundle)
+}
+
+fn not_kept(tag: &Reference) -> Error {
+    Error::Registry {
+        registry: tag.registry().unwrap_or_default().to_owned(),
+        fault: Fault::Server,
+        reason: format!("{tag} does not keep what is written to it: somebody else writes it, too"),
+        hint: Some("try again".into()),
+    }
 }
 
 /// Has a registry that does not list referrers by itself name one in the index of them.
 fn list(registry: &Registry, reference: &Reference, digest: &str, entry: &Entry) -> Result<()> {
-    if registry.referrers(&reference.with_digest(digest)?)?.is_some() {
+    if registry.referrers(&reference.with_digest(digest)?, MAX_SIGNATURES)?.is_some() {
         return Ok(());
     }
     let tag = reference.with_tag(&digest.replacen(':', "-", 1))?;
@@ -103,19 +144,16 @@ fn list(registry: &Registry, reference: &Reference, digest: &str, entry: &Entry)
         "artifactType": BUNDLE,
         "annotations": attached::referrer_annotations(entry),
     });
-    for _ in 0..MERGES {
+    for attempt in 0..=MERGES {
         let mut entries = listed(registry, reference, digest)?;
         if entries.iter().any(|other| digest_of(other) == Some(entry.digest())) {
             return Ok(());
         }
-        entries.push(own.clone());
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-        registry.put(&tag, INDEX, index.to_string().as_bytes())?;
+        if attempt < MERGES {
+            entries.push(own.clone());
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+            registry.put(&tag, INDEX, index.to_string().as_bytes())?;
+        }
     }
-    Err(Error::Registry {
-        registry: reference.registry().unwrap_or_default().to_owned(),
-        fault: Fault::Server,
-        reason: format!("{tag} does not keep what is written to it: somebody else writes it, too"),
-        hint: None,
-    })
+    Err(not_kept(&tag))
 }

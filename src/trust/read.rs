@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::bundle::BUNDLE;
 use super::simple::{self, Signature};
 use super::verify::{Bundle, Signatures};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// Most signatures of one image that are looked at, of each form: more than any image has, and quickly read.
 pub const MAX_SIGNATURES: usize = 64;
@@ -13,39 +13,53 @@ pub const MAX_SIGNATURES: usize = 64;
 pub const MAX_SIGNATURE: u64 = 1 << 20;
 
 impl Signatures {
-    /// Adds those of a manifest, whose blobs `blob` returns by digest and size. Manifests of other kinds have none.
+    /// Adds those of a manifest, whose blobs `blob` returns by digest and size. Manifests of other kinds have none. What cannot be
+    /// looked at is noted, and does no harm to the others.
     ///
     /// # Errors
-    /// Those of `blob`; [`Error::LimitExceeded`] for what no signer makes.
+    /// Those of `blob`, unless they are about what there is and not about how it is reached.
     pub fn add(&mut self, bytes: &[u8], mut blob: impl FnMut(&str, u64) -> Result<Vec<u8>>) -> Result<()> {
-        let manifest: Value = serde_json::from_slice(bytes).map_err(|e| Error::damaged("a signature", e))?;
+        let Ok(manifest) = serde_json::from_slice::<Value>(bytes) else {
+            self.unread.push("in a manifest that is no JSON".to_owned());
+            return Ok(());
+        };
         for layer in manifest["layers"].as_array().into_iter().flatten() {
-            let mut read = || {
-                let size = layer["size"].as_u64().unwrap_or(u64::MAX);
-                if size > MAX_SIGNATURE {
-                    return Err(limit(format!("a signature of {size} bytes"), format!("{MAX_SIGNATURE} bytes")));
-                }
-                blob(layer["digest"].as_str().unwrap_or_default(), size)
+            let signature = simple::signature_of(layer);
+            let have = match &signature {
+                Some(_) => self.simple.len(),
+                None if layer["mediaType"] == BUNDLE => self.bundles.len(),
+                None => continue,
             };
-            if let Some(signature) = simple::signature_of(layer) {
-                room(self.simple.len())?;
-                self.simple.push(Signature { payload: read()?, signature });
-            } else if layer["mediaType"] == BUNDLE {
-                room(self.bundles.len())?;
-                self.bundles.push(Bundle { bytes: read()?, manifest: bytes.to_vec() });
+            if have >= MAX_SIGNATURES {
+                self.unread.push(format!("beyond the first {MAX_SIGNATURES}"));
+                return Ok(());
+            }
+            let size = layer["size"].as_u64().unwrap_or(u64::MAX);
+            if size > MAX_SIGNATURE {
+                self.unread.push(format!("of {size} bytes, more than {MAX_SIGNATURE}"));
+                continue;
+            }
+            let read = match blob(layer["digest"].as_str().unwrap_or_default(), size) {
+                Err(e) if matches!(e.fault(), Some(Fault::NotFound | Fault::Protocol)) => {
+                    self.unread.push(format!("not to be had: {e}"));
+                    continue;
+                }
+                read => read?,
+            };
+            match signature {
+                Some(signature) => self.simple.push(Signature { payload: read, signature, layer: layer.clone() }),
+                None => self.bundles.push(Bundle { bytes: read, manifest: bytes.to_vec() }),
             }
         }
         Ok(())
     }
 }
 
-fn room(have: usize) -> Result<()> {
-    match have < MAX_SIGNATURES {
-        true => Ok(()),
-        false => Err(limit("the number of signatures".to_owned(), MAX_SIGNATURES.to_string())),
-    }
-}
-
-fn limit(what: String, limit: String) -> Error {
-    Error::Unavailable { reason: format!("{what} exceeds the limit of {limit}"), hint: None }
+/// Returns the layers of an image of signatures, of all kinds.
+///
+/// # Errors
+/// [`Error::Damaged`] where it is none.
+pub fn layers(manifest: &[u8]) -> Result<Vec<Value>> {
+    let manifest: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("the image of signatures", e))?;
+    Ok(manifest["layers"].as_array().cloned().unwrap_or_default())
 }

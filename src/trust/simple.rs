@@ -7,6 +7,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,6 +29,8 @@ pub struct Signature {
     pub payload: Vec<u8>,
     /// Its signature.
     pub signature: Vec<u8>,
+    /// The layer, a descriptor, as its signer has written it: it may have a certificate, and the proof of a log.
+    pub layer: Value,
 }
 
 /// What a signature says.
@@ -73,18 +76,24 @@ impl Signature {
     ///
     /// # Errors
     /// If the system has no randomness.
-    pub fn make(key: &PrivateKey, reference: &str, digest: &str) -> Result<Self> {
+    pub fn make(key: &PrivateKey, reference: &str, of: &str) -> Result<Self> {
         let payload = json!({
             "critical": {
                 "identity": {"docker-reference": reference},
-                "image": {"docker-manifest-digest": digest},
+                "image": {"docker-manifest-digest": of},
                 "type": KIND,
             },
             "optional": null,
         });
         let payload = payload.to_string().into_bytes();
         let signature = key.sign(&payload)?;
-        Ok(Self { payload, signature })
+        let layer = json!({
+            "mediaType": PAYLOAD,
+            "size": payload.len(),
+            "digest": format!("sha256:{}", hex::encode(digest::digest(&digest::SHA256, &payload))),
+            "annotations": {SIGNATURE: STANDARD.encode(&signature)},
+        });
+        Ok(Self { payload, signature, layer })
     }
 
     /// Returns what is claimed, where the key has signed it. What no key has signed is not even parsed.
@@ -100,16 +109,6 @@ impl Signature {
             true => Ok(Claim { reference: identity.docker_reference, digest: image.docker_manifest_digest }),
             false => Err(format!("its payload is a {kind:?}")),
         }
-    }
-
-    /// Returns the layer of an image of signatures, but for `digest` and `size` of the payload, which is its blob.
-    pub fn layer(&self, digest: &str) -> Value {
-        json!({
-            "mediaType": PAYLOAD,
-            "size": self.payload.len(),
-            "digest": digest,
-            "annotations": {SIGNATURE: STANDARD.encode(&self.signature)},
-        })
     }
 }
 
@@ -151,8 +150,7 @@ mod tests {
         let made = Signature::make(&key, "quay.io/acme/hr:1.0.0", &digest).unwrap();
         let claim = Claim { reference: "quay.io/acme/hr:1.0.0".into(), digest: digest.clone() };
         assert_eq!(made.verify(key.public()), Ok(claim));
-        let layer = made.layer("sha256:p");
-        assert_eq!(signature_of(&layer).unwrap(), made.signature);
+        assert_eq!(signature_of(&made.layer).unwrap(), made.signature);
         assert_eq!(tag(&digest), format!("sha256-{}.sig", "a".repeat(64)));
         let (other, _) = PrivateKey::generate().unwrap();
         assert_eq!(made.verify(other.public()), Err(format!("not by the key {}", other.public().id())));
@@ -165,7 +163,7 @@ mod tests {
         let (key, _) = PrivateKey::generate().unwrap();
         let sign = |payload: &str| {
             let signature = key.sign(payload.as_bytes()).unwrap();
-            Signature { payload: payload.into(), signature }.verify(key.public())
+            Signature { payload: payload.into(), signature, layer: Value::Null }.verify(key.public())
         };
         let whole = |inner: &str| format!(r#"{{"critical":{{{inner}}},"optional":null}}"#);
         let identity = r#""identity":{"docker-reference":"a/b"}"#;

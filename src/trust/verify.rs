@@ -10,7 +10,7 @@ use super::key::PublicKey;
 use super::simple;
 use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
 use crate::lifecycle::{State, TAG_SUFFIXES};
-use crate::reference::Reference;
+use crate::reference::{LOCALHOST, Reference};
 
 /// What there is about a manifest, in both forms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,17 @@ pub struct Signatures {
     pub simple: Vec<simple::Signature>,
     /// Of what refers to the manifest.
     pub bundles: Vec<Bundle>,
+    /// Why others could not be looked at.
+    pub unread: Vec<String>,
+}
+
+/// What holds of an image.
+#[derive(Debug, Clone)]
+pub struct Holds {
+    /// Who has signed it.
+    pub signers: Vec<Signer>,
+    /// The signatures that say so, and no others.
+    pub signatures: Signatures,
 }
 
 /// A bundle, and the manifest that it is a layer of.
@@ -87,32 +98,36 @@ impl fmt::Display for Refused {
 ///
 /// # Errors
 /// [`Refused`] where there is none, or where the image says that it is another one than was asked for.
-pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> Result<Vec<Signer>, Refused> {
+pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> Result<Holds, Refused> {
     let mut signers = Vec::new();
+    let mut holding = Signatures::default();
     let mut refused = Vec::new();
     let mut weigh = |by: &dyn Fn(&PublicKey) -> Result<Signer, String>| {
         let mut reasons = Vec::new();
         for key in keys {
             match by(key) {
-                Ok(signer) => return signers.push(signer),
+                Ok(signer) => {
+                    signers.push(signer);
+                    return true;
+                }
                 Err(reason) => reasons.push(reason),
             }
         }
         // That of the key that has signed it says more than that the other keys have not.
         let telling = reasons.iter().position(|reason| !reason.starts_with(NOT_BY)).unwrap_or_default();
         refused.extend((!reasons.is_empty()).then(|| reasons.swap_remove(telling)));
+        false
     };
-    for signature in &signatures.simple {
-        weigh(&|key| simple_signer(signature, subject, key));
-    }
-    for bundle in &signatures.bundles {
-        weigh(&|key| bundle_signer(&bundle.bytes, subject, key));
-    }
+    let simple = signatures.simple.iter().filter(|one| weigh(&|key| simple_signer(one, subject, key)));
+    holding.simple = simple.cloned().collect();
+    let bundles = signatures.bundles.iter().filter(|one| weigh(&|key| bundle_signer(&one.bytes, subject, key)));
+    holding.bundles = bundles.cloned().collect();
+    refused.extend(signatures.unread.iter().cloned());
     if signers.is_empty() {
         return Err(Refused(refused));
     }
     says_so(subject).map_err(|reason| Refused(vec![reason]))?;
-    Ok(signers)
+    Ok(Holds { signers, signatures: holding })
 }
 
 /// How a reason begins that says nothing of the signature but that a key did not make it.
@@ -123,7 +138,9 @@ fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, key: &Publ
     is_of(&claim.digest, subject)?;
     let wanted = subject.identity.unwrap_or(subject.reference);
     let named: Reference = claim.reference.parse().map_err(|_| format!("for {:?}", claim.reference))?;
-    match named.name() == wanted.name() {
+    // A registry on this machine, which a reference of ours cannot name, and not the one that follows.
+    let elsewhere = claim.reference.starts_with(LOCALHOST) && named.registry().is_some();
+    match named.name() == wanted.name() && !elsewhere {
         true => Ok(Signer { key: key.id(), form: Form::Simple, reference: Some(claim.reference) }),
         false => Err(format!("for the repository {}, not {}", named.name(), wanted.name())),
     }
@@ -140,10 +157,13 @@ fn bundle_signer(bytes: &[u8], subject: Subject<'_>, key: &PublicKey) -> Result<
     }
     // It binds no name: what the image says that it is has to be the repository that was asked for.
     let (namespace, name) = (subject.info.get(NAMESPACE), subject.info.get(NAME));
-    let path = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+    if namespace.is_empty() || name.is_empty() {
+        return Err("for no skill by name".to_owned());
+    }
+    let path = format!("{namespace}/{name}");
     let asked = subject.identity.unwrap_or(subject.reference).name();
     let within = asked.strip_suffix(&path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
-    match within && !name.is_empty() {
+    match within {
         true => Ok(Signer { key: key.id(), form: Form::Bundle, reference: None }),
         false => Err(format!("for the skill {path}, not {asked}")),
     }

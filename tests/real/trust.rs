@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cell::{World, cannot, matrix};
 use crate::registry::conf::{self, Place};
-use crate::registry::{Kind, Registry};
+use crate::registry::{Kind, Registry, digest_of};
 
 matrix! { @roots a_registry_keeps_what_was_signed, only_what_is_signed_is_pulled }
 
@@ -20,9 +20,11 @@ mod with_sigstore {
 }
 
 /// A registry with a published skill, and the keys `acme` and `other`. Returns its name there.
-fn registry(world: &World) -> (Registry, String) {
-    let hub = Registry::start(world, Kind::Tls);
-    conf::trust(world, &hub, Place::Etc);
+fn registry(world: &World, kind: Kind) -> (Registry, String) {
+    let hub = Registry::start(world, kind);
+    if kind == Kind::Tls {
+        conf::trust(world, &hub, Place::Etc);
+    }
     world.build("hr", "1.0.0", &["--load=never"]);
     for (from, to) in [("acme/hr:1.0.0-draft", "testing"), ("acme/hr:1.0.0-testing", "published")] {
         world.skillctl(["promote", from, "--to", to, "--local", "--load=never"]).ok();
@@ -54,7 +56,7 @@ fn verify(world: &World, name: &str, by: &str) -> crate::cell::Done {
 }
 
 fn a_registry_keeps_what_was_signed(world: &World) {
-    let (hub, name) = registry(world);
+    let (hub, name) = registry(world, Kind::Plain);
     assert!(verify(world, &name, "acme").fails(1).contains("it has no signature"));
     let signed = sign(world, &name, "acme");
     assert_eq!(signed["added"], json!(["simple", "bundle"]));
@@ -68,6 +70,20 @@ fn a_registry_keeps_what_was_signed(world: &World) {
     assert_eq!(index["manifests"][0]["artifactType"], "application/vnd.dev.sigstore.bundle.v0.3+json");
     assert_eq!(verify(world, &name, "acme").json()["signers"].as_array().map(Vec::len), Some(2));
     verify(world, &name, "other").fails(1);
+    // What others have put there stays as it is: a certificate, and layers of kinds that we know nothing of.
+    let mut image = hub.manifest("acme/hr", &format!("{tag}.sig"));
+    let (known, strange) = (br#"{"critical":{}}"#, b"strange");
+    for blob in [&known[..], strange] {
+        hub.upload("acme/hr", blob);
+    }
+    let foreign = [
+        json!({"mediaType": layers[0]["mediaType"], "digest": digest_of(known), "size": known.len(), "annotations": {
+            "dev.cosignproject.cosign/signature": "AAAA", "dev.sigstore.cosign/certificate": "a certificate",
+        }}),
+        json!({"mediaType": "application/octet-stream", "digest": digest_of(strange), "size": strange.len()}),
+    ];
+    image["layers"].as_array_mut().expect("layers").extend(foreign.clone());
+    hub.put("acme/hr", &format!("{tag}.sig"), image.to_string().as_bytes());
     // Another signer adds to it, also from a store that knows of nothing.
     let store = world.path("elsewhere").display().to_string();
     skillctl(world, &["--store", &store, "sign", &name, "--key", &(key(world, "other") + ".key")]).ok();
@@ -75,6 +91,8 @@ fn a_registry_keeps_what_was_signed(world: &World) {
         assert_eq!(verify(world, &name, by).json()["signers"].as_array().map(Vec::len), Some(2), "{by}");
     }
     assert_eq!(sign(world, &name, "acme")["added"], json!([]));
+    let all = hub.manifest("acme/hr", &format!("{tag}.sig"))["layers"].as_array().expect("layers").clone();
+    assert_eq!((all.len(), &all[1..3]), (4, &foreign[..]));
     // Another image under the same tag has other signatures, which is none.
     world.build("legal", "1.0.0", &["--load=never"]);
     world.skillctl(["push", "acme/legal:1.0.0-draft", &name, "--force"]).ok();
@@ -82,7 +100,7 @@ fn a_registry_keeps_what_was_signed(world: &World) {
 }
 
 fn only_what_is_signed_is_pulled(world: &World) {
-    let (hub, name) = registry(world);
+    let (hub, name) = registry(world, Kind::Plain);
     let (store, out) = (world.path("there").display().to_string(), world.path("out").display().to_string());
     let there = |args: &[&str]| skillctl(world, &[&["--store", &store], args].concat());
     let key = key(world, "acme") + ".pub";
@@ -100,12 +118,32 @@ fn only_what_is_signed_is_pulled(world: &World) {
     sign(world, &name, "other");
     nothing(there(&pull), "not by the key");
     let digest = sign(world, &name, "acme")["digest"].clone();
+    // What refers to it may say anything: nothing of that gets into the store.
+    let tag = digest.as_str().expect("a digest").replace(':', "-");
+    let mut index = hub.manifest("acme/hr", &tag);
+    let own = index["manifests"][1]["digest"].as_str().expect("a digest").to_owned();
+    let bytes = hub.manifest_bytes("acme/hr", &own).expect("a manifest");
+    let mut hostile: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+    hostile["annotations"]["io.skillimage.was"] = "acme/other".into();
+    hub.put("acme/hr", "hostile", hostile.to_string().as_bytes());
+    hostile["subject"]["digest"] = digest_of(b"something else").into();
+    hub.put("acme/hr", "elsewhere", hostile.to_string().as_bytes());
+    for tag in ["hostile", "elsewhere"] {
+        let entry = json!({"mediaType": hostile["mediaType"], "digest": hub.tag("acme/hr", tag), "size": bytes.len()});
+        index["manifests"].as_array_mut().expect("a list").push(entry);
+    }
+    hub.put("acme/hr", &tag, index.to_string().as_bytes());
     there(&pull).ok();
+    let kept = fs::read_to_string(world.path("there/index.json")).expect("an index");
+    assert!(
+        !kept.contains("acme/other") && !kept.contains(&hub.tag("acme/hr", "elsewhere").expect("a digest")),
+        "{kept}"
+    );
     assert!(world.path("out").join("hr/SKILL.md").exists());
     // What came with it verifies it where there is no registry.
     let verified = there(&["verify", "--local", "--key", &key, "--format", "json", &name]).json();
     assert_eq!(verified["digest"], digest);
-    assert_eq!(verified["signers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(verified["signers"].as_array().map(Vec::len), Some(3));
     let (_, asked) = hub.asked(|| there(&[&install[..], &["--pull=never", "--force"]].concat()).ok());
     assert!(asked.is_empty(), "{asked:?}");
     there(&["prune", "--grace", "0"]).ok();
@@ -137,7 +175,7 @@ fn policy(world: &World, hub: &Registry) {
 }
 
 fn skopeo_and_podman_verify_it(world: &World) {
-    let (hub, name) = registry(world);
+    let (hub, name) = registry(world, Kind::Tls);
     policy(world, &hub);
     let copy = |to: &str| world.skopeo(["copy", &format!("docker://{name}"), &format!("dir:{}", key(world, to))]);
     assert!(copy("unsigned").fails(1).contains("no signature exists"));
@@ -150,7 +188,7 @@ fn skopeo_and_podman_verify_it(world: &World) {
 }
 
 fn what_skopeo_signed_is_verified(world: &World) {
-    let (hub, name) = registry(world);
+    let (hub, name) = registry(world, Kind::Tls);
     fs::create_dir_all("/etc/containers/registries.d").expect("a directory");
     let text = format!("docker:\n  {}:\n    use-sigstore-attachments: true\n", hub.address);
     fs::write("/etc/containers/registries.d/50-test.yaml", text).expect("a file");
