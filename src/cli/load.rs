@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::shell::{Format, Shell};
+use super::shell::{Format, Shell, hint_of};
 use crate::error::Error;
 use crate::image::Platform;
 use crate::output::harmless_line;
@@ -63,7 +63,7 @@ impl LoadArgs {
             }
             Err(e) if self.load == When::Always => Err(e).with_context(|| loading(entry)),
             Err(e) => {
-                let hint = e.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
+                let hint = hint_of(&e);
                 let fix = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
                 shell.note(harmless_line(&format!("Not loaded: {e:#}{fix}")));
                 Ok(false)

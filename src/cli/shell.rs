@@ -395,6 +395,11 @@ pub fn cancel_on_signals() -> Cancel {
     cancel
 }
 
+/// Returns what the user can do about an error, where there is something.
+pub fn hint_of(error: &anyhow::Error) -> Option<String> {
+    error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint)
+}
+
 /// Prints an error and its hint on stderr.
 pub fn fail(error: &anyhow::Error) {
     let tell = |line: String| {
@@ -402,8 +407,7 @@ pub fn fail(error: &anyhow::Error) {
         let _ = writeln!(io::stderr(), "{}", harmless(&line));
     };
     tell(format!("error: {}", public_line(&format!("{error:#}"))));
-    let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
-    if let Some(hint) = hint {
+    if let Some(hint) = hint_of(error) {
         tell(format!("hint: {}", public_line(&hint)));
     }
 }

@@ -16,7 +16,7 @@ use crate::store::{self};
 use crate::trust::bundle::{self, SIGNED, Statement};
 use crate::trust::private_key::PrivateKey;
 use crate::trust::simple::Signature;
-use crate::trust::verify::{Bundle, Form, Signatures};
+use crate::trust::verify::{Bundle, Form};
 
 /// An image that was signed.
 #[derive(Debug, Clone, Serialize)]
@@ -88,11 +88,11 @@ pub fn on_registry(
         let have = remote_attached::signatures(&remote.origin, reference, digest)?;
         // What was made before and did not arrive is sent now, and nothing that is for another repository.
         let made = Made::of(layout, &descriptor, &identity, key)?;
-        if !has_simple(&have, digest, &identity, key) {
+        if !have.simple.iter().any(|one| is_claim(one, digest, &identity, key)) {
             remote_attached::send_simple((layout, remote), (reference, digest), &made.simple, copying)?;
             added.push(Form::Simple);
         }
-        if !has_bundle(&have.bundles, digest, key) {
+        if !have.bundles.iter().any(|one| is_signed(one, digest, key)) {
             remote_attached::send_bundle((layout, remote), (reference, digest), &made.bundle, copying)?;
             added.push(Form::Bundle);
         }
@@ -129,7 +129,8 @@ impl Made {
                 made
             }
         };
-        let bundle = match attached::find_bundle(layout, digest, |bundles| has_bundle(bundles, digest, key))? {
+        let own = have.bundles.iter().find(|one| is_signed(one, digest, key));
+        let bundle = match own.map(|own| attached::entry_of(layout, digest, own)).transpose()?.flatten() {
             Some(own) => own,
             None => {
                 let statement = Statement {
@@ -145,17 +146,13 @@ impl Made {
     }
 }
 
-fn has_simple(have: &Signatures, digest: &str, identity: &str, key: &PrivateKey) -> bool {
-    have.simple.iter().any(|one| is_claim(one, digest, identity, key))
-}
-
 fn is_claim(signature: &Signature, digest: &str, identity: &str, key: &PrivateKey) -> bool {
     signature.verify(key.public()).is_ok_and(|claim| claim.digest == digest && claim.reference == identity)
 }
 
-fn has_bundle(bundles: &[Bundle], digest: &str, key: &PrivateKey) -> bool {
-    let stated = bundles.iter().filter_map(|bundle| bundle::verify(&bundle.bytes, key.public()).ok());
-    stated.into_iter().any(|one| one.subjects == [digest] && one.predicate_type == SIGNED)
+fn is_signed(bundle: &Bundle, digest: &str, key: &PrivateKey) -> bool {
+    bundle::verify(&bundle.bytes, key.public())
+        .is_ok_and(|one| one.subjects == [digest] && one.predicate_type == SIGNED)
 }
 
 fn digest_of(descriptor: &Value) -> &str {

@@ -42,11 +42,6 @@ pub fn subject(entry: &Entry) -> Option<&str> {
     entry.descriptor.annotations().as_ref()?.get(SUBJECT).map(String::as_str)
 }
 
-/// Returns whether an entry is that of a bundle, and not of an image of signatures.
-fn is_bundle(entry: &Entry) -> bool {
-    entry.descriptor.artifact_type().is_some()
-}
-
 /// Returns what an index of referrers repeats of an entry: the annotations of its manifest.
 pub fn referrer_annotations(entry: &Entry) -> BTreeMap<&str, &str> {
     let own = entry.descriptor.annotations().iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -65,19 +60,13 @@ pub fn signatures(layout: &Layout, digest: &str) -> Result<Signatures> {
     Ok(signatures)
 }
 
-/// Returns the entry of a bundle that `wanted` takes.
+/// Returns the entry of a bundle of a manifest.
 ///
 /// # Errors
-/// As [`signatures`].
-pub fn find_bundle(layout: &Layout, digest: &str, wanted: impl Fn(&[Bundle]) -> bool) -> Result<Option<Entry>> {
-    for entry in entries(layout, digest)?.into_iter().filter(is_bundle) {
-        let mut signatures = Signatures::default();
-        signatures.add(&layout.read_json(&entry.descriptor)?, |digest, _| blob(layout, digest))?;
-        if wanted(&signatures.bundles) {
-            return Ok(Some(entry));
-        }
-    }
-    Ok(None)
+/// As [`entries`].
+pub fn entry_of(layout: &Layout, digest: &str, bundle: &Bundle) -> Result<Option<Entry>> {
+    let own = sha256(&bundle.manifest);
+    Ok(entries(layout, digest)?.into_iter().find(|entry| entry.digest() == own))
 }
 
 /// Returns a blob that is as small as a manifest.

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::shell::{Format, NO, Shell};
+use super::super::shell::{Format, NO, Shell, hint_of};
 use super::{ETC, policy_at};
 use crate::error::Error;
 use crate::hook::dropin;
@@ -88,8 +88,7 @@ pub fn state(shell: &Shell) -> Result<(bool, Vec<Problem>)> {
 
 /// Returns what is wrong where podman's configuration cannot be read: podman does not start with it either.
 pub fn broken(error: &anyhow::Error) -> Problem {
-    let hint = error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint);
-    Problem { what: format!("{error:#}"), level: Level::Fail, fix: hint }
+    Problem { what: format!("{error:#}"), level: Level::Fail, fix: hint_of(error) }
 }
 
 impl<'a> Place<'a> {
@@ -145,7 +144,7 @@ impl<'a> Place<'a> {
         let runtime_hook = Some(Path::new(dropin::DEFAULT).join(HOOK)).filter(|hook| hook.is_file());
         let mut problems = Vec::new();
         if found.is_none() {
-            problems.push(Problem::fail("podman starts no hook of skillctl", "skillctl hook enable"));
+            problems.push(Problem::fail("podman starts no hook of skillctl", ENABLE));
         }
         let program = found.as_deref().and_then(|hook| self.program(hook, &mut problems));
         let enabled = problems.is_empty();
