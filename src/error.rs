@@ -3,7 +3,7 @@
 //! Variants state facts, with both values where two disagree. What was being done is said by the
 //! context that the operations add (`Packing my-skill: …`).
 
-use std::io;
+use std::{fmt, io};
 
 /// Result of a library function that a caller may want to tell apart.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,18 +74,9 @@ pub enum Error {
         /// The remedy, as a sentence or a command.
         hint: Option<String>,
     },
-    /// An image without a signature that suffices.
-    #[error("{image} is not verified: {digest} must be signed by {required}, and {found}")]
-    NotVerified {
-        /// The image, as it was asked for.
-        image: String,
-        /// Digest of its manifest.
-        digest: String,
-        /// The keys, any of which would do.
-        required: String,
-        /// What there is instead.
-        found: String,
-    },
+    /// An image that is not as the keys or the policy want it.
+    #[error("{0}")]
+    NotVerified(Box<Refusal>),
     /// An input or output error on a named object.
     #[error("{object}: {cause}")]
     Io {
@@ -94,6 +85,34 @@ pub enum Error {
         /// The cause. Part of the text, so that no chain prints it a second time.
         cause: io::Error,
     },
+}
+
+/// Why an image may not be used.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The image, as it was asked for.
+    pub image: String,
+    /// Digest of its manifest.
+    pub digest: String,
+    /// What has to hold, and who asks for it: `signed by` keys, any of which would do.
+    pub required: String,
+    /// What there is instead.
+    pub found: String,
+    /// The remedy, where there is one.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image, digest, required, found, .. } = self;
+        write!(f, "{image} is not verified: {digest} must be {required}, and {found}")
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::NotVerified(Box::new(refusal))
+    }
 }
 
 /// The kinds of failure of a registry that callers tell apart.
@@ -127,6 +146,7 @@ impl Error {
             Self::RefusedEntry { hint, .. } | Self::Unavailable { hint, .. } | Self::Registry { hint, .. } => {
                 hint.clone()
             }
+            Self::NotVerified(refusal) => refusal.hint.clone(),
             Self::LimitExceeded { flag, .. } => Some(format!("raise it with {flag}")),
             Self::InvalidState(_) => Some("the states are testing, published, deprecated and archived".into()),
             Self::ImageNotFound(_) => Some("skillctl list shows what is there".into()),

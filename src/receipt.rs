@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::card::Provenance;
 use crate::error::{Error, Result};
 use crate::layer::{Children, FileNode, Listing, Node};
+use crate::trust::key::PublicKey;
+use crate::trust::policy::Rule;
 
 /// Most images that a receipt remembers, newest first: one for each `rollback`.
 pub const MAX_PREVIOUS: usize = 5;
@@ -31,9 +33,28 @@ pub struct Image {
     /// Where the image was built from, where that was done to install it: repository, commit and path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Provenance>,
+    /// The keys, in PEM, that have signed it, where that was asked for: what comes after it has to be signed, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<String>,
+    /// The repository that they have signed it for, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_as: Option<String>,
 }
 
 impl Image {
+    /// Returns what an image has to be signed by that comes after this one; nothing where this one was not signed.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where a key is none.
+    pub fn rule(&self) -> Result<Option<Rule>> {
+        let object = format!("the receipt of {}", self.reference);
+        let key = |pem: &String| PublicKey::from_pem(pem.as_bytes(), &object);
+        let keys = self.signed_by.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let identity = self.signed_as.as_deref().map(str::parse).transpose()?;
+        let source = "what is installed was signed by it".to_owned();
+        Ok((!keys.is_empty()).then(|| Rule { source, keys, identity, ..Rule::default() }))
+    }
+
     /// Returns an image of which nothing is known.
     pub fn unknown() -> Self {
         let nothing = String::new;
@@ -43,6 +64,8 @@ impl Image {
             skill_version: nothing(),
             content_digest: nothing(),
             origin: None,
+            signed_by: Vec::new(),
+            signed_as: None,
         }
     }
 }

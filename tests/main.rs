@@ -16,6 +16,7 @@ mod git_server;
 mod go_store;
 mod install;
 mod long;
+mod policy;
 mod promote;
 mod prune;
 mod read_only;

@@ -12,6 +12,7 @@ use super::make::{ImageArgs, exit};
 use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell};
+use super::verify::VerifyArgs;
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::ops::contents::Contents;
@@ -50,6 +51,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     image: ImageArgs,
     #[command(flatten)]
     registry: RegistryArgs,
@@ -61,8 +64,9 @@ impl Args {
         only_image(&self.from).with_context(context)?;
         let layout = shell.store()?;
         let limits = self.image.limits();
-        let fetched =
-            fetch(shell, &layout, &self.from, Rule::unverified(self.pull.rule(), limits.size), &self.registry);
+        let trust = self.verify.rule(shell, std::slice::from_ref(&self.from)).with_context(context)?;
+        let rule = Rule { trust: trust.as_ref(), ..Rule::new(self.pull.rule(), limits.size) };
+        let fetched = fetch(shell, &layout, &self.from, rule, &self.registry);
         let (found, reference) = fetched.with_context(context)?;
         let cancel = shell.cancel();
         let unpack = UnpackOptions { limits, ..unpack_options(limits.size, &cancel) };

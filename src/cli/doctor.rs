@@ -72,6 +72,7 @@ fn checks(shell: &Shell) -> Result<Vec<Check>> {
         .collect();
     let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
     checks.extend(doctor::policy(&real, &policies));
+    checks.push(doctor::trust(&shell.policy()));
     checks.push(doctor::skopeo(&tools, policed));
     checks.push(doctor::podman(&tools));
     checks.push(hook(shell, &path)?);

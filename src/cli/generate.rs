@@ -87,10 +87,14 @@ struct PodmanArgs {
 
 impl PodmanArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let policy = shell.policy();
         let storage = shell.storage_to_read()?;
         let layout = shell.existing_store()?;
-        let skills: Vec<_> =
-            self.references.iter().map(|text| skill(layout.as_ref(), &storage, text)).collect::<Result<_>>()?;
+        let skills: Vec<_> = self
+            .references
+            .iter()
+            .map(|text| skill((layout.as_ref(), &policy), &storage, text))
+            .collect::<Result<_>>()?;
         let container = self.image.as_deref().map(|image| skills::here(shell, image)).transpose()?.flatten();
         let below = self.place.below_in(shell, container.as_ref())?;
         let mounts = mounts(&skills, &below);

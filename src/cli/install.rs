@@ -11,7 +11,7 @@ use super::pull::When;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
-use super::verify::VerifyArgs;
+use super::verify::{VerifyArgs, signed};
 use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
@@ -22,7 +22,6 @@ use crate::ops::contents::Contents;
 use crate::ops::gather::{Gathered, build_one};
 use crate::ops::install::{self, Installed, Options, Source};
 use crate::ops::pull::{self, Rule};
-use crate::ops::verify::{self, Required};
 use crate::ops::{self};
 use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
@@ -30,7 +29,9 @@ use crate::redact::without_credentials;
 use crate::reference::Reference;
 use crate::source::Filter;
 use crate::store::layout::Layout;
-use crate::store::{self, Found};
+use crate::store::{self, Found, trusted};
+use crate::trust::check::Verified;
+use crate::trust::policy::Rule as Trust;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,12 +89,11 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let places = self.targets.places(shell)?;
-        let keys = self.verify.keys()?;
-        let required = self.verify.required(&keys);
+        let trust = self.verify.rule(shell, &self.references)?;
         let mut status = ExitCode::SUCCESS;
         let mut rows = Vec::new();
         for text in &self.references {
-            let installed = self.install(shell, &places, (text, required), &mut rows);
+            let installed = self.install(shell, &places, (text, trust.as_ref()), &mut rows);
             if let Err(e) = installed.with_context(|| format!("Installing {}", without_credentials(text))) {
                 status = shell.fail(&e);
             }
@@ -108,28 +108,33 @@ impl Args {
         &self,
         shell: &Shell,
         places: &[Place],
-        (text, required): (&str, Option<Required<'_>>),
+        (text, trust): (&str, Option<&Trust>),
         rows: &mut Vec<serde_json::Value>,
     ) -> Result<()> {
         let layout = shell.store()?;
         if let Some(address) = address(text)? {
-            if required.is_some() {
+            if trust.is_some() {
                 let reason = "what is no image has no signature that could be verified".to_owned();
                 return Err(Error::Unavailable { reason, hint: Some("leave --key out".into()) }.into());
             }
             return self.elsewhere(shell, places, (text, &address), rows);
         }
-        let rule = Rule { when: self.pull.rule(), limit: self.max_size, required };
+        let rule = Rule { when: self.pull.rule(), limit: self.max_size, trust };
         let (found, reference) = fetch(shell, &layout, text, rule, &self.registry)?;
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);
         let manifest = &found.entry.descriptor;
         let contents = Contents::of(&layout, manifest, &unpack)?;
         let names = contents.names(&found.info, &reference);
+        let mut verified = None;
         for name in chosen(&names, &self.skill)? {
             let (info, reference) = (&found.info, &reference);
-            let source = Source { layout: &layout, contents: &contents, manifest, info, reference, name, origin: None };
-            self.install_one(shell, places, (text, &source), unpack, rows)?;
+            let source =
+                Source { layout: &layout, contents: &contents, manifest, info, reference, name, origin: None, trust };
+            verified = self.install_one(shell, places, (text, &source), unpack, rows)?;
+        }
+        if self.format == Format::Text {
+            shell.print(signed(verified.as_ref()))?;
         }
         Ok(())
     }
@@ -155,7 +160,8 @@ impl Args {
             let (info, reference) = (&found.info, &reference);
             for name in contents.names(info, reference) {
                 let (layout, contents) = (&layout, &contents);
-                let source = Source { layout, contents, manifest, info, reference, name, origin: Some(&origin) };
+                let source =
+                    Source { layout, contents, manifest, info, reference, name, origin: Some(&origin), trust: None };
                 self.install_one(shell, places, (text, &source), unpack, rows)?;
             }
         }
@@ -169,7 +175,7 @@ impl Args {
         (text, source): (&str, &Source<'_>),
         unpack: UnpackOptions<'_>,
         rows: &mut Vec<serde_json::Value>,
-    ) -> Result<()> {
+    ) -> Result<Option<Verified>> {
         let (name, cancel) = (source.name, shell.cancel());
         let options =
             Options { force: self.force, back: None, content: None, any_source: false, unpack, cancel: &cancel };
@@ -192,10 +198,13 @@ impl Args {
             false => install::install(source, &place.ensure()?, &options),
         };
         if !self.link {
+            let mut verified = None;
             for place in places {
-                say(&install(place)?, place, None)?;
+                let installed = install(place)?;
+                say(&installed, place, None)?;
+                verified = installed.verified;
             }
-            return Ok(());
+            return Ok(verified);
         }
         let shared = self.targets.shared(shell)?;
         let installed = install(&shared)?;
@@ -212,7 +221,7 @@ impl Args {
             let linked = Installed { written, backup: kept, changes: Changes::default(), ..installed.clone() };
             say(&linked, place, Some(&target))?;
         }
-        Ok(())
+        Ok(installed.verified)
     }
 }
 
@@ -233,9 +242,7 @@ pub fn fetch(
             Some(name) => name.parse::<Reference>()?.or_latest(),
             None => text.parse::<Reference>()?,
         };
-        if let Some(required) = rule.required {
-            verify::in_store(layout, &found, text, required)?;
-        }
+        trusted::found(layout, &found, text, rule.trust)?;
         return Ok((found, reference));
     }
     let reference = registry.resolve(shell, text)?.or_latest();

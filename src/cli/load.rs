@@ -8,14 +8,16 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::shell::{Format, Shell, hint_of};
+use super::verify::VerifyArgs;
 use crate::error::Error;
 use crate::image::Platform;
 use crate::output::harmless_line;
 use crate::reference::Reference;
-use crate::store;
 use crate::store::layout::{Entry, Layout};
 use crate::store::storage_images::LoadState;
 use crate::store::storage_load::{LOAD_TIMEOUT, Load};
+use crate::store::{self, trusted};
+use crate::trust::policy::Rule;
 
 /// Whether an image is loaded into containers-storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,7 +56,7 @@ impl LoadArgs {
         if self.load == When::Never {
             return Ok(false);
         }
-        match load(shell, layout, entry, None, Duration::from_secs(self.load_timeout)) {
+        match load(shell, layout, entry, (None, Duration::from_secs(self.load_timeout)), None) {
             Ok(driver) => {
                 if shell.is_interactive() {
                     shell.note(hint(entry, &driver));
@@ -77,14 +79,18 @@ fn load(
     shell: &Shell,
     layout: &Layout,
     entry: &Entry,
-    platform: Option<&Platform>,
-    timeout: Duration,
+    (platform, timeout): (Option<&Platform>, Duration),
+    trust: Option<&Rule>,
 ) -> Result<String> {
     let Some(name) = &entry.name else {
         let hint = Some(format!("skillctl tag {} NAME", entry.digest()));
         return Err(Error::Unavailable { reason: "the image has no name to be loaded under".into(), hint }.into());
     };
-    let name = name.parse::<Reference>()?.in_storage();
+    let name = name.parse::<Reference>()?;
+    if trust.is_some() || !layout.policy().is_empty() {
+        trusted::found(layout, &store::read(layout, entry.clone())?, &name.to_string(), trust)?;
+    }
+    let name = name.in_storage();
     let storage = shell.storage()?;
     // Keeps prune from the private layout that skopeo reads.
     let _writing = layout.writing()?;
@@ -166,15 +172,19 @@ pub struct Args {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    verify: VerifyArgs,
 }
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let layout = shell.store_with(&self.references[0])?;
+        let trust = self.verify.rule(shell, &self.references)?;
         each(shell, &self.references, self.format, "Loaded", |reference| {
             let entry = store::lookup(&layout, reference).with_context(|| format!("Loading {reference}"))?;
             let timeout = Duration::from_secs(self.load_timeout);
-            load(shell, &layout, &entry, self.platform.as_ref(), timeout).with_context(|| loading(&entry))?;
+            let how = (self.platform.as_ref(), timeout);
+            load(shell, &layout, &entry, how, trust.as_ref()).with_context(|| loading(&entry))?;
             Ok(entry.name.unwrap_or_default())
         })
     }

@@ -25,6 +25,7 @@ mod load;
 mod login;
 mod make;
 mod passphrase;
+mod policy;
 mod progress;
 mod promote;
 mod prompt;
@@ -38,6 +39,7 @@ mod sign;
 mod sync;
 mod tag;
 mod targets;
+mod trust;
 mod uninstall;
 mod upgrade;
 mod validate;
@@ -166,6 +168,8 @@ enum Command {
     Verify(Late<verify::Args>),
     /// Make and show the keys that sign skills
     Key(Late<key::Args>),
+    /// Say who has to have signed what is used on this machine
+    Trust(Late<trust::Args>),
     /// Install skills where agents look
     Install(Late<install::Args>),
     /// Upgrade installed skills to the newest published version
@@ -240,6 +244,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sign(args) => args.0.run(&shell),
         Command::Verify(args) => args.0.run(&shell),
         Command::Key(args) => args.0.run(&shell),
+        Command::Trust(args) => args.0.run(&shell),
         Command::Install(args) => args.0.run(&shell),
         Command::Upgrade(args) => args.0.run(&shell),
         Command::Rollback(args) => args.0.run(&shell),

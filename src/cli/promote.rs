@@ -1,12 +1,14 @@
 //! `promote`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use super::key::open;
 use super::load::LoadArgs;
+use super::passphrase::PassphraseArgs;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell};
 use crate::error::Error;
@@ -16,6 +18,7 @@ use crate::lifecycle::State;
 use crate::limits::Limits;
 use crate::ops::gates;
 use crate::ops::promote::{self, Options, Plan, Promoted, Step};
+use crate::ops::seal::{self, Seal};
 use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store;
@@ -23,6 +26,7 @@ use crate::store::layout::Layout;
 use crate::store::remote::{Remote, Remotely};
 use crate::store::repository::{Local, Repository};
 use crate::store::transfer::Copying;
+use crate::trust::private_key::PrivateKey;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +34,8 @@ Examples:
     skillctl promote acme/hr:1.0.0-draft --to testing --local
   On the registry; no layer is sent:
     skillctl promote registry.example/acme/hr:1.0.0-testing --to published
+  Signed before a tag names it, as a policy may want it (skillctl trust):
+    skillctl promote registry.example/acme/hr:1.0.0-testing --to published --sign --key acme.key
   What would change:
     skillctl promote registry.example/acme/hr:1.0.0 --to deprecated --dry-run
   Take the tag away, and keep the image from being collected as garbage:
@@ -64,6 +70,14 @@ pub struct Args {
     /// Also where the tag is published with other content, or is another skill's
     #[arg(long, short)]
     force: bool,
+    /// Sign the new manifest, and attest of it what was attested of the old one, before a tag names it
+    #[arg(long, requires = "key")]
+    sign: bool,
+    /// Private key to sign with
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     /// Most bytes of an image that is looked into
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size)]
     max_size: u64,
@@ -116,10 +130,13 @@ impl Args {
         if let Some(status) = self.gate(shell, &layout, &plan, options.to)? {
             return Ok(status);
         }
+        let key = self.key(shell)?;
+        let asked = (&reference, &plan.source, options.to);
+        let seal = Seal::of(seal::Place::Store(&layout), layout.policy(), asked, key.as_ref())?;
         if self.dry_run {
             return self.show(shell, &local, &plan);
         }
-        let promoted = plan.carry_out(&local)?;
+        let promoted = plan.carry_out(&local, &seal)?;
         // A person reads first what was done, and then what becomes of it in containers-storage.
         if self.format == Format::Text {
             self.report(shell, &promoted, false)?;
@@ -128,6 +145,11 @@ impl Args {
         }
         let loaded = self.follow(shell, &layout, &local, &promoted)?;
         self.report(shell, &promoted, loaded)
+    }
+
+    /// Opens the key that signs, where one was named.
+    fn key(&self, shell: &Shell) -> Result<Option<PrivateKey>> {
+        self.key.as_deref().map(|path| open(shell, path, &self.passphrase)).transpose()
     }
 
     /// Lets containers-storage follow: it gets the tags that have moved, and loses those that went. Returns whether the
@@ -165,10 +187,14 @@ impl Args {
         if let Some(status) = self.gate(shell, &layout, &plan, options.to)? {
             return Ok(status);
         }
+        let key = self.key(shell)?;
+        let asked = (reference, &plan.source, options.to);
+        let place = seal::Place::Registry(&layout, &remote, copying);
+        let seal = Seal::of(place, layout.policy(), asked, key.as_ref())?;
         if self.dry_run {
             return self.show(shell, &remotely, &plan);
         }
-        let promoted = plan.carry_out(&remotely)?;
+        let promoted = plan.carry_out(&remotely, &seal)?;
         drop(progress);
         self.report(shell, &promoted, false)
     }

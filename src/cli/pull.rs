@@ -14,7 +14,7 @@ use super::load::LoadArgs;
 use super::progress::Board;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, open_dir};
-use super::verify::VerifyArgs;
+use super::verify::{VerifyArgs, signed};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
@@ -26,7 +26,7 @@ use crate::process::Tools;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
 use crate::store::remote::Remote;
-use crate::trust::key::PublicKey;
+use crate::trust::policy::Rule as Trust;
 
 /// How many images are pulled at once: skopeo fetches several layers of each by itself.
 const AT_ONCE: usize = 3;
@@ -126,11 +126,11 @@ impl Args {
         }
         let references: Vec<Reference> = wanted.iter().map(|(_, reference)| reference.clone()).collect();
         self.registry.check_single(&references)?;
-        let keys = self.verify.keys()?;
+        let trust = self.verify.rule(shell, &self.references)?;
         let layout = shell.store()?;
         let remote = self.registry.remote(shell)?;
         let board = shell.board();
-        let pulled = self.pull_all(&wanted, (&layout, &remote), &keys, &board, &shell.tools());
+        let pulled = self.pull_all(&wanted, (&layout, &remote), trust.as_ref(), &board, &shell.tools());
         drop(board);
         let mut status = ExitCode::SUCCESS;
         let mut done = Vec::new();
@@ -153,13 +153,13 @@ impl Args {
         &self,
         wanted: &[(&String, Reference)],
         (layout, remote): (&Layout, &Remote),
-        keys: &[PublicKey],
+        trust: Option<&Trust>,
         board: &Board,
         tools: &Tools,
     ) -> Vec<Result<Pulled>> {
         let queue = Mutex::new(wanted.iter().enumerate());
         let results: Mutex<Vec<_>> = Mutex::new(wanted.iter().map(|_| None).collect());
-        let rule = Rule { when: self.pull.rule(), limit: self.max_size, required: self.verify.required(keys) };
+        let rule = Rule { when: self.pull.rule(), limit: self.max_size, trust };
         let next = || queue.lock().ok().and_then(|mut queue| queue.next());
         let work = || {
             while let Some((at, (_, reference))) = next() {
@@ -209,7 +209,8 @@ impl Args {
             }
             None => String::new(),
         };
-        format!("Pulled {}\nDigest: {}\n{unpacked}", harmless_line(text), pulled.digest)
+        let signed = signed(pulled.verified.as_ref());
+        format!("Pulled {}\nDigest: {}\n{unpacked}{signed}", harmless_line(text), pulled.digest)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
 
+use super::policy::files;
 use super::prompt;
 use super::shell::{Shell, absolute};
 use crate::error::Error;
@@ -21,7 +21,7 @@ use crate::store::credentials::{AuthPaths, Credentials, Keyring};
 use crate::store::files::Files;
 use crate::store::policy::accepts_every_registry;
 use crate::store::proxies::Proxies;
-use crate::store::registries_conf::{ConfPaths, RegistriesConf};
+use crate::store::registries_conf::RegistriesConf;
 use crate::store::registry::{Access, Registry, Timeouts};
 use crate::store::remote::Remote;
 use crate::store::stream::Waiting;
@@ -207,14 +207,7 @@ impl RegistryArgs {
     }
 
     fn conf(&self, shell: &Shell, files: &Files) -> Result<RegistriesConf> {
-        let env = &shell.env;
-        let paths = ConfPaths {
-            uid: env.uid,
-            home: env.home.clone(),
-            xdg_cache_home: env.xdg_cache_home.clone(),
-            registries_conf: absolute(env.registries_conf.as_deref()),
-        };
-        Ok(RegistriesConf::read(&paths, files)?)
+        Ok(RegistriesConf::read(&shell.registries_conf(), files)?)
     }
 
     /// Returns what decides which files have credentials.
@@ -229,14 +222,6 @@ impl RegistryArgs {
             authfile: absolute(self.authfile.as_deref().or(env.registry_auth_file.as_deref())),
         }
     }
-}
-
-/// Returns the files of this machine.
-pub fn files() -> Files {
-    Files::new(
-        |path| fs::read(path).ok(),
-        |dir| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
-    )
 }
 
 impl Creds {

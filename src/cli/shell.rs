@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::policy;
 use super::progress::{Board, Progress};
 use super::targets;
 use crate::agent::Home;
@@ -25,11 +26,13 @@ use crate::output::{harmless, json, public_line};
 use crate::process::{Cancel, Tools};
 use crate::store::layout::Layout;
 use crate::store::read_only::SYSTEM_STORE;
+use crate::store::registries_conf::ConfPaths;
 use crate::store::remote::Canary;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::{StorageEnv, StoreFlags, discover};
 use crate::store::storage_info::InfoKey;
 use crate::store::unpacked::{self, Cache, Label, SELINUX};
+use crate::trust::policy::Policy;
 
 /// Exit status: the answer is no.
 pub const NO: u8 = 1;
@@ -82,6 +85,7 @@ pub struct Shell {
     /// Options of every verb.
     pub global: Global,
     cancel: OnceCell<Cancel>,
+    policy: OnceCell<Policy>,
     /// Set when nobody reads stdout any more: the work goes on, and only its result is not printed.
     deaf: Cell<bool>,
 }
@@ -89,7 +93,7 @@ pub struct Shell {
 impl Shell {
     /// Reads the environment.
     pub fn new(global: Global) -> Self {
-        Self { env: Env::read(), global, cancel: OnceCell::new(), deaf: Cell::new(false) }
+        Self { env: Env::read(), global, cancel: OnceCell::new(), policy: OnceCell::new(), deaf: Cell::new(false) }
     }
 
     /// Prints a result; text by strangers in it must have been made harmless.
@@ -150,7 +154,7 @@ impl Shell {
     /// Prints an error and its hint, and returns the exit status.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
         fail(error);
-        let is_no = |e: &(dyn std::error::Error + 'static)| matches!(e.downcast_ref(), Some(Error::NotVerified { .. }));
+        let is_no = |e: &(dyn std::error::Error + 'static)| matches!(e.downcast_ref(), Some(Error::NotVerified(_)));
         match self.cancel.get().is_some_and(Cancel::is_cancelled) {
             true => ExitCode::from(INTERRUPTED),
             false if error.chain().any(is_no) => ExitCode::from(NO),
@@ -174,7 +178,7 @@ impl Shell {
         let context = || format!("Opening the store {}", path.display());
         fs::create_dir_all(&path).with_context(context)?;
         let layout = Layout::ensure(open_dir(&path).with_context(context)?, &path).with_context(context)?;
-        Ok(layout.cancelled_by(self.cancel()).before(self.read_only_stores()?))
+        Ok(layout.cancelled_by(self.cancel()).trusting(self.policy()).before(self.read_only_stores()?))
     }
 
     /// Opens a store that must be there, or stores that are only read; then it is made.
@@ -240,7 +244,7 @@ impl Shell {
         match open_dir(path) {
             Ok(dir) => {
                 let layout = Layout::open_existing(dir, path).with_context(context)?;
-                Ok(layout.map(|layout| layout.cancelled_by(self.cancel())))
+                Ok(layout.map(|layout| layout.cancelled_by(self.cancel()).trusting(self.policy())))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(context),
@@ -249,6 +253,25 @@ impl Shell {
 }
 
 impl Shell {
+    /// Returns what has to hold of images that are used here.
+    pub fn policy(&self) -> Policy {
+        let read = || {
+            let user = self.config_home().ok();
+            policy::read([Path::new(policy::ETC)].into_iter().chain(user.as_deref()), &self.registries_conf())
+        };
+        self.policy.get_or_init(read).clone()
+    }
+
+    /// Returns what decides which registries.conf is read.
+    pub fn registries_conf(&self) -> ConfPaths {
+        ConfPaths {
+            uid: self.env.uid,
+            home: self.env.home.clone(),
+            xdg_cache_home: self.env.xdg_cache_home.clone(),
+            registries_conf: absolute(self.env.registries_conf.as_deref()),
+        }
+    }
+
     /// Opens the cache of what is unpacked for containers, making it where there is none.
     pub fn cache(&self) -> Result<Cache> {
         let path = unpacked::path(&self.store_path()?);

@@ -51,9 +51,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let context = || format!("Signing {}", self.reference);
-        let text = key::read(&self.key)?;
-        let passphrase = self.passphrase.existing(shell, &self.key)?;
-        let key = PrivateKey::open(&text, &passphrase, &self.key.display().to_string()).with_context(context)?;
+        let key = key::open(shell, &self.key, &self.passphrase).with_context(context)?;
         let signed = match place(&self.reference, self.local).with_context(context)? {
             Some(reference) => self.on_registry(shell, &reference, &key),
             None => {

@@ -13,6 +13,7 @@ use super::installed::{candidates, scan_all, step};
 use super::registry::RegistryArgs;
 use super::shell::{FAILED, Format, NO, Shell};
 use super::targets::{Place, TargetArgs, resolved};
+use super::verify::VerifyArgs;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::contents::Contents;
@@ -67,6 +68,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -98,8 +101,7 @@ impl Args {
                     done.push(row);
                 }
                 Err(e) => {
-                    shell.fail(&e.context(format!("Upgrading {}", step.row.name)));
-                    status = ExitCode::from(FAILED);
+                    status = shell.fail(&e.context(format!("Upgrading {}", step.row.name)));
                 }
             }
         }
@@ -189,9 +191,14 @@ impl Args {
     fn upgrade(&self, shell: &Shell, step: &Step) -> Result<Installed> {
         let layout = shell.store()?;
         let text = step.reference.to_string();
-        let (found, reference) =
-            fetch(shell, &layout, &text, Rule::unverified(When::Always, Limits::default().size), &self.registry)?;
         let skills = holder(shell, &self.targets, &step.row)?;
+        let trust = match self.verify.rule(shell, std::slice::from_ref(&text))? {
+            Some(rule) => Some(rule),
+            // What was signed stays signed.
+            None => skills.receipt(&step.row.name)?.map(|receipt| receipt.image.rule()).transpose()?.flatten(),
+        };
+        let rule = Rule { trust: trust.as_ref(), ..Rule::new(When::Always, Limits::default().size) };
+        let (found, reference) = fetch(shell, &layout, &text, rule, &self.registry)?;
         let name = &step.row.name;
         let cancel = shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
@@ -205,6 +212,7 @@ impl Args {
             reference: &reference,
             name,
             origin: None,
+            trust: trust.as_ref(),
         };
         let options =
             Options { force: self.force, back: None, content: None, any_source: true, unpack, cancel: &cancel };

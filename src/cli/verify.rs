@@ -6,26 +6,31 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::key;
+use super::policy::files;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::sign::place;
 use crate::error::Error;
-use crate::ops::verify::{self, Required, Verified};
+use crate::ops::verify;
 use crate::output::harmless_line;
 use crate::reference::Reference;
-use crate::store;
+use crate::store::registries_conf::RegistriesConf;
+use crate::store::{self, trusted};
+use crate::trust::check::{Against, Verified};
 use crate::trust::key::PublicKey;
+use crate::trust::policy::Rule;
 use crate::trust::verify::Form;
 
 const EXAMPLES: &str = "\
 Examples:
   skillctl verify acme/hr:1.0.0 --key acme.pub
+  skillctl verify registry.example/acme/hr:1.0.0
   skillctl verify registry.example/acme/hr:1.0.0 --key acme.pub
   skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr";
 
 /// Verify that an image is what a key has signed
 ///
-/// Exit status 1, and why, where it is not. An image with a registry in its name is verified there; any other in the store, without the
+/// Without a key it is held against the policy (skillctl trust); with one, against both. Exit status 1, and why, where it is not. An image with a registry in its name is verified there; any other in the store, without the
 /// network. Its signature has to be for the repository that was asked for, and what the image says that it is for the tag: an older
 /// version under a newer tag is refused.
 #[derive(Debug, clap::Args)]
@@ -33,12 +38,8 @@ Examples:
 pub struct Args {
     /// The image
     reference: String,
-    /// Public key; with several, one suffices
-    #[arg(long, value_name = "FILE", required = true)]
-    key: Vec<PathBuf>,
-    /// The repository that it is signed for, where that is another
-    #[arg(long, value_name = "REPOSITORY", value_parser = repository)]
-    identity: Option<Reference>,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// In the store, also with a registry in the name
     #[arg(long)]
     local: bool,
@@ -49,13 +50,9 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
-/// Who has to have signed what is pulled.
+/// Whose signatures count.
 #[derive(Debug, Default, clap::Args)]
-#[command(next_help_heading = "Verification")]
-pub struct VerifyArgs {
-    /// Take only what is signed: see skillctl verify
-    #[arg(long, requires = "key")]
-    verify: bool,
+pub struct KeyArgs {
     /// Public key that has to have signed it; with several, one suffices
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
@@ -64,18 +61,58 @@ pub struct VerifyArgs {
     identity: Option<Reference>,
 }
 
-impl VerifyArgs {
-    /// Reads the keys.
+impl KeyArgs {
+    /// Returns what has to hold; `None` where no key is given.
     ///
     /// # Errors
-    /// If one cannot be read, or is none.
-    pub fn keys(&self) -> Result<Vec<PublicKey>> {
-        read_keys(&self.key)
+    /// If a key cannot be read, or is none.
+    pub fn rule(&self, shell: &Shell) -> Result<Option<Rule>> {
+        if self.key.is_empty() {
+            return Ok(None);
+        }
+        let (keys, identity) = (read_keys(&self.key)?, self.identity.clone());
+        let mirrors = RegistriesConf::read(&shell.registries_conf(), &files())?.mirrors();
+        Ok(Some(Rule { keys, identity, mirrors, ..Rule::default() }))
     }
+}
 
-    /// Returns what is required; `None` where nothing is.
-    pub fn required<'a>(&'a self, keys: &'a [PublicKey]) -> Option<Required<'a>> {
-        (!keys.is_empty()).then_some(Required { keys, identity: self.identity.as_ref() })
+/// Who has to have signed what is used.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Verification")]
+pub struct VerifyArgs {
+    /// Take only what is signed, by the policy where no key is given: see skillctl verify and skillctl trust
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
+}
+
+impl VerifyArgs {
+    /// Returns what has to hold beside the policy; `None` where nothing was asked for.
+    ///
+    /// # Errors
+    /// As [`KeyArgs::rule`]; if it is to be verified and neither a key nor a policy says by whom.
+    pub fn rule(&self, shell: &Shell, references: &[String]) -> Result<Option<Rule>> {
+        let rule = self.keys.rule(shell)?;
+        if self.verify && rule.is_none() {
+            let policy = shell.policy();
+            policy.check()?;
+            for text in references {
+                let name = text.strip_prefix("docker://").unwrap_or(text);
+                if !name.parse::<Reference>().is_ok_and(|reference| policy.covering(&reference).next().is_some()) {
+                    return Err(nobody(text).into());
+                }
+            }
+        }
+        Ok(rule)
+    }
+}
+
+/// The error where nothing says who has to have signed an image.
+fn nobody(text: &str) -> Error {
+    Error::Unavailable {
+        reason: format!("nothing says who has to have signed {text}"),
+        hint: Some("give --key FILE, or name the keys of the repository with skillctl trust add".into()),
     }
 }
 
@@ -95,36 +132,60 @@ fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let keys = read_keys(&self.key)?;
-        let required = Required { keys: &keys, identity: self.identity.as_ref() };
-        let verified = match place(&self.reference, self.local)? {
-            Some(reference) => verify::on_registry(&self.registry.remote(shell)?.registry, &reference, required),
-            None => {
-                let layout = shell.store_with(&self.reference)?;
-                verify::in_store(&layout, &store::open(&layout, &self.reference)?, &self.reference, required)
-            }
-        };
-        self.report(shell, &verified?)
+        let rule = self.keys.rule(shell)?;
+        let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref())?;
+        self.report(shell, &verified.ok_or_else(|| nobody(&self.reference))?)
     }
 
     fn report(&self, shell: &Shell, verified: &Verified) -> Result<ExitCode> {
         match self.format {
             Format::Json => shell.print_json(verified)?,
-            Format::Text => {
-                let mut text =
-                    format!("Verified {}\nDigest:  {}\n", harmless_line(&verified.reference), verified.digest);
-                for signer in &verified.signers {
-                    let form = match signer.form {
-                        Form::Simple => {
-                            format!("simple, for {}", harmless_line(signer.reference.as_deref().unwrap_or_default()))
-                        }
-                        Form::Bundle => "bundle".to_owned(),
-                    };
-                    text += &format!("Signed:  by {} ({form})\n", signer.key);
-                }
-                shell.print(text)?;
-            }
+            Format::Text => shell.print(text(verified))?,
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Verifies an image where it is; `None` where nothing is asked of it.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn verified(
+    shell: &Shell,
+    text: &str,
+    (local, registry): (bool, &RegistryArgs),
+    rule: Option<&Rule>,
+) -> Result<Option<Verified>> {
+    match place(text, local)? {
+        Some(reference) => {
+            let against = Against { given: rule, policy: &shell.policy() };
+            verify::on_registry(&registry.remote(shell)?.registry, &reference, against)
+        }
+        None => {
+            let layout = shell.store_with(text)?;
+            Ok(trusted::found(&layout, &store::open(&layout, text)?, text, rule)?)
+        }
+    }
+}
+
+/// Returns the line that says who has signed what is used; none where nobody has asked.
+pub fn signed(verified: Option<&Verified>) -> String {
+    let Some(verified) = verified.filter(|verified| !verified.keys.is_empty()) else { return String::new() };
+    let ids: Vec<String> = verified.keys.iter().map(PublicKey::id).collect();
+    format!("Verified: signed by {}\n", ids.join(" and "))
+}
+
+/// Returns what is told of an image that is verified.
+pub fn text(verified: &Verified) -> String {
+    let mut text = format!("Verified {}\nDigest:  {}\n", harmless_line(&verified.reference), verified.digest);
+    for signer in &verified.signers {
+        let form = match signer.form {
+            Form::Simple => {
+                format!("simple, for {}", harmless_line(signer.reference.as_deref().unwrap_or_default()))
+            }
+            Form::Bundle => "bundle".to_owned(),
+        };
+        text += &format!("Signed:  by {} ({form})\n", signer.key);
+    }
+    text
 }

@@ -97,7 +97,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn fetch(&self, layout: &Layout, text: &str) -> Result<(Found, Reference)> {
-        fetch(self.shell, layout, text, Rule::unverified(When::Newer, Limits::default().size), self.registry)
+        fetch(self.shell, layout, text, Rule::new(When::Newer, Limits::default().size), self.registry)
     }
 
     /// Returns the image of a wanted skill, and its reference: what is locked, or else what it stands for now.
@@ -108,10 +108,10 @@ impl<'a> Lookup<'a> {
         if let Some(locked) = locked {
             let reference = locked.reference()?;
             let exact = reference.with_digest(&locked.source.digest)?;
-            let rule = Rule::unverified(When::Missing, Limits::default().size);
+            let rule = Rule::new(When::Missing, Limits::default().size);
             let image = match crate::store::open(layout, &locked.source.digest) {
-                Ok(found) => Ok((found, exact)),
-                Err(_) => fetch(self.shell, layout, &exact.to_string(), rule, self.registry),
+                Ok(found) if layout.policy().is_empty() => Ok((found, exact)),
+                _ => fetch(self.shell, layout, &exact.to_string(), rule, self.registry),
             };
             let (found, _) = image.with_context(|| {
                 let name = &locked.name;

@@ -37,6 +37,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::process::Cancel;
 use crate::store::unpacked::Label;
+use crate::trust::policy::Policy as Trust;
 use place::Place;
 use plan::{Mounted, Planned, mounted, plan};
 use policy::Policy;
@@ -60,6 +61,8 @@ pub struct Host {
     pub program: PathBuf,
     /// The policy, where there is one.
     pub policy: Option<Policy>,
+    /// Reads what has to hold of images, given our directory beside the storage.
+    pub trust: fn(Option<&Path>) -> Trust,
     /// Opens a directory.
     pub open: fn(&Path) -> io::Result<Dir>,
     /// Opens a directory, which is made with its parents where it is not there.

@@ -23,7 +23,8 @@ use crate::store::skill::{Layer, for_host, instances, mountable};
 use crate::store::storage::Storage;
 use crate::store::storage_layer::Loaded;
 use crate::store::unpacked::{self, Cache};
-use crate::store::{self, Found};
+use crate::store::{self, Found, trusted};
+use crate::trust::policy::Policy;
 
 /// From how many skills on the whole index is read once; looking for one entry takes a fifth of that.
 const MANY: usize = 4;
@@ -34,6 +35,7 @@ pub struct Stores<'h> {
     stores: Vec<Shelf>,
     /// Searched last: it has no tags of its own for the states of one content.
     storage: Option<Storage>,
+    trust: Policy,
     cache: PathBuf,
 }
 
@@ -85,12 +87,15 @@ impl<'h> Stores<'h> {
     pub fn of(place: Option<&Place>, skills: usize, host: &'h Host) -> Result<Self> {
         let own = host.store.clone().or_else(|| Some(place?.data()?.join("store")));
         let own = own.unwrap_or_else(|| Path::new(SYSTEM_DATA).join("store"));
+        let trust = (host.trust)(place.and_then(Place::data).as_deref());
         let mut stores = Vec::new();
         let added = host.add_stores.iter().map(PathBuf::as_path);
         for path in [own.as_path()].into_iter().chain(added).chain([Path::new(SYSTEM_STORE)]) {
             match (host.open)(path) {
                 Ok(dir) => {
                     let Some(layout) = Layout::open_existing(dir, path)? else { continue };
+                    // A hook writes nothing to a store, not even who has signed first.
+                    let layout = layout.read_only().trusting(trust.clone());
                     let entries = (skills >= MANY).then(|| layout.entries()).transpose()?;
                     stores.push(Shelf { layout, entries });
                 }
@@ -99,7 +104,7 @@ impl<'h> Stores<'h> {
             }
         }
         let storage = place.map(|place| place.storage(host.open));
-        Ok(Self { host, stores, storage, cache: unpacked::path(&own) })
+        Ok(Self { host, stores, storage, trust, cache: unpacked::path(&own) })
     }
 
     /// Returns whether a directory is the tree of a skill.
@@ -136,6 +141,7 @@ impl<'h> Stores<'h> {
             if let Some(policy) = &self.host.policy {
                 policy.check_state(wanted, Some(&found.info))?;
             }
+            trusted::check(layout, &wanted.reference, (found.entry.digest(), &found.info), None)?;
             let instance = for_host(instances(layout, &found.entry.descriptor)?)?;
             let name = found.info.skill_name().or(instance.image.skill_name()).unwrap_or(wanted.reference.basename());
             let layer = mountable(layout, &instance, &text)?;
@@ -160,6 +166,7 @@ impl<'h> Stores<'h> {
         if let Some(policy) = &self.host.policy {
             policy.check_state(wanted, Some(&loaded.info).filter(|_| pinned.is_some()))?;
         }
+        trusted::only_loaded(&self.trust, &wanted.reference, &loaded.digest)?;
         let is_skill = Format::of(&loaded.info, &key)?.shape == Shape::Own;
         if !is_skill {
             let hint = Some("skillctl convert makes one of it".into());

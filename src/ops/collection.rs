@@ -170,7 +170,7 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
         }
         apart = Some(opened);
     }
-    match (pull::pull((layout, remote), reference, Rule::unverified(when, limit), copying), apart) {
+    match (pull::pull((layout, remote), reference, Rule::new(when, limit), copying), apart) {
         (Ok(pulled), _) => {
             let found = store::read(layout, pulled.entry)?;
             let mut opened = read(layout, &found, reference)?;
@@ -229,8 +229,7 @@ impl Opened {
             (Some(_), When::Always | When::Newer) => When::Missing,
             (_, when) => when,
         };
-        let pulled =
-            pull::pull((means.layout, means.remote), reference, Rule::unverified(when, means.limit), means.copying)?;
+        let pulled = pull::pull((means.layout, means.remote), reference, Rule::new(when, means.limit), means.copying)?;
         let mut fetched = fetched(means.layout, pulled, installed_as(reference)?)?;
         if means.when != When::Never {
             fetched.warnings.extend(self.moved(means, reference).err());
@@ -245,13 +244,10 @@ impl Opened {
         let mut found = match image.listed.1 {
             true => Ok(self.kept(means, listed, &here)?),
             false if listed.descriptor.size() == 0 => Err(Error::ImageNotFound(here.to_string()).into()),
-            false => pull::pull(
-                (means.layout, means.remote),
-                &here,
-                Rule::unverified(When::Missing, means.limit),
-                means.copying,
-            )
-            .and_then(|pulled| fetched(means.layout, pulled, here.clone())),
+            false => {
+                pull::pull((means.layout, means.remote), &here, Rule::new(When::Missing, means.limit), means.copying)
+                    .and_then(|pulled| fetched(means.layout, pulled, here.clone()))
+            }
         };
         let Some(own) = &listed.own else { return found };
         match &mut found {

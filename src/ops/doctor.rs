@@ -9,6 +9,7 @@ use crate::process::{Tools, Version, version};
 use crate::store::storage::Storage;
 use crate::store::storage_images::LoadState;
 use crate::store::storage_load::OLDEST_SKOPEO;
+use crate::trust::policy::Policy;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -211,6 +212,22 @@ pub fn podman(tools: &Tools) -> Check {
             Check::new(Level::Warn, "podman", format!("{}: {message}", dotted(found)))
         }
         Some(found) => Check::new(Level::Ok, "podman", dotted(found)),
+    }
+}
+
+/// Checks the policy that says who has to have signed what is used.
+pub fn trust(policy: &Policy) -> Check {
+    let name = "trust";
+    if let Err(e) = policy.check() {
+        let check = Check::new(Level::Fail, name, format!("{e}; no image can be used"));
+        return Check { fix: e.hint(), ..check };
+    }
+    match policy.scopes() {
+        [] => Check::new(Level::Ok, name, "no policy: nothing has to be signed"),
+        scopes => {
+            let names: Vec<&str> = scopes.iter().map(|scope| scope.prefix.as_str()).collect();
+            Check::new(Level::Ok, name, format!("verified before use: {}", names.join(", ")))
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use crate::store;
 use crate::store::layout::Layout;
 use crate::store::storage::Storage;
 use crate::store::storage_images::{Images, StorageImage};
+use crate::store::trusted;
+use crate::trust::policy::Policy;
 
 /// Largest passwd that is read, in bytes; that of a host with 10,000 users has one megabyte.
 const MAX_PASSWD: u64 = 1 << 20;
@@ -35,13 +37,14 @@ pub struct Skill {
 ///
 /// # Errors
 /// If it is in neither, or cannot be mounted from where it is.
-pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<Skill> {
+pub fn skill((layout, policy): (Option<&Layout>, &Policy), storage: &Storage, text: &str) -> Result<Skill> {
     let context = || format!("Generating flags for {text}");
     let images = storage.images().with_context(context)?;
     let in_store = layout.map(|layout| store::open(layout, text));
     let mut missing = text.to_owned();
     let (source, info, digest) = match in_store {
         Some(Ok(found)) => {
+            layout.map(|layout| trusted::found(layout, &found, text, None)).transpose().with_context(context)?;
             let name = found.entry.name.clone().unwrap_or_else(|| text.to_owned());
             (
                 name.parse::<Reference>().with_context(context)?,
@@ -84,6 +87,7 @@ pub fn skill(layout: Option<&Layout>, storage: &Storage, text: &str) -> Result<S
     let missing = missing.map(|what| format!("{source} is {what}: skillctl load {source}"));
     // What only containers-storage has is known by the digest that its record has now.
     if let (None, Some(digest)) = (digest, record.and_then(|record| record.digest.as_deref())) {
+        trusted::only_loaded(policy, &source, digest).with_context(context)?;
         qualified = source.with_digest(source.digest().unwrap_or(digest)).with_context(context)?.in_storage();
     }
     let info = match (info, record) {

@@ -25,6 +25,10 @@ use crate::receipt::{Image, Receipt};
 use crate::reference::Reference;
 use crate::skills::{Locked, OWN, SkillsDir, carry, check_name};
 use crate::store::layout::Layout;
+use crate::store::trusted;
+use crate::trust::check::Verified;
+use crate::trust::key::PublicKey;
+use crate::trust::policy::Rule;
 
 /// Most conflicts that an error names.
 const NAMED: usize = 5;
@@ -46,6 +50,15 @@ pub struct Source<'a> {
     pub name: &'a str,
     /// Where the image was built from, where that was done to install it.
     pub origin: Option<&'a Provenance>,
+    /// What has to hold of it beside what the policy of the machine asks for.
+    pub trust: Option<&'a Rule>,
+}
+
+impl Source<'_> {
+    /// Holds the image against what is asked of it. This is where all installing passes.
+    fn verified(&self) -> Result<Option<Verified>, Error> {
+        trusted::check(self.layout, self.reference, (self.manifest.digest().as_ref(), self.info), self.trust)
+    }
 }
 
 /// How it is installed.
@@ -99,12 +112,15 @@ pub struct Installed {
     pub warnings: Vec<String>,
     /// [`Listing::digest`] of what the image unpacks to.
     pub content_digest: String,
+    /// Who has signed it, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
 }
 
 /// Installs an image.
 ///
 /// # Errors
-/// If the image is damaged, no skill, or has a name that no directory should have; if something else has that name, or
+/// [`Error::NotVerified`]; if the image is damaged, no skill, or has a name that no directory should have; if something else has that name, or
 /// the user has changed what is replaced, and `force` is not given. The directory is then as it was.
 pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Result<Installed> {
     check_name(source.name)?;
@@ -115,7 +131,7 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
         check_content(source, &installed.content_digest, options)?;
         return Ok(installed);
     }
-    let staged = stage(source, &locked, options)?;
+    let staged = stage(source, &locked, installed.verified.as_ref(), options)?;
     installed.content_digest.clone_from(&staged.receipt.image.content_digest);
     check_content(source, &installed.content_digest, options)?;
     installed.changes = changes(&there, (&staged.listing, &staged.of_image), skills, source.name, &options.unpack)?;
@@ -141,7 +157,7 @@ pub fn preview(source: &Source<'_>, skills: Option<&SkillsDir>, options: &Option
     };
     let Some(skills) = skills else {
         let listing = list()?;
-        let mut installed = nothing_yet(source);
+        let mut installed = Installed { verified: source.verified()?, ..nothing_yet(source) };
         installed.content_digest = listing.digest();
         installed.changes.added = files(&listing);
         installed.written = true;
@@ -183,7 +199,7 @@ pub fn check(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> 
     }
 }
 
-/// Looks at what is there, and whether it may be replaced at all.
+/// Looks at what is there, whether it may be replaced at all, and whether the image is what is asked for.
 fn look(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Result<(Present, Installed)> {
     check_case(skills, source.name)?;
     let there = present(skills, source.name, Some(source.layout), &options.unpack)
@@ -204,7 +220,7 @@ fn look(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Resul
         .into());
     }
     let before = there.version().map(str::to_owned);
-    Ok((there, Installed { before, ..nothing_yet(source) }))
+    Ok((there, Installed { before, verified: source.verified()?, ..nothing_yet(source) }))
 }
 
 fn nothing_yet(source: &Source<'_>) -> Installed {
@@ -219,6 +235,7 @@ fn nothing_yet(source: &Source<'_>) -> Installed {
         backup: None,
         warnings: Vec::new(),
         content_digest: String::new(),
+        verified: None,
     }
 }
 
@@ -254,7 +271,12 @@ struct Staged {
     of_image: Listing,
 }
 
-fn stage(source: &Source<'_>, locked: &Locked<'_>, options: &Options<'_>) -> Result<Staged> {
+fn stage(
+    source: &Source<'_>,
+    locked: &Locked<'_>,
+    verified: Option<&Verified>,
+    options: &Options<'_>,
+) -> Result<Staged> {
     let layer = source.contents.layer(source.layout, source.name, &options.unpack)?;
     // What a crash has left there is in nobody's way, and all is brought to disk at once, later.
     let unpack = UnpackOptions { replace: true, durable: false, ..options.unpack };
@@ -269,6 +291,8 @@ fn stage(source: &Source<'_>, locked: &Locked<'_>, options: &Options<'_>) -> Res
         skill_version: version(source),
         content_digest: listing.digest(),
         origin: source.origin.cloned(),
+        signed_by: verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::to_pem).collect(),
+        signed_as: verified.and_then(|verified| Some(verified.identity.as_ref()?.to_string())),
     };
     let card = provenance::write(&dir, &mut listing, source.name, source.reference, &image)?;
     let mut receipt = Receipt::new(source.name, image, &listing);
@@ -374,6 +398,9 @@ pub fn link(
         skill_version: version(source),
         content_digest: content_digest.to_owned(),
         origin: source.origin.cloned(),
+        // The copy that it leads to says so.
+        signed_by: Vec::new(),
+        signed_as: None,
     };
     let mut receipt = Receipt::of_link(name, image, target);
     if there.receipt().is_some_and(|there| there.link == receipt.link && there.image == receipt.image) {
@@ -422,6 +449,11 @@ fn version(source: &Source<'_>) -> String {
 fn is_same(there: &Present, wanted: &Installed, skills: &SkillsDir, options: &UnpackOptions<'_>) -> Result<bool> {
     let Present::Ours(receipt) = there else { return Ok(false) };
     if receipt.link.is_some() || receipt.image.digest != wanted.digest || receipt.image.reference != wanted.reference {
+        return Ok(false);
+    }
+    // What was not asked for before is recorded now.
+    let known = |key: &PublicKey| receipt.image.signed_by.contains(&key.to_pem());
+    if !wanted.verified.iter().flat_map(|verified| &verified.keys).all(known) {
         return Ok(false);
     }
     let Some(dir) = skills.open(&wanted.name)? else { return Ok(false) };

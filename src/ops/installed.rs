@@ -139,6 +139,7 @@ impl Summary {
             skill_version: self.skill_version,
             content_digest: self.content_digest,
             origin: self.origin,
+            ..Image::unknown()
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod push;
 pub mod remote_list;
 pub mod remove;
 pub mod rollback;
+pub mod seal;
 pub mod sign;
 pub mod sync;
 pub mod tag;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::immutable;
+use super::seal::Seal;
 use crate::error::Error;
 use crate::image::{self, oci};
 use crate::lifecycle::State;
@@ -314,17 +315,30 @@ impl Plan {
         Ok(tag.map(|tag| repository.reference(tag)).transpose()?.map(|reference| reference.to_string()))
     }
 
+    /// Returns what the signatures of the new manifest call it: by its tag, or where it gets none by its repository.
+    fn signed_as(&self, repository: &dyn Repository) -> Result<Reference> {
+        match self.reference(repository)? {
+            Some(reference) => Ok(reference.parse()?),
+            None => Ok(repository.reference(self.digest())?),
+        }
+    }
+
     /// Does what was decided.
     ///
     /// # Errors
-    /// If a manifest or a tag cannot be written. A tag that cannot be taken away is a warning: it then names the new
+    /// If a manifest or a tag cannot be written, or the manifest not be signed. A tag that cannot be taken away is a warning: it then names the new
     /// manifest, which says its state.
-    pub fn carry_out(mut self, repository: &dyn Repository) -> Result<Promoted> {
+    pub fn carry_out(mut self, repository: &dyn Repository, seal: &Seal<'_>) -> Result<Promoted> {
         let mut warnings = std::mem::take(&mut self.warnings);
         let new = self.new_manifest();
         let named = |name| Tag { name, held: self.held.get(name).and_then(Option::as_deref) };
         for step in &self.steps {
             match step {
+                Step::Write { tag, .. } if seal.signs() => {
+                    repository.put(&self.manifests, None)?;
+                    seal.put_on(&self.source, new, &self.signed_as(repository)?)?;
+                    tag.as_deref().map(|tag| repository.tag(new, named(tag))).transpose()?;
+                }
                 Step::Write { tag, .. } => repository.put(&self.manifests, tag.as_deref().map(named))?,
                 Step::Tag { tag, digest } => {
                     let manifest = self.latest.as_ref().filter(|latest| latest.digest == *digest).unwrap_or(new);

@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::verify::Required;
 use super::{immutable, verify};
 use crate::error::{Error, Fault};
 use crate::reference::Reference;
@@ -11,7 +10,9 @@ use crate::store::layout::{Entry, Layout, REF_NAME};
 use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
-use crate::store::{self, attached};
+use crate::store::{self, trusted};
+use crate::trust::check::Verified;
+use crate::trust::policy::Rule as Trust;
 
 /// When a registry is asked, as in podman.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +34,14 @@ pub struct Rule<'a> {
     pub when: When,
     /// Most bytes of blobs.
     pub limit: u64,
-    /// Who has to have signed it; nobody where this is not said.
-    pub required: Option<Required<'a>>,
+    /// What has to hold of it beside what the policy of the machine asks for.
+    pub trust: Option<&'a Trust>,
 }
 
 impl Rule<'_> {
-    /// Returns a rule that asks for no signature.
-    pub fn unverified(when: When, limit: u64) -> Self {
-        Self { when, limit, required: None }
+    /// Returns a rule that asks for nothing more than the policy does.
+    pub fn new(when: When, limit: u64) -> Self {
+        Self { when, limit, trust: None }
     }
 }
 
@@ -56,6 +57,9 @@ pub struct Pulled {
     pub digest: String,
     /// Whether it came from the registry just now.
     pub fetched: bool,
+    /// Who has signed it, where anybody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// What the name stood for before, where that was another image.
     pub moved_from: Option<String>,
     /// What the user should know.
@@ -129,22 +133,28 @@ fn as_it_is(
     entry: Entry,
     rule: Rule<'_>,
 ) -> Result<Pulled> {
-    if let Some(required) = rule.required {
-        let manifest = Manifest::new(entry.digest(), layout.read_json(&entry.descriptor)?)?;
-        let known = attached::signatures(layout, &manifest.digest)?;
-        match verify::check(&known, reference, &manifest, required) {
-            Err(Error::NotVerified { .. }) if rule.when != When::Never => {
-                verify::fetched((layout, remote), reference, &manifest, required)?;
-            }
-            verified => drop(verified?),
+    let found = store::read(layout, entry)?;
+    let verified = match trusted::check(layout, reference, (found.entry.digest(), &found.info), rule.trust) {
+        Err(Error::NotVerified(_)) if rule.when != When::Never => {
+            let manifest = Manifest::new(found.entry.digest(), found.manifest)?;
+            verify::fetched((layout, remote), reference, &manifest, rule.trust)?
         }
-    }
-    Ok(named(name, entry))
+        verified => verified?,
+    };
+    Ok(Pulled { verified, ..named(name, found.entry) })
 }
 
 fn named(name: &Reference, entry: Entry) -> Pulled {
     let digest = entry.digest().to_owned();
-    Pulled { entry, reference: name.to_string(), digest, fetched: false, moved_from: None, warnings: Vec::new() }
+    Pulled {
+        entry,
+        reference: name.to_string(),
+        digest,
+        fetched: false,
+        verified: None,
+        moved_from: None,
+        warnings: Vec::new(),
+    }
 }
 
 fn fetch(
@@ -162,10 +172,8 @@ fn fetch(
     if let Some(wanted) = reference.digest().filter(|wanted| **wanted != digest) {
         return Err(Error::damaged(reference, format!("its digest is {digest}, not {wanted}")).into());
     }
-    if let Some(required) = rule.required {
-        verify::fetched((layout, remote), reference, &manifest, required)?;
-    }
-    let mut pulled = Pulled { fetched: true, ..named(name, store_as(layout, name, &manifest, true)?) };
+    let verified = verify::fetched((layout, remote), reference, &manifest, rule.trust)?;
+    let mut pulled = Pulled { fetched: true, verified, ..named(name, store_as(layout, name, &manifest, true)?) };
     if let Some(before) = here.filter(|before| before.digest() != digest) {
         if let Ok(held) = store::read(layout, before.clone())
             && let held = (immutable::Version { digest: before.digest(), info: &held.info })

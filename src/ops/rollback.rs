@@ -51,8 +51,16 @@ pub fn rollback(layout: &Layout, skills: &SkillsDir, name: &str, how: &How<'_>) 
     let info = Info::parse(&layout.read_json(&manifest)?, &image.digest)?;
     let contents = Contents::of(layout, &manifest, &how.unpack)?;
     let (reference, origin) = (image.reference.parse()?, image.origin.as_ref());
-    let source =
-        Source { layout, contents: &contents, manifest: &manifest, info: &info, reference: &reference, name, origin };
+    let source = Source {
+        layout,
+        contents: &contents,
+        manifest: &manifest,
+        info: &info,
+        reference: &reference,
+        name,
+        origin,
+        trust: None,
+    };
     let from = there.receipt().map(|receipt| receipt.image.digest.as_str()).unwrap_or_default();
     let options = Options {
         force: how.force,

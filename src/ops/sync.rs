@@ -203,8 +203,16 @@ pub fn install(
     let origin = origin.as_ref();
     let manifest = &found.entry.descriptor;
     let contents = Contents::of(layout, manifest, &options.unpack)?;
-    let source =
-        Source { layout, contents: &contents, manifest, info: &found.info, reference, name: &wanted.name, origin };
+    let source = Source {
+        layout,
+        contents: &contents,
+        manifest,
+        info: &found.info,
+        reference,
+        name: &wanted.name,
+        origin,
+        trust: None,
+    };
     // What is in the way in one directory keeps the others as they are.
     for base in wanted.bases() {
         if let Some(skills) = project.skills(base)? {

@@ -14,7 +14,7 @@ use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout};
 use crate::store::skill::{for_host, instances, mountable};
 use crate::store::unpacked::{Cache, Kept};
-use crate::store::{self, Found};
+use crate::store::{self, Found, trusted};
 
 /// How long a tree stays that was used: whoever has used it may just be about to start a container.
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -39,6 +39,7 @@ pub struct Tree {
 pub fn tree(layout: &Layout, cache: &Cache, text: &str, options: &UnpackOptions<'_>) -> Result<Tree> {
     let context = || format!("Unpacking {text}");
     let found = store::open(layout, text).with_context(context)?;
+    trusted::found(layout, &found, text, None).with_context(context)?;
     let instance = for_host(instances(layout, &found.entry.descriptor)?).with_context(context)?;
     let layer = mountable(layout, &instance, text).with_context(context)?;
     let path =

@@ -39,6 +39,7 @@ pub use super::index::{Entry, REF_NAME, entry_name, is_nameless, same_name, take
 use super::index::{Index, empty_index, raw_entries};
 use crate::error::{Error, Result};
 use crate::process::Cancel;
+use crate::trust::policy::Policy;
 
 /// Where unfinished files and private layouts are.
 pub const TMP: &str = ".tmp";
@@ -65,6 +66,7 @@ pub struct Layout {
     pub(super) cancel: Cancel,
     pub(super) read_only: bool,
     pub(super) behind: Vec<Self>,
+    policy: Policy,
 }
 
 impl Layout {
@@ -79,7 +81,14 @@ impl Layout {
             return Err(Error::damaged(path.join("oci-layout").display(), "imageLayoutVersion is not 1.0.0"));
         }
         let oci = OciDir::open(dir).map_err(|e| Error::damaged(path.display(), e))?;
-        Ok(Self { oci, path: path.to_owned(), cancel: Cancel::default(), read_only: false, behind: Vec::new() })
+        Ok(Self {
+            oci,
+            path: path.to_owned(),
+            cancel: Cancel::default(),
+            read_only: false,
+            behind: Vec::new(),
+            policy: Policy::default(),
+        })
     }
 
     /// Opens the layout in `dir`; `None` where `dir` is empty, or holds no more than a store that is just being made.
@@ -126,6 +135,17 @@ impl Layout {
     #[must_use]
     pub fn cancelled_by(self, cancel: Cancel) -> Self {
         Self { cancel, ..self }
+    }
+
+    /// Holds what is used of it against a policy: see [`crate::ops::verify`].
+    #[must_use]
+    pub fn trusting(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Returns what has to hold of images that are used.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Returns where the store is, for messages and for programs that it is handed to.

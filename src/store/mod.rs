@@ -30,6 +30,7 @@ pub mod remote;
 pub mod remote_attached;
 pub mod repository;
 pub mod scratch;
+pub mod signers;
 pub mod skill;
 pub mod skopeo;
 pub mod storage;
@@ -44,6 +45,7 @@ pub mod storage_unload;
 pub mod stream;
 mod tls;
 pub mod transfer;
+pub mod trusted;
 pub mod unpacked;
 pub mod web;
 

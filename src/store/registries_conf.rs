@@ -222,6 +222,12 @@ impl RegistriesConf {
         self.aliases.get(name).map(String::as_str)
     }
 
+    /// Returns the beginnings of names at which there are mirrors, and what of.
+    pub fn mirrors(&self) -> Vec<(String, String)> {
+        let named = self.entries.values().filter(|entry| !entry.prefix.starts_with("*."));
+        named.flat_map(|entry| entry.mirrors.iter().map(|m| (m.location.clone(), entry.prefix.clone()))).collect()
+    }
+
     /// Returns the programs that keep credentials, in the order in which they are asked.
     pub fn credential_helpers(&self) -> &[String] {
         &self.credential_helpers

@@ -51,6 +51,9 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
+    /// How a key in PEM begins.
+    pub const BEGIN: &str = "-----BEGIN";
+
     /// Reads a key in PEM, as `cosign.pub` has it; `path` is named in errors.
     ///
     /// # Errors

@@ -8,8 +8,13 @@
 //! A simple signature names the repository that it is for. A bundle signs the digest alone, so whoever can write to a repository
 //! can serve there what was signed for another one: what an image says it is has to be compared with what was asked for, too.
 
+pub mod attestation;
 pub mod bundle;
+pub mod check;
+pub mod edit;
 pub mod key;
+pub mod podman;
+pub mod policy;
 pub mod private_key;
 pub mod read;
 pub mod simple;

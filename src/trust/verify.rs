@@ -23,6 +23,24 @@ pub struct Signatures {
     pub unread: Vec<String>,
 }
 
+impl Signatures {
+    /// Adds others, without those that are there already.
+    pub fn add_all(&mut self, others: Self) {
+        let Self { simple, bundles, unread } = others;
+        for one in simple {
+            if !self.simple.contains(&one) {
+                self.simple.push(one);
+            }
+        }
+        for one in bundles {
+            if !self.bundles.contains(&one) {
+                self.bundles.push(one);
+            }
+        }
+        self.unread.extend(unread);
+    }
+}
+
 /// What holds of an image.
 #[derive(Debug, Clone)]
 pub struct Holds {
@@ -68,8 +86,8 @@ pub struct Signer {
 pub struct Subject<'a> {
     /// What was asked for.
     pub reference: &'a Reference,
-    /// The repository that signatures are for, where it is not that of the reference.
-    pub identity: Option<&'a Reference>,
+    /// The repositories that signatures may be for, as [`Reference::name`] has them: the one that was asked for, or others.
+    pub names: &'a [String],
     /// Digest of the manifest that it is.
     pub digest: &'a str,
     /// What that says.
@@ -136,13 +154,12 @@ const NOT_BY: &str = "not by the key";
 fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, key: &PublicKey) -> Result<Signer, String> {
     let claim = signature.verify(key)?;
     is_of(&claim.digest, subject)?;
-    let wanted = subject.identity.unwrap_or(subject.reference);
     let named: Reference = claim.reference.parse().map_err(|_| format!("for {:?}", claim.reference))?;
     // A registry on this machine, which a reference of ours cannot name, and not the one that follows.
     let elsewhere = claim.reference.starts_with(LOCALHOST) && named.registry().is_some();
-    match named.name() == wanted.name() && !elsewhere {
+    match subject.names.iter().any(|name| name == named.name()) && !elsewhere {
         true => Ok(Signer { key: key.id(), form: Form::Simple, reference: Some(claim.reference) }),
-        false => Err(format!("for the repository {}, not {}", named.name(), wanted.name())),
+        false => Err(format!("for the repository {}, not {}", named.name(), subject.names.join(" or "))),
     }
 }
 
@@ -161,11 +178,10 @@ fn bundle_signer(bytes: &[u8], subject: Subject<'_>, key: &PublicKey) -> Result<
         return Err("for no skill by name".to_owned());
     }
     let path = format!("{namespace}/{name}");
-    let asked = subject.identity.unwrap_or(subject.reference).name();
-    let within = asked.strip_suffix(&path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
-    match within {
+    let within = |name: &String| name.strip_suffix(&path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+    match subject.names.iter().any(within) {
         true => Ok(Signer { key: key.id(), form: Form::Bundle, reference: None }),
-        false => Err(format!("for the skill {path}, not {asked}")),
+        false => Err(format!("for the skill {path}, not {}", subject.names.join(" or "))),
     }
 }
 

@@ -31,6 +31,7 @@ mod locked;
 mod matrix;
 mod mount;
 mod names;
+mod policy;
 mod pulls;
 mod read_only;
 mod refusals;

@@ -204,7 +204,7 @@ impl InstallArgs {
                 return Err(Error::Unavailable { reason, hint: None }.into());
             }
             seen.insert(name.to_owned(), (digest, label.to_owned()));
-            let source = Source { layout, contents: &contents, manifest, info, reference, name, origin };
+            let source = Source { layout, contents: &contents, manifest, info, reference, name, origin, trust: None };
             for place in places {
                 let installed = match self.dry_run {
                     true => install::preview(&source, place.open()?.as_ref(), &options),

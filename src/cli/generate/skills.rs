@@ -40,7 +40,9 @@ impl SkillArgs {
         let layout = shell.existing_store()?;
         let references: Vec<_> = self.references.iter().filter_map(|text| text.parse().ok()).collect();
         self.registry.check_single(&references)?;
+        let policy = shell.policy();
         let places = Places {
+            policy: &policy,
             layout: layout.as_ref(),
             storage: &|| shell.storage_to_read(),
             registry: &|| self.registry.registry(shell),

@@ -8,13 +8,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+use super::policy::ETC;
 use super::shell::Shell;
 
 pub use enable::{broken, state, write};
 pub use runtime::{LOG, TIME, main, policy_at};
-
-/// The directory of the system's configuration.
-const ETC: &str = "/etc";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -28,6 +28,8 @@ use crate::hook::spec::{MAX_SPEC, Spec};
 use crate::hook::{self, Bound, Host, SYSTEM_DATA};
 use crate::output::harmless_line;
 use crate::process::Cancel;
+use crate::store::registries_conf::ConfPaths;
+use crate::trust::policy::Policy as Trust;
 
 /// Where journald takes messages (systemd's native protocol).
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -160,7 +162,17 @@ fn host(shell: &Shell) -> Result<Host, Error> {
     };
     let cwd = shell.env.cwd.clone();
     let cancel = shell.cancel.clone();
-    Ok(Host { store, add_stores, program, policy, open: open_dir, make, cwd, label: label(), cancel })
+    Ok(Host { store, add_stores, program, policy, trust, open: open_dir, make, cwd, label: label(), cancel })
+}
+
+/// Reads what has to hold of images: what the machine asks for, and what the user does whose storage it is, where that has the usual
+/// place in the home directory. The environment is empty.
+fn trust(data: Option<&Path>) -> Trust {
+    let home = data.filter(|data| data.ends_with(".local/share/skillctl")).and_then(|data| data.ancestors().nth(3));
+    let user = home.map(|home| home.join(".config"));
+    let conf =
+        ConfPaths { uid: nix::unistd::geteuid().as_raw(), home: home.map(Path::to_owned), ..ConfPaths::default() };
+    super::super::policy::read([Path::new(super::ETC)].into_iter().chain(user.as_deref()), &conf)
 }
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.

@@ -200,7 +200,7 @@ fn fetch(means: &Means<'_>, member: &Member) -> Result<Found> {
             let pulled = pull::pull(
                 (means.layout, means.remote),
                 reference,
-                Rule::unverified(When::Missing, means.limit),
+                Rule::new(When::Missing, means.limit),
                 means.copying,
             )?;
             Ok(store::read(means.layout, pulled.entry)?)

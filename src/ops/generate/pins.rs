@@ -6,18 +6,23 @@ use crate::error::Error;
 use crate::format::{Format, Shape};
 use crate::generate::{Skill, oci_version};
 use crate::image::Info;
+use crate::ops::verify;
 use crate::reference::{Reference, Transport};
 use crate::store::layout::{Entry, Layout};
 use crate::store::registry::Registry;
 use crate::store::remote::not_found;
 use crate::store::storage::Storage;
 use crate::store::storage_images::LoadState;
-use crate::store::{self};
+use crate::store::{self, trusted};
+use crate::trust::check::Against;
+use crate::trust::policy::Policy;
 
 /// Where images are looked for, in this order. What is not needed is not opened.
 pub struct Places<'a> {
     /// The store.
     pub layout: Option<&'a Layout>,
+    /// What has to hold of images.
+    pub policy: &'a Policy,
     /// containers-storage.
     pub storage: &'a dyn Fn() -> Result<Storage>,
     /// Registries, and how a text names an image of one.
@@ -80,6 +85,7 @@ fn find(places: &Places<'_>, text: &str) -> Result<(Reference, String, Info)> {
     if Transport::split(text).0.is_none()
         && let Some(found) = in_storage(&(places.storage)()?, text)?
     {
+        trusted::only_loaded(places.policy, &found.0, &found.1)?;
         return Ok(found);
     }
     let reference = match (places.resolve)(text) {
@@ -88,13 +94,20 @@ fn find(places: &Places<'_>, text: &str) -> Result<(Reference, String, Info)> {
         Err(_) if text.parse::<Reference>().is_ok() => return Err(Error::ImageNotFound(missing).into()),
         Err(e) => return Err(e),
     };
-    let found = (places.registry)()?.manifest(&reference)?.ok_or_else(|| not_found(&reference))?;
+    let registry = (places.registry)()?;
+    let against = Against { given: None, policy: places.policy };
+    let which = match verify::on_registry(&registry, &reference, against)? {
+        Some(verified) => reference.with_digest(&verified.digest)?,
+        None => reference.clone(),
+    };
+    let found = registry.manifest(&which)?.ok_or_else(|| not_found(&reference))?;
     let info = Info::parse(&found.bytes, &reference.to_string())?;
     Ok((reference, found.digest, info))
 }
 
 fn in_store(layout: &Layout, entry: Entry, text: &str) -> Result<(Reference, String, Info)> {
     let found = store::read(layout, entry)?;
+    trusted::found(layout, &found, text, None)?;
     let Some(name) = &found.entry.name else {
         let reason = format!("{text} has no name in the store any more");
         let hint = Some("skillctl tag gives it one".into());

@@ -1,0 +1,329 @@
+//! `trust`: who has to have signed what is used on this machine.
+
+mod podman;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::hook::write;
+use super::key;
+use super::policy::ETC;
+use super::registry::RegistryArgs;
+use super::shell::{Format, Shell, open_dir};
+use super::verify::{self, verified};
+use crate::error::Error;
+use crate::lock::{How, lock_dir};
+use crate::output::{harmless_line, table};
+use crate::reference::Reference;
+use crate::trust::edit;
+use crate::trust::key::PublicKey;
+use crate::trust::policy::{FILE, Policy, Rule, Written};
+
+const EXAMPLES: &str = "\
+Examples:
+  From now on whatever is pulled, installed, loaded, converted or mounted from there has to be signed by a key:
+    skillctl trust add registry.example/acme --key acme.pub
+  And published, with a provenance that the key attests:
+    skillctl trust add registry.example/acme --key acme.pub --state published --attestation provenance
+  What is asked of an image, and whether it is so:
+    skillctl trust check registry.example/acme/hr:1.0.0
+  The same for podman, skopeo and CRI-O:
+    skillctl trust show
+    skillctl trust install
+
+Files:
+  /etc/skillctl/trust.toml       of the machine
+  ~/.config/skillctl/trust.toml  of the user, which adds to it and takes nothing away";
+
+/// Say who has to have signed what is used on this machine
+///
+/// The policy names repositories, and what has to hold of their images before pull, install, upgrade, sync, load, convert, generate,
+/// CDI devices and hooks use one. All scopes count that a name is in: a narrower one adds to a broader one.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// List what has to hold of which repositories
+    List(ListArgs),
+    Add(AddArgs),
+    Remove(RemoveArgs),
+    Check(CheckArgs),
+    Show(podman::ShowArgs),
+    Install(podman::InstallArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Ask for more of the images of a repository, or of all below a name
+///
+/// What the file asks for already stays. With several keys one suffices, and a key is copied: its file may go.
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// A repository, or what is before a slash of its name: registry.example/acme
+    scope: String,
+    /// Public key that has to have signed (can be repeated: one suffices)
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// State that images may be in: draft, testing, published, deprecated (can be repeated)
+    #[arg(long, value_name = "STATE")]
+    state: Vec<String>,
+    /// What one of the keys has to have attested: spdx, cyclonedx, provenance, or the type of a predicate (can be repeated)
+    #[arg(long, value_name = "TYPE")]
+    attestation: Vec<String>,
+    /// What signatures have in place of SCOPE, where it is a copy
+    #[arg(long, value_name = "REPOSITORY")]
+    signed_as: Option<String>,
+    /// Of several keys hold a repository to the one that has signed what is used of it first
+    #[arg(long)]
+    pin: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Ask for less: remove a scope, or a key of it
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// The scope, as trust list shows it
+    scope: String,
+    /// Only this key of it: its file or ID
+    #[arg(long, value_name = "FILE|ID")]
+    key: Option<String>,
+    /// Only the key that SCOPE, a repository, is pinned to: the next that signs it will be it
+    #[arg(long, conflicts_with = "key")]
+    pinned: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Say what is asked of an image, and whether it is so
+///
+/// Exit status 1, and why, where it is not. Nothing is asked of images that no scope covers.
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// The image
+    reference: String,
+    /// In the store, also with a registry in the name
+    #[arg(long)]
+    local: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// Whose file is changed.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct PlaceArgs {
+    /// The user's own file, also as root [default: root changes the machine's, others their own]
+    #[arg(long)]
+    user: bool,
+}
+
+impl Args {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        match self.kind {
+            Kind::List(args) => args.run(shell),
+            Kind::Add(args) => args.run(shell),
+            Kind::Remove(args) => args.run(shell),
+            Kind::Check(args) => args.run(shell),
+            Kind::Show(args) => args.run(shell),
+            Kind::Install(args) => args.run(shell),
+        }
+    }
+}
+
+impl PlaceArgs {
+    fn path(self, shell: &Shell) -> Result<PathBuf> {
+        let below = if shell.env.uid == 0 && !self.user { ETC.into() } else { shell.config_home()? };
+        Ok(below.join(FILE))
+    }
+
+    /// Changes the file by what `change` makes of its text, while nobody else does. What it makes has to be a policy.
+    fn change(
+        self,
+        shell: &Shell,
+        change: impl FnOnce(&str, &str) -> Result<Option<String>>,
+    ) -> Result<Option<PathBuf>> {
+        let path = self.path(shell)?;
+        let shown = path.display().to_string();
+        let context = || format!("Changing {shown}");
+        let dir = path.parent().unwrap_or(&path);
+        fs::create_dir_all(dir).with_context(context)?;
+        let _lock =
+            lock_dir(&open_dir(dir).with_context(context)?, How::Exclusive, &shell.cancel()).with_context(context)?;
+        let before = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.with_context(context)?,
+        };
+        let Some(after) = change(&before, &shown)? else { return Ok(None) };
+        let key = |name: &str| {
+            let pem = key::read(&dir.join(name));
+            pem.map_err(|e| Error::Unavailable { reason: format!("{e:#}"), hint: None })
+        };
+        Policy::default().add(&after, &shown, &key)?;
+        write(&path, &after)?;
+        Ok(Some(path))
+    }
+}
+
+impl ListArgs {
+    fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let policy = shell.policy();
+        policy.check()?;
+        match self.format {
+            Format::Json => shell.print_json(
+                &policy.scopes().iter().map(|scope| asked(&scope.prefix, &scope.rule)).collect::<Vec<_>>(),
+            )?,
+            Format::Text if policy.is_empty() => shell.print("Nothing is asked of any image.\n")?,
+            Format::Text => {
+                let rows = policy.scopes().iter().map(|scope| {
+                    let rule = &scope.rule;
+                    let states: Vec<&str> = rule.states.iter().map(|state| state.as_str()).collect();
+                    let attestations = rule.attestations.join(",");
+                    vec![
+                        scope.prefix.clone(),
+                        short(&rule.keys),
+                        or_dash(&states.join(",")),
+                        or_dash(&attestations),
+                        scope.path.clone(),
+                    ]
+                });
+                shell.print(table(&["SCOPE", "KEYS", "STATES", "ATTESTATIONS", "FILE"], &rows.collect::<Vec<_>>()))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// Returns the first digits of the IDs of keys, as `list` shows digests.
+fn short(keys: &[PublicKey]) -> String {
+    let short = |key: &PublicKey| key.id().trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    or_dash(&keys.iter().map(short).collect::<Vec<_>>().join(","))
+}
+
+fn asked(scope: &str, rule: &Rule) -> Value {
+    json!({
+        "scope": scope,
+        "source": rule.source,
+        "keys": rule.keys.iter().map(PublicKey::id).collect::<Vec<_>>(),
+        "states": rule.states,
+        "attestations": rule.attestations,
+        "signed_as": rule.identity.as_ref().map(ToString::to_string),
+        "pin": rule.pin,
+    })
+}
+
+impl AddArgs {
+    fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let context = || format!("Adding {}", self.scope);
+        let mut keys = Vec::new();
+        for path in &self.key {
+            keys.push(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?.to_pem());
+        }
+        let new = Written {
+            prefix: self.scope.clone(),
+            keys,
+            signed_as: self.signed_as,
+            states: self.state,
+            attestations: self.attestation,
+            pin: self.pin,
+        };
+        let path =
+            self.place.change(shell, |text, path| Ok(Some(edit::add(text, path, &new)?))).with_context(context)?;
+        let path = path.unwrap_or_default();
+        shell.print(format!(
+            "Added {} to {}\n",
+            harmless_line(&self.scope),
+            harmless_line(&path.display().to_string())
+        ))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl RemoveArgs {
+    fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let context = || format!("Removing {}", self.scope);
+        let scope = harmless_line(&self.scope);
+        if self.pinned {
+            let repository: Reference = self.scope.parse().with_context(context)?;
+            let was = shell.store_with(&self.scope)?.unpin_signer(repository.name())?;
+            let Some(was) = was else {
+                let reason = format!("{scope} is pinned to no key");
+                return Err(Error::Unavailable { reason, hint: None }.into());
+            };
+            shell.print(format!("Unpinned {scope} from {was}\n"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let id = self.key.as_ref().map(|given| match given.starts_with("sha256:") {
+            true => Ok(given.clone()),
+            false => Ok::<_, anyhow::Error>(PublicKey::from_pem(&key::read(given.as_ref())?, given)?.id()),
+        });
+        let id = id.transpose().with_context(context)?;
+        let path = self.place.path(shell)?;
+        let dir = path.parent().unwrap_or(&path).to_owned();
+        let is_gone = |own: &str| {
+            let pem =
+                if own.starts_with(PublicKey::BEGIN) { Ok(own.as_bytes().to_vec()) } else { key::read(&dir.join(own)) };
+            pem.ok().and_then(|pem| PublicKey::from_pem(&pem, own).ok()).map(|key| key.id()) == id
+        };
+        let is_gone: Option<&dyn Fn(&str) -> bool> = if id.is_some() { Some(&is_gone) } else { None };
+        let removed = self.place.change(shell, |text, path| Ok(edit::remove(text, path, &self.scope, is_gone)?));
+        if removed.with_context(context)?.is_none() {
+            let what = self.key.as_ref().map(|key| format!(" with the key {key}")).unwrap_or_default();
+            let reason = format!("{} has no scope {scope}{what}", path.display());
+            return Err(Error::Unavailable { reason, hint: Some("skillctl trust list shows all".into()) }.into());
+        }
+        shell.print(format!("Removed {scope} from {}\n", harmless_line(&path.display().to_string())))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl CheckArgs {
+    fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let policy = shell.policy();
+        policy.check()?;
+        let name = self.reference.strip_prefix("docker://").unwrap_or(&self.reference);
+        let reference: Reference = name.parse()?;
+        let rules = policy.rules(&reference)?;
+        let verified = verified(shell, &self.reference, (self.local, &self.registry), None)?;
+        let scopes: Vec<&str> = policy.covering(&reference).map(|scope| scope.prefix.as_str()).collect();
+        match self.format {
+            Format::Json => {
+                let asked: Vec<Value> = scopes.iter().zip(&rules).map(|(scope, rule)| asked(scope, rule)).collect();
+                shell.print_json(&json!({"reference": self.reference, "asked": asked, "verified": verified}))?;
+            }
+            Format::Text => {
+                let mut text = match &verified {
+                    Some(verified) => verify::text(verified),
+                    None => format!("Nothing is asked of {}\n", harmless_line(&self.reference)),
+                };
+                for rule in &rules {
+                    text += &format!("Asked:   {}\n", harmless_line(&rule.source));
+                }
+                shell.print(text)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,217 @@
+//! `trust show` and `trust install`: the same policy for podman, skopeo and CRI-O.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::cli::hook::write;
+use crate::cli::shell::{Format, Shell};
+use crate::error::Error;
+use crate::output::harmless_line;
+use crate::trust::podman::Proposal;
+use crate::yaml;
+
+/// Where podman looks, below the directory of a configuration.
+const POLICY: &str = "containers/policy.json";
+const REGISTRIES_D: &str = "containers/registries.d";
+/// What we write there.
+const OWN: &str = "50-skillctl.yaml";
+/// Largest file of registries.d, in bytes: ten thousand registries.
+const MAX_YAML: usize = 1 << 20;
+
+/// Show what podman has to be told to hold to the policy
+///
+/// Prints what belongs in policy.json and registries.d, and what podman cannot hold to. Nothing is written.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Tell podman, skopeo and CRI-O to hold to the policy
+///
+/// Adds its scopes to policy.json, and has signatures read in registries.d. Everything else in these files stays; nothing that is
+/// written there is made weaker or changed, unless the flags say so.
+#[derive(Debug, clap::Args)]
+pub struct InstallArgs {
+    /// The policy [default: /etc/containers/policy.json]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The directory for the names whose signatures are read [default: /etc/containers/registries.d]
+    #[arg(long = "registries.d", value_name = "DIR")]
+    registries_d: Option<PathBuf>,
+    /// Change scopes that are there and different
+    #[arg(long)]
+    replace: bool,
+    /// Repeat in each scope what broader ones of the file ask for: podman takes the narrowest alone
+    #[arg(long)]
+    inherit: bool,
+    /// Only say what would be written
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl ShowArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let proposal = Proposal::of(&shell.policy())?;
+        match self.format {
+            Format::Json => shell.print_json(&json!({
+                "policy": proposal.transports(),
+                "registries_d": proposal.attachments.iter().collect::<Vec<_>>(),
+                "not_enforced": proposal.unsaid,
+            }))?,
+            Format::Text if proposal.scopes.is_empty() => {
+                shell.print("There is nothing that podman could hold to.\n")?;
+            }
+            Format::Text => {
+                let policy = serde_json::to_string_pretty(&proposal.transports())?;
+                shell.print(format!(
+                    "In /etc/{POLICY}:\n\n{policy}\n\nIn /etc/{REGISTRIES_D}/{OWN}:\n\n{}",
+                    proposal.registries_d()
+                ))?;
+            }
+        }
+        if self.format == Format::Text {
+            tell_unsaid(shell, &proposal);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn tell_unsaid(shell: &Shell, proposal: &Proposal) {
+    for unsaid in &proposal.unsaid {
+        shell.warn(format!("note: podman does not hold to this: {}", harmless_line(unsaid)));
+    }
+}
+
+impl InstallArgs {
+    pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let proposal = Proposal::of(&shell.policy())?;
+        if proposal.scopes.is_empty() {
+            let hint = Some("skillctl trust add REGISTRY/NAME --key FILE names keys for a repository".into());
+            return Err(Error::Unavailable { reason: "there is nothing that podman could hold to".into(), hint }.into());
+        }
+        let policy = match &self.policy {
+            Some(path) => path.clone(),
+            None => self.system(shell)?,
+        };
+        let registries_d = self.registries_d.clone().unwrap_or_else(|| Path::new("/etc").join(REGISTRIES_D));
+        let shown = policy.display().to_string();
+        let context = || format!("Changing {shown}");
+        let before = match fs::read_to_string(&policy) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned()
+            }
+            read => read.with_context(context)?,
+        };
+        let (after, warnings) = proposal.merge(&before, &shown, (self.replace, self.inherit))?;
+        let names = self.unread(&proposal, &registries_d)?;
+        shell.warnings(&warnings);
+        let own = registries_d.join(OWN);
+        if self.dry_run {
+            shell.print(format!("Would write {shown}:\n{after}"))?;
+        } else {
+            // The signatures first: a policy without them would refuse what is signed.
+            write(&own, &names).with_context(context)?;
+            self.replace_policy(shell, &policy, (&before, &after)).with_context(context)?;
+            shell.print(format!("Wrote {shown} and {}\n", own.display()))?;
+        }
+        tell_unsaid(shell, &proposal);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns the machine's policy. One of the user's hides it, and nothing here makes such a file.
+    fn system(&self, shell: &Shell) -> Result<PathBuf> {
+        let user = shell.env.home.as_ref().map(|home| home.join(".config").join(POLICY)).filter(|path| path.exists());
+        if let Some(user) = user {
+            let reason = format!("podman reads {} in place of /etc/{POLICY} for this user", user.display());
+            let hint = Some(format!("--policy {} changes that one", user.display()));
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
+        Ok(Path::new("/etc").join(POLICY))
+    }
+
+    /// Returns our file of `registries.d`, with the names that no other file has: one in two files stops every pull.
+    fn unread(&self, proposal: &Proposal, dir: &Path) -> Result<String> {
+        let mut missing = proposal.clone();
+        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.extension().is_none_or(|end| end != "yaml") || path.ends_with(OWN) {
+                continue;
+            }
+            let text = fs::read_to_string(&path).with_context(|| format!("Reading {}", path.display()))?;
+            for name in &proposal.attachments {
+                let reads = entry(&text, name).map_err(|reason| Error::damaged(path.display(), reason))?;
+                let Some(reads) = reads else { continue };
+                if !reads {
+                    let reason = format!("{} has {name} and does not have its signatures read", path.display());
+                    let hint = Some(format!("add to it there:  use-sigstore-attachments: true   (below {name}:)"));
+                    return Err(Error::Unavailable { reason, hint }.into());
+                }
+                missing.attachments.remove(name);
+            }
+        }
+        Ok(match missing.attachments.is_empty() {
+            true => "docker: {}\n".to_owned(),
+            false => missing.registries_d(),
+        })
+    }
+
+    /// Replaces the policy, of which one copy is kept, with the same owner and mode; unless skopeo refuses the new one.
+    fn replace_policy(&self, shell: &Shell, path: &Path, (before, after): (&str, &str)) -> Result<()> {
+        if fs::read_to_string(path).is_ok_and(|there| there == after) {
+            return Ok(());
+        }
+        let beside = path.with_extension("json.skillctl-new");
+        write(&beside, after)?;
+        let tried = try_policy(shell, &beside);
+        if tried.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        tried?;
+        if let Ok(metadata) = fs::metadata(path) {
+            fs::set_permissions(&beside, fs::Permissions::from_mode(metadata.mode() & 0o777))?;
+            std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
+            let backup = path.with_extension("json.before-skillctl");
+            if !backup.exists() {
+                write(&backup, before)?;
+            }
+        }
+        fs::File::open(&beside)?.sync_all()?;
+        fs::rename(&beside, path)?;
+        Ok(())
+    }
+}
+
+/// Returns whether a file of `registries.d` has signatures read of a name; `None` where it does not have the name. Errors are why that
+/// cannot be told.
+fn entry(text: &str, name: &str) -> Result<Option<bool>, String> {
+    let document = yaml::parse(text.as_bytes(), MAX_YAML).map_err(|e| e.to_string())?;
+    let own = document.root.as_ref().and_then(|root| root.get("docker")?.get(name));
+    Ok(own.map(|own| own.get("use-sigstore-attachments").and_then(yaml::Node::text) == Some("true")))
+}
+
+/// Has skopeo read a policy. One without sigstore, or older than several keys, refuses it, as podman would every image.
+fn try_policy(shell: &Shell, policy: &Path) -> Result<()> {
+    let Some(skopeo) = shell.env.find_program("skopeo") else { return Ok(()) };
+    let nothing = "oci:/nonexistent:skillctl";
+    let ran = Command::new(skopeo)
+        .arg("--policy")
+        .arg(policy)
+        .args(["copy", nothing, "dir:/nonexistent/skillctl"])
+        .output()?;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    match said.contains("policy") {
+        true => {
+            let reason = format!("skopeo here cannot use it: {}", harmless_line(said.trim()));
+            let hint = Some("with several keys a newer skopeo and podman are needed".to_owned());
+            Err(Error::Unavailable { reason, hint }.into())
+        }
+        false => Ok(()),
+    }
+}

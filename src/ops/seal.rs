@@ -1,0 +1,153 @@
+//! What a promotion signs. Each one makes a manifest with another digest, for which nothing counts that was signed for the old one: it is
+//! signed, what is attested of the old one is attested again, and both are verified before a tag names it.
+
+use anyhow::Result;
+
+use super::sign;
+use crate::error::{Error, Refusal};
+use crate::lifecycle::State;
+use crate::reference::Reference;
+use crate::store::attached;
+use crate::store::layout::Layout;
+use crate::store::remote::Remote;
+use crate::store::remote_attached;
+use crate::store::repository::Manifest;
+use crate::store::transfer::Copying;
+use crate::trust::bundle::{self, SIGNED, Statement};
+use crate::trust::check::check;
+use crate::trust::key::PublicKey;
+use crate::trust::policy::{Policy, Rule};
+use crate::trust::private_key::PrivateKey;
+use crate::trust::verify::Signatures;
+
+/// Where something is promoted.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// In the store.
+    Store(&'a Layout),
+    /// On a registry; what is sent there passes through the store.
+    Registry(&'a Layout, &'a Remote, Copying<'a>),
+}
+
+/// What holds of a promotion.
+#[derive(Debug)]
+pub struct Seal<'a> {
+    place: Place<'a>,
+    /// What the policy asks of the repository, but for states: a promotion changes those.
+    rules: Vec<Rule>,
+    key: Option<&'a PrivateKey>,
+}
+
+impl<'a> Seal<'a> {
+    /// Returns what has to hold of a promotion of `source`, an image of the repository of `reference`, into a state.
+    ///
+    /// # Errors
+    /// [`Error::NotVerified`] where the policy covers the repository and there is no key to sign with, or none that it takes; where
+    /// what becomes published, or is so, is not signed as the policy wants it.
+    pub fn of(
+        place: Place<'a>,
+        policy: &Policy,
+        (reference, source, to): (&Reference, &Manifest, State),
+        key: Option<&'a PrivateKey>,
+    ) -> Result<Self> {
+        let rules: Vec<Rule> = policy.rules(reference)?.into_iter().filter(|rule| !rule.keys.is_empty()).collect();
+        let rules: Vec<Rule> = rules.into_iter().map(|rule| Rule { states: Vec::new(), ..rule }).collect();
+        let seal = Self { place, rules, key };
+        for rule in &seal.rules {
+            let ids: Vec<String> = rule.keys.iter().map(PublicKey::id).collect();
+            let refused = |found: String| {
+                Error::from(Refusal {
+                    image: reference.to_string(),
+                    digest: format!("what it is promoted to, {to},"),
+                    required: crate::trust::check::by(&format!("signed by {}", ids.join(" or ")), rule),
+                    found,
+                    hint: Some(format!("skillctl promote {reference} --to {to} --sign --key FILE")),
+                })
+            };
+            match key.map(|key| key.public()) {
+                None => {
+                    let more = rule.attestations.iter().map(|one| format!(", nor an attestation ({one})"));
+                    let more: String = more.collect();
+                    return Err(refused(format!("without --sign it would have no signature{more}")).into());
+                }
+                Some(own) if !rule.keys.contains(own) => {
+                    return Err(refused(format!("it would be signed by {}", own.id())).into());
+                }
+                Some(_) => {}
+            }
+        }
+        if to >= State::Published && !seal.rules.is_empty() {
+            let signatures = seal.signatures(reference, &source.digest)?;
+            check(&signatures, reference, (&source.digest, &source.info), &seal.rules)?;
+        }
+        Ok(seal)
+    }
+
+    /// Returns whether anything is signed.
+    pub fn signs(&self) -> bool {
+        self.key.is_some()
+    }
+
+    fn signatures(&self, reference: &Reference, digest: &str) -> Result<Signatures> {
+        Ok(match self.place {
+            Place::Store(layout) => attached::signatures(layout, digest)?,
+            Place::Registry(_, remote, _) => remote_attached::signatures(&remote.origin, reference, digest)?,
+        })
+    }
+
+    /// Signs what has come of `source`, which is there by its digest, under the name that it gets. The caller holds
+    /// [`Layout::writing`].
+    ///
+    /// # Errors
+    /// If it cannot be signed; [`Error::NotVerified`] where that does not suffice.
+    pub fn put_on(&self, source: &Manifest, new: &Manifest, name: &Reference) -> Result<()> {
+        let Some(key) = self.key else { return Ok(()) };
+        match self.place {
+            Place::Store(layout) => drop(sign::in_store(layout, &new.digest, Some(name), key)?),
+            Place::Registry(layout, remote, copying) => {
+                let exact = name.repository().with_digest(&new.digest)?;
+                sign::on_registry((layout, remote), &exact, Some(name), key, copying)?;
+            }
+        }
+        self.attest_again(source, new, name, key)?;
+        let own = Rule { keys: vec![key.public().clone()], ..Rule::default() };
+        let rules: Vec<Rule> = [own].into_iter().chain(self.rules.iter().cloned()).collect();
+        let signatures = self.signatures(name, &new.digest)?;
+        check(&signatures, name, (&new.digest, &new.info), &rules)?;
+        Ok(())
+    }
+
+    /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so
+    /// that it is seen where it comes from.
+    fn attest_again(&self, source: &Manifest, new: &Manifest, name: &Reference, key: &PrivateKey) -> Result<()> {
+        let keys: Vec<&PublicKey> =
+            [key.public()].into_iter().chain(self.rules.iter().flat_map(|rule| &rule.keys)).collect();
+        let there = self.signatures(name, &new.digest)?;
+        let is_there = |wanted: &Statement| {
+            there.bundles.iter().any(|own| bundle::verify(&own.bytes, key.public()).is_ok_and(|own| own == *wanted))
+        };
+        let descriptor = serde_json::to_value(new.descriptor()?)?;
+        for old in self.signatures(name, &source.digest)?.bundles {
+            let statement = keys.iter().find_map(|key| bundle::verify(&old.bytes, key).ok());
+            let Some(old) = statement.filter(|old| old.predicate_type != SIGNED) else { continue };
+            if !old.subjects.contains(&source.digest) {
+                continue;
+            }
+            let statement = Statement { subjects: vec![new.digest.clone(), source.digest.clone()], ..old };
+            if is_there(&statement) {
+                continue;
+            }
+            let bundle = bundle::make(key, &statement)?;
+            match self.place {
+                Place::Store(layout) => {
+                    attached::add_bundle(layout, &descriptor, &bundle, &statement.predicate_type)?;
+                }
+                Place::Registry(layout, remote, copying) => {
+                    let entry = attached::add_bundle(layout, &descriptor, &bundle, &statement.predicate_type)?;
+                    remote_attached::send_bundle((layout, remote), (name, &new.digest), &entry, copying)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

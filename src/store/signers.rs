@@ -1,0 +1,71 @@
+//! Who has signed the images of a repository first, where a policy pins that: `.signers.json` in the store, from repositories to
+//! the IDs of keys.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+
+use super::layout::Layout;
+use crate::error::{Error, Result};
+
+const FILE: &str = ".signers.json";
+
+impl Layout {
+    /// Returns the key that a repository is pinned to, in this store or one behind it.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where that cannot be told.
+    pub fn signer(&self, repository: &str) -> Result<Option<String>> {
+        for store in self.all() {
+            if let Some(key) = store.signers()?.remove(repository) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Pins a repository to a key, unless another process was faster. A store that is only read pins nothing.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn pin_signer(&self, repository: &str, key: &str) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        let _changing = self.changing()?;
+        let mut signers = self.signers()?;
+        if signers.contains_key(repository) {
+            return Ok(());
+        }
+        signers.insert(repository.to_owned(), key.to_owned());
+        self.write_signers(&signers)
+    }
+
+    /// Forgets whom a repository is pinned to, and returns who that was.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn unpin_signer(&self, repository: &str) -> Result<Option<String>> {
+        let _changing = self.changing()?;
+        let mut signers = self.signers()?;
+        let was = signers.remove(repository);
+        if was.is_some() {
+            self.write_signers(&signers)?;
+        }
+        Ok(was)
+    }
+
+    fn signers(&self) -> Result<BTreeMap<String, String>> {
+        match self.dir().read(FILE) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::damaged(self.name_of(FILE), e)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(e) => Err(Error::io(self.name_of(FILE))(e)),
+        }
+    }
+
+    fn write_signers(&self, signers: &BTreeMap<String, String>) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(signers).map_err(|e| Error::damaged(self.name_of(FILE), e))?;
+        let mut file = self.blob()?;
+        file.write_all(&bytes).map_err(Error::io(self.name_of(FILE)))?;
+        file.publish(FILE, 0o644)
+    }
+}

@@ -1,0 +1,100 @@
+//! Images of the store, held against what the flags and the policy of the machine ask for: the same for all verbs and for hooks.
+
+use super::Found;
+use super::attached;
+use super::layout::Layout;
+use crate::error::{Error, Refusal, Result};
+use crate::image::Info;
+use crate::reference::{Reference, is_digest};
+use crate::trust::check::{self, Against, Verified, by};
+use crate::trust::policy::{Policy, Rule};
+
+/// Verifies an image of the store that `text` named, without the network; `None` where nothing is asked of it.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn found(layout: &Layout, found: &Found, text: &str, given: Option<&Rule>) -> Result<Option<Verified>> {
+    if (Against { given, policy: layout.policy() }).asks_nothing() {
+        return Ok(None);
+    }
+    // What was asked for counts; where that is a digest, the name that it has.
+    let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
+    let identity = given.and_then(|rule| rule.identity.as_ref());
+    let reference = match (text.parse::<Reference>(), own, identity) {
+        (Ok(asked), Some(own), _) if asked.name() == own.name() => asked.or_latest(),
+        (_, Some(own), _) => own.or_latest(),
+        (Ok(asked), None, _) if !is_digest(text) => asked,
+        (_, None, Some(identity)) => identity.repository(),
+        // In no repository, and in no scope.
+        (_, None, None) if given.is_none() => return Ok(None),
+        (_, None, None) => {
+            let hint = Some("give --identity REPOSITORY".into());
+            let reason = format!("{text} has no name to be verified for");
+            return Err(Error::Unavailable { reason, hint });
+        }
+    };
+    check(layout, &reference, (found.entry.digest(), &found.info), given)
+}
+
+/// Verifies a manifest of the store as what `reference` asked for.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn check(
+    layout: &Layout,
+    reference: &Reference,
+    (digest, info): (&str, &Info),
+    given: Option<&Rule>,
+) -> Result<Option<Verified>> {
+    let rules = Against { given, policy: layout.policy() }.rules(reference)?;
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let signatures = attached::signatures(layout, digest)?;
+    let (verified, _) = check::check(&signatures, reference, (digest, info), &rules)?;
+    held_to_pin(layout, reference, &verified, &rules)?;
+    Ok(Some(verified))
+}
+
+/// Refuses an image that only containers-storage has, where anything is asked of it: no signatures are kept there.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn only_loaded(policy: &Policy, reference: &Reference, digest: &str) -> Result<()> {
+    let Some(rule) = policy.rules(reference)?.into_iter().next() else { return Ok(()) };
+    Err(Refusal {
+        image: reference.to_string(),
+        digest: digest.to_owned(),
+        required: by("verified", &rule),
+        found: "only containers-storage has it, where nothing can be verified".to_owned(),
+        hint: Some(format!("skillctl pull {reference}")),
+    }
+    .into())
+}
+
+/// Holds an image to the key that has signed the first of its repository, where a rule pins that; else it is the first.
+///
+/// # Errors
+/// [`Error::NotVerified`] with both keys.
+pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, rules: &[Rule]) -> Result<()> {
+    let Some(rule) = rules.iter().find(|rule| rule.pin) else { return Ok(()) };
+    let mut signed = verified.signers.iter().filter(|one| rule.keys.iter().any(|key| key.id() == one.key));
+    match layout.signer(reference.name())? {
+        None => match signed.next() {
+            Some(first) => layout.pin_signer(reference.name(), &first.key),
+            None => Ok(()),
+        },
+        Some(pinned) if signed.any(|one| one.key == pinned) => Ok(()),
+        Some(pinned) => {
+            let others: Vec<&str> = verified.signers.iter().map(|one| one.key.as_str()).collect();
+            Err(Refusal {
+                image: verified.reference.clone(),
+                digest: verified.digest.clone(),
+                required: by(&format!("signed by {pinned}, which {} is pinned to", reference.name()), rule),
+                found: format!("it is signed by {}", others.join(" and ")),
+                hint: Some(format!("if that is right: skillctl trust remove --pinned {}", reference.name())),
+            }
+            .into())
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Whether an image is what the keys and the policy of a machine want it to be.
+
+use serde::Serialize;
+
+use super::attestation::is_attested;
+use super::key::PublicKey;
+use super::policy::{Policy, Rule};
+use super::verify::{Holds, Signatures, Signer, Subject, verify};
+use crate::error::{Error, Refusal, Result};
+use crate::image::Info;
+use crate::lifecycle::State;
+use crate::reference::Reference;
+
+/// An image that is verified.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// The image, as it was asked for.
+    pub reference: String,
+    /// Digest of its manifest: what is used has to be this.
+    pub digest: String,
+    /// The signatures that hold.
+    pub signers: Vec<Signer>,
+    /// The keys that have made them.
+    #[serde(skip)]
+    pub keys: Vec<PublicKey>,
+    /// Whether it may be used as another repository than those have signed it for.
+    #[serde(skip)]
+    pub identity: Option<Reference>,
+}
+
+/// What an image is held against: the rule of the flags, where some were given, and the policy of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Against<'a> {
+    /// What the flags ask for.
+    pub given: Option<&'a Rule>,
+    /// What the machine asks for.
+    pub policy: &'a Policy,
+}
+
+impl<'a> Against<'a> {
+    /// Returns whether it lets everything pass.
+    pub fn asks_nothing(self) -> bool {
+        self.given.is_none() && self.policy.is_empty()
+    }
+
+    /// Returns what has to hold of an image, all of it.
+    ///
+    /// # Errors
+    /// As [`Policy::check`].
+    pub fn rules(self, reference: &Reference) -> Result<Vec<Rule>> {
+        Ok(self.given.cloned().into_iter().chain(self.policy.rules(reference)?).collect())
+    }
+}
+
+/// Holds a manifest against rules, all of which have to hold, by signatures that are at hand. Returns also those that hold.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn check(
+    signatures: &Signatures,
+    reference: &Reference,
+    (digest, info): (&str, &Info),
+    rules: &[Rule],
+) -> Result<(Verified, Signatures)> {
+    let mut verified = Verified {
+        reference: reference.to_string(),
+        digest: digest.to_owned(),
+        signers: Vec::new(),
+        keys: Vec::new(),
+        identity: None,
+    };
+    let mut holding = Signatures::default();
+    for rule in rules {
+        let refused = |required: String, found: String| {
+            Error::from(Refusal {
+                image: reference.to_string(),
+                digest: digest.to_owned(),
+                required: by(&required, rule),
+                found,
+                hint: None,
+            })
+        };
+        if !rule.states.is_empty() && !info.state().is_some_and(|state| rule.states.contains(&state)) {
+            let state = info.state().map_or("in no state", State::as_str);
+            let wanted: Vec<&str> = rule.states.iter().map(|state| state.as_str()).collect();
+            return Err(refused(wanted.join(" or "), format!("it is {state}")));
+        }
+        if rule.keys.is_empty() {
+            continue;
+        }
+        let subject = Subject { reference, names: &rule.names(reference), digest, info };
+        let Holds { signers, signatures: own } = verify(signatures, subject, &rule.keys)
+            .map_err(|why| refused(format!("signed by {}", ids(&rule.keys)), why.to_string()))?;
+        for wanted in &rule.attestations {
+            if !is_attested(signatures, digest, wanted, &rule.keys) {
+                let required = format!("attested by {} ({wanted})", ids(&rule.keys));
+                return Err(refused(required, "there is no such attestation".to_owned()));
+            }
+        }
+        verified.keys.extend(rule.keys.iter().filter(|key| signers.iter().any(|one| one.key == key.id())).cloned());
+        verified.identity = verified.identity.or_else(|| rule.identity.clone());
+        let new = |signer: &Signer| !verified.signers.contains(signer);
+        let new: Vec<Signer> = signers.into_iter().filter(new).collect();
+        verified.signers.extend(new);
+        holding.add_all(own);
+    }
+    verified.keys.dedup();
+    Ok((verified, holding))
+}
+
+fn ids(keys: &[PublicKey]) -> String {
+    keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or ")
+}
+
+/// Adds who asks for something, where that is no flag.
+pub fn by(required: &str, rule: &Rule) -> String {
+    match rule.source.as_str() {
+        "" => required.to_owned(),
+        source => format!("{required} ({source})"),
+    }
+}

@@ -1,0 +1,198 @@
+//! The same policy for podman: `policy.json` (containers-policy.json(5)) and a file of `registries.d` (containers-registries.d(5)).
+//!
+//! podman takes the narrowest scope alone, so each one repeats what the broader ones ask for. It reads simple signatures only, and knows
+//! neither states nor attestations: [`Proposal::unsaid`] lists what it does not hold to.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::policy::{Mirror, Policy, Scope};
+use crate::error::{Error, Result};
+use crate::reference::Reference;
+
+/// What a policy accepts everything by.
+const ANYTHING: &str = "insecureAcceptAnything";
+
+/// What podman is told.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Scopes of the transport `docker`, and their requirements.
+    pub scopes: Vec<(String, Vec<Value>)>,
+    /// Names whose signatures have to be read: the scopes, and the mirrors of them.
+    pub attachments: BTreeSet<String>,
+    /// What podman does not hold to, in sentences.
+    pub unsaid: Vec<String>,
+}
+
+impl Proposal {
+    /// Returns what podman is told of a policy.
+    ///
+    /// # Errors
+    /// As [`Policy::check`].
+    pub fn of(policy: &Policy) -> Result<Self> {
+        policy.check()?;
+        let mut proposal = Self { scopes: Vec::new(), attachments: BTreeSet::new(), unsaid: Vec::new() };
+        for scope in policy.scopes() {
+            proposal.tell(scope, policy);
+        }
+        Ok(proposal)
+    }
+
+    fn tell(&mut self, scope: &Scope, policy: &Policy) {
+        let (prefix, rule) = (&scope.prefix, &scope.rule);
+        let mut unsaid = |what: String| {
+            if !self.unsaid.contains(&what) {
+                self.unsaid.push(what);
+            }
+        };
+        if !is_on_registry(prefix) {
+            unsaid(format!("{prefix}: it is on no registry, and podman verifies only what it pulls"));
+            return;
+        }
+        if !rule.states.is_empty() {
+            unsaid(format!("{prefix}: states"));
+        }
+        for attestation in &rule.attestations {
+            unsaid(format!("{prefix}: the attestation {attestation}"));
+        }
+        if rule.pin {
+            unsaid(format!("{prefix}: that the first key stays"));
+        }
+        if rule.keys.is_empty() {
+            return;
+        }
+        if self.scopes.iter().any(|(known, _)| known == prefix) {
+            return;
+        }
+        let covers = |other: &&Scope| is_in(prefix, &other.prefix) && !other.rule.keys.is_empty();
+        let requirements = policy.scopes().iter().filter(covers).map(|other| requirement(other, prefix));
+        self.scopes.push((prefix.clone(), requirements.collect()));
+        self.attachments.insert(prefix.clone());
+        let mirrors = policy.mirrors().iter().filter_map(|mirror| mirror_of(prefix, mirror));
+        self.attachments.extend(mirrors);
+    }
+
+    /// Returns the scopes as `policy.json` has them.
+    pub fn transports(&self) -> Value {
+        let scopes = self.scopes.iter().map(|(scope, requirements)| (scope.clone(), json!(requirements)));
+        json!({"transports": {"docker": scopes.collect::<Map<_, _>>()}})
+    }
+
+    /// Returns a file of `registries.d`.
+    pub fn registries_d(&self) -> String {
+        let entries = self.attachments.iter().map(|name| format!("  {name}:\n    use-sigstore-attachments: true\n"));
+        format!("docker:\n{}", entries.collect::<String>())
+    }
+
+    /// Puts the scopes into a `policy.json`. `replace` allows to change one that is there; `inherit` repeats in ours what broader scopes
+    /// of the file ask for. Returns the file, and what is in it that weakens ours.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where it is none; [`Error::Unavailable`] where ours would weaken it, or change what somebody has written.
+    pub fn merge(&self, text: &str, path: &str, (replace, inherit): (bool, bool)) -> Result<(String, Vec<String>)> {
+        let mut file: Value = serde_json::from_str(text).map_err(|e| Error::damaged(path, e))?;
+        crate::strict::check(text.as_bytes()).map_err(|reason| Error::damaged(path, reason))?;
+        if !file.is_object() || !file["default"].is_array() {
+            return Err(Error::damaged(path, "it has no default"));
+        }
+        let default = file["default"].clone();
+        let docker = &mut file["transports"]["docker"];
+        if docker.is_null() {
+            *docker = json!({});
+        }
+        let Some(docker) = docker.as_object_mut() else {
+            return Err(Error::damaged(path, "its scopes of docker are no object"));
+        };
+        let mut warnings = Vec::new();
+        for (scope, own) in &self.scopes {
+            let broader = broadest_first(docker, scope, &default);
+            let asked: Vec<&Value> = broader.into_iter().filter(|one| one["type"] != ANYTHING).collect();
+            let asked: Vec<Value> = asked.into_iter().filter(|one| !own.contains(one)).cloned().collect();
+            if !asked.is_empty() && !inherit && docker.get(scope).is_none() {
+                let reason =
+                    format!("{path} asks for more of {scope} by a broader scope, which a narrower one would end");
+                let hint = Some("--inherit repeats it in the new scope".to_owned());
+                return Err(Error::Unavailable { reason, hint });
+            }
+            let wanted = match inherit {
+                true => asked.into_iter().chain(own.iter().cloned()).collect::<Vec<_>>(),
+                false => own.clone(),
+            };
+            match docker.get(scope) {
+                Some(there) if *there == json!(wanted) => {}
+                Some(_) if !replace => {
+                    let reason = format!("{path} has {scope} already, and it is different");
+                    return Err(Error::Unavailable { reason, hint: Some("--replace changes it".into()) });
+                }
+                _ => {
+                    docker.insert(scope.clone(), json!(wanted));
+                }
+            }
+            let weaker = |name: &String, list: &Value| {
+                name != scope
+                    && is_in(name, scope)
+                    && !self.scopes.iter().any(|(own, _)| own == name)
+                    && list.as_array().is_some_and(|list| list.iter().any(|one| one["type"] == ANYTHING))
+            };
+            let weaker = docker.iter().filter(|(name, list)| weaker(name, list));
+            warnings.extend(weaker.map(|(name, _)| format!("{path} accepts anything of {name}, which is in {scope}")));
+        }
+        let text = serde_json::to_string_pretty(&file).map_err(|e| Error::damaged(path, e))?;
+        Ok((text + "\n", warnings))
+    }
+}
+
+/// Returns the requirements of the narrowest scope of a file that is broader than `scope`, which is what counts of it now.
+fn broadest_first<'a>(docker: &'a Map<String, Value>, scope: &str, default: &'a Value) -> Vec<&'a Value> {
+    let wild = |name: &str| {
+        let host = scope.split('/').next().unwrap_or(scope);
+        name.strip_prefix("*.").is_some_and(|end| host.strip_suffix(end).is_some_and(|rest| rest.ends_with('.')))
+    };
+    let broader =
+        docker.iter().filter(|(name, _)| *name != scope && (is_in(scope, name) || wild(name) || name.is_empty()));
+    let narrowest = broader.max_by_key(|(name, _)| if name.starts_with("*.") { 0 } else { name.len() });
+    let list = narrowest.map_or(default, |(_, list)| list);
+    list.as_array().into_iter().flatten().collect()
+}
+
+/// Returns whether a name is a scope or in it.
+fn is_in(name: &str, scope: &str) -> bool {
+    name.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn is_on_registry(prefix: &str) -> bool {
+    let below = format!("{prefix}/x");
+    below.parse::<Reference>().is_ok_and(|reference| reference.registry().is_some())
+}
+
+/// Returns what is asked for by `scope` in the scope `prefix`, which is the same or narrower.
+fn requirement(scope: &Scope, prefix: &str) -> Value {
+    let keys: Vec<String> = scope.rule.keys.iter().map(|key| STANDARD.encode(key.to_pem())).collect();
+    let identity = match &scope.signed_as {
+        Some(signed_as) => {
+            let rest = prefix.strip_prefix(&scope.prefix).unwrap_or_default();
+            json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": format!("{signed_as}{rest}")})
+        }
+        None => json!({"type": "matchRepository"}),
+    };
+    match &keys[..] {
+        [key] => json!({"type": "sigstoreSigned", "keyData": key, "signedIdentity": identity}),
+        keys => json!({"type": "sigstoreSigned", "keyDatas": keys, "signedIdentity": identity}),
+    }
+}
+
+/// Returns where a mirror has what is in a scope: signatures are looked for there.
+fn mirror_of(prefix: &str, (mirror, origin): &Mirror) -> Option<String> {
+    if is_in(origin, prefix) {
+        return Some(mirror.clone());
+    }
+    Some(mirror.clone() + prefix.strip_prefix(origin.as_str()).filter(|rest| rest.starts_with('/'))?)
+}
+
+#[cfg(test)]
+#[path = "podman_tests.rs"]
+#[allow(clippy::unwrap_used)]
+mod tests;

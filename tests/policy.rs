@@ -1,0 +1,216 @@
+//! What `trust.toml` asks for is asked wherever an image is used.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Ran, World};
+
+const DRAFT: &str = "acme/hr:1.0.0-draft";
+
+/// A world with a skill, the keys `acme` and `other`, and the directories of the agent `claude`.
+fn world() -> World {
+    let world = World::new();
+    world.skill("hr", "1.0.0");
+    world.build("hr");
+    for name in ["acme", "other"] {
+        run(&world, &["key", "generate", name]).ok();
+    }
+    world
+}
+
+fn run(world: &World, args: &[&str]) -> Ran {
+    world.command(args).env("COSIGN_PASSWORD", "secret").output().unwrap().into()
+}
+
+fn trust(world: &World, args: &[&str]) {
+    run(world, &[&["trust", "add", "--user"], args].concat()).ok();
+}
+
+fn sign(world: &World, reference: &str, key: &str) {
+    run(world, &["sign", "--local", reference, "--key", &format!("{key}.key")]).ok();
+}
+
+/// All verbs that use an image of a store and need no other program.
+fn uses(reference: &str) -> Vec<Vec<&str>> {
+    vec![
+        vec!["verify", reference],
+        vec!["trust", "check", reference],
+        vec!["install", reference, "-t", "claude", "--force"],
+        vec!["install", reference, "-t", "claude", "--dry-run"],
+        vec!["convert", reference, "other/copy:1.0.0", "--load=never"],
+        vec!["generate", "cdi", reference],
+        vec!["generate", "kube", reference],
+        vec!["generate", "volume", reference],
+        vec!["load", reference],
+    ]
+}
+
+#[test]
+fn what_a_policy_covers_is_verified_wherever_it_is_used() {
+    let world = world();
+    for args in uses(DRAFT) {
+        let ran = run(&world, &args);
+        assert!(!ran.stderr.contains("is not verified"), "{args:?}: {ran}");
+    }
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    fs::remove_file(world.path("acme.pub")).unwrap();
+    for args in uses(DRAFT) {
+        let ran = run(&world, &args).fails(1);
+        let scope = format!("({}, acme)", world.path("home/.config/skillctl/trust.toml").display());
+        assert!(ran.stderr.contains("is not verified") && ran.stderr.contains(&scope), "{args:?}: {ran}");
+        assert!(ran.stderr.contains("it has no signature"), "{args:?}: {ran}");
+    }
+    sign(&world, DRAFT, "acme");
+    for args in uses(DRAFT).into_iter().filter(|args| args[0] != "load") {
+        run(&world, &args).ok();
+    }
+    // There is no podman to load into, and that is all that is wrong.
+    assert!(!run(&world, &["load", DRAFT]).fails(2).stderr.contains("verified"));
+}
+
+#[test]
+fn what_is_installed_says_who_has_signed_it() {
+    let world = world();
+    sign(&world, DRAFT, "acme");
+    let first = run(&world, &["install", DRAFT, "-t", "claude"]).ok();
+    assert!(!first.stdout.contains("Verified"), "{first}");
+    let id = run(&world, &["key", "show", "acme.pub", "--format", "json"]).ok().json()["id"].clone();
+    let said = run(&world, &["install", DRAFT, "-t", "claude", "--key", "acme.pub"]).ok();
+    assert!(said.stdout.ends_with(&format!("Verified: signed by {}\n", id.as_str().unwrap())), "{said}");
+    let row = run(&world, &["install", DRAFT, "-t", "claude", "--key", "acme.pub", "--format", "json"]).ok().json();
+    assert_eq!((&row[0]["written"], &row[0]["verified"]["signers"][0]["key"]), (&json!(false), &id));
+}
+
+#[test]
+fn a_narrower_scope_adds_to_a_broader_one() {
+    let world = world();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    trust(&world, &["acme/hr", "--key", "other.pub"]);
+    let keys = |name: &str| sign(&world, DRAFT, name);
+    keys("other");
+    run(&world, &["verify", DRAFT]).fails(1);
+    keys("acme");
+    let verified = run(&world, &["verify", DRAFT, "--format", "json"]).ok().json();
+    assert_eq!(verified["signers"].as_array().unwrap().len(), 4);
+    let checked = run(&world, &["trust", "check", DRAFT, "--format", "json"]).ok().json();
+    let scopes: Vec<&str> =
+        checked["asked"].as_array().unwrap().iter().map(|one| one["scope"].as_str().unwrap()).collect();
+    assert_eq!(scopes, ["acme", "acme/hr"]);
+    run(&world, &["trust", "remove", "--user", "acme/hr", "--key", "acme.pub"]).fails(2);
+    assert!(
+        run(&world, &["trust", "remove", "--user", "acme/hr", "--key", "other.pub"])
+            .fails(2)
+            .stderr
+            .contains("no key any more")
+    );
+    run(&world, &["trust", "remove", "--user", "acme/hr"]).ok();
+    let list = run(&world, &["trust", "list", "--format", "json"]).ok().json();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn states_and_pins_are_held() {
+    let world = world();
+    trust(&world, &["acme", "--state", "testing"]);
+    let refused = run(&world, &["install", DRAFT, "-t", "claude"]).fails(1);
+    assert!(refused.stderr.contains("must be testing (") && refused.stderr.contains("and it is draft"), "{refused}");
+    run(&world, &["promote", DRAFT, "--to", "testing", "--load=never"]).ok();
+    run(&world, &["install", "acme/hr:1.0.0-testing", "-t", "claude"]).ok();
+
+    let world = self::world();
+    trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
+    sign(&world, DRAFT, "acme");
+    run(&world, &["install", DRAFT, "-t", "claude"]).ok();
+    world.skill_version("hr", "1.1.0");
+    world.build("hr");
+    sign(&world, "acme/hr:1.1.0-draft", "other");
+    let key = |name: &str| {
+        let shown = run(&world, &["key", "show", &format!("{name}.pub"), "--format", "json"]).ok().json();
+        shown["id"].as_str().unwrap().to_owned()
+    };
+    let refused = run(&world, &["install", "acme/hr:1.1.0-draft", "-t", "claude"]).fails(1).stderr;
+    for word in [&key("acme"), &key("other"), "which acme/hr is pinned to", "trust remove --pinned acme/hr"] {
+        assert!(refused.contains(word), "{word}: {refused}");
+    }
+    run(&world, &["trust", "remove", "--pinned", "acme/hr"]).ok();
+    run(&world, &["install", "acme/hr:1.1.0-draft", "-t", "claude"]).ok();
+    assert!(run(&world, &["install", DRAFT, "-t", "claude"]).fails(1).stderr.contains(&key("other")));
+}
+
+#[test]
+fn what_was_signed_is_not_upgraded_to_what_is_not() {
+    let world = world();
+    let publish = |from: &str| {
+        let version = from.to_owned();
+        for (state, to) in [("-draft", "testing"), ("-testing", "published")] {
+            run(&world, &["promote", &format!("acme/hr:{version}{state}"), "--to", to, "--load=never"]).ok();
+        }
+    };
+    publish("1.0.0");
+    sign(&world, "acme/hr:1.0.0", "acme");
+    run(&world, &["install", "acme/hr:1.0.0", "-t", "claude", "--key", "acme.pub"]).ok();
+    world.skill_version("hr", "1.1.0");
+    world.build("hr");
+    publish("1.1.0");
+    let there = || fs::read_to_string(world.path("home/.claude/skills/hr/skill.yaml")).unwrap();
+    let before = there();
+    let refused = run(&world, &["upgrade", "hr", "-t", "claude"]).fails(1).stderr;
+    assert!(
+        refused.contains("(what is installed was signed by it)") && refused.contains("it has no signature"),
+        "{refused}"
+    );
+    sign(&world, "acme/hr:1.1.0", "other");
+    run(&world, &["upgrade", "hr", "-t", "claude"]).fails(1);
+    assert_eq!(there(), before);
+    // Who says so may change the key.
+    run(&world, &["upgrade", "hr", "-t", "claude", "--key", "other.pub"]).ok();
+    assert!(there().contains("1.1.0"));
+}
+
+#[test]
+fn nothing_is_used_by_a_policy_that_nobody_can_read() {
+    let world = world();
+    world.write("home/.config/skillctl/trust.toml", "[[scope]]\nprefix = \"other\"\nkeys = [\"gone.pub\"]\n");
+    run(&world, &["list"]).ok();
+    for args in uses(DRAFT) {
+        let ran = run(&world, &args).fails(2);
+        assert!(ran.stderr.contains("gone.pub"), "{args:?}: {ran}");
+    }
+    world.write("home/.config/skillctl/trust.toml", "scope = 1\n");
+    assert!(run(&world, &["install", DRAFT, "-t", "claude"]).fails(2).stderr.contains("trust.toml: line 1: "));
+}
+
+#[test]
+fn a_promotion_signs_before_a_tag_names_it() {
+    let world = world();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    let promote = |from: &str, to: &str, flags: &[&str]| {
+        run(&world, &[&["promote", from, "--to", to, "--load=never"], flags].concat())
+    };
+    let testing = "acme/hr:1.0.0-testing";
+    let refused = promote(DRAFT, "testing", &[]).fails(1).stderr;
+    assert!(refused.contains("without --sign it would have no signature"), "{refused}");
+    assert!(refused.contains("hint: skillctl promote acme/hr:1.0.0-draft --to testing --sign --key FILE"), "{refused}");
+    let other = promote(DRAFT, "testing", &["--sign", "--key", "other.key"]).fails(1).stderr;
+    assert!(other.contains("it would be signed by"), "{other}");
+    world.run(["inspect", testing]).fails(2);
+    promote(DRAFT, "testing", &["--sign", "--key", "acme.key"]).ok();
+    run(&world, &["verify", testing]).ok();
+    // What becomes published has to have been signed before.
+    let world = self::world();
+    let promote = |from: &str, to: &str, flags: &[&str]| {
+        run(&world, &[&["promote", from, "--to", to, "--load=never"], flags].concat())
+    };
+    promote(DRAFT, "testing", &[]).ok();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    let refused = promote(testing, "published", &["--sign", "--key", "acme.key"]).fails(1).stderr;
+    assert!(refused.contains("it has no signature"), "{refused}");
+    sign(&world, testing, "acme");
+    promote(testing, "published", &["--sign", "--key", "acme.key"]).ok();
+    let verified: Value = run(&world, &["verify", "acme/hr:1.0.0", "--format", "json"]).ok().json();
+    assert_eq!(verified["signers"][0]["reference"], "localhost/acme/hr:1.0.0");
+    promote("acme/hr:1.0.0", "deprecated", &[]).fails(1);
+    promote("acme/hr:1.0.0", "deprecated", &["--sign", "--key", "acme.key"]).ok();
+    run(&world, &["verify", "acme/hr:1.0.0"]).ok();
+}

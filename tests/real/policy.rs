@@ -1,0 +1,174 @@
+//! `trust.toml`, held to by containers, registries, promotions, and by podman when it was told.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::cell::{Done, World, matrix};
+use crate::hook::{HR, log, with};
+use crate::registry::conf::{self, Place};
+use crate::registry::{Kind, Registry};
+
+matrix! { @roots a_container_gets_only_what_is_signed, a_policy_holds_on_registries, a_promotion_signs_on_a_registry }
+
+/// Debian 12's podman verifies nothing.
+mod with_sigstore {
+    use super::podman_holds_to_what_it_was_told;
+    use crate::cell::matrix;
+
+    matrix! { @cell trixie_root("trixie", "root", None), podman_holds_to_what_it_was_told }
+    matrix! { @cell sid_root("sid", "root", None), podman_holds_to_what_it_was_told }
+}
+
+fn skillctl(world: &World, args: &[&str]) -> Done {
+    let mut command = world.command(env!("CARGO_BIN_EXE_skillctl"), args);
+    command.env("COSIGN_PASSWORD", "secret");
+    Done::of(command)
+}
+
+fn file(world: &World, name: &str) -> String {
+    world.path(name).display().to_string()
+}
+
+/// Makes keys, of which the machine wants the first from `scope`.
+fn trust(world: &World, scope: &str) {
+    for name in ["acme", "other"] {
+        skillctl(world, &["key", "generate", &file(world, name)]).ok();
+    }
+    skillctl(world, &["trust", "add", scope, "--key", &file(world, "acme.pub")]).ok();
+    assert!(fs::read_to_string("/etc/skillctl/trust.toml").expect("a policy").contains(scope));
+}
+
+fn a_container_gets_only_what_is_signed(world: &World) {
+    world.build("hr", "1.0.0", &["--load=never"]);
+    world.build("legal", "1.0.0", &["--load=never"]);
+    world.skillctl(["hook", "enable"]).ok();
+    trust(world, "acme/hr");
+    let run = || world.in_agent(&["--annotation", &with(HR)], "/skills/hr/scripts/greet.sh");
+    let refused = run();
+    assert_eq!(refused.code, 126, "{refused}");
+    let last = || log(world).lines().last().unwrap_or_default().to_owned();
+    assert!(last().contains("is not verified") && last().contains("/etc/skillctl/trust.toml, acme/hr"), "{}", last());
+    // What no scope covers, and who asks for nothing, goes on as ever.
+    world.in_agent(&["--annotation", &with("acme/legal:1.0.0-draft")], "/skills/legal/scripts/greet.sh").ok();
+    world.in_agent(&[], "true").ok();
+    skillctl(world, &["sign", HR, "--key", &file(world, "other.key")]).ok();
+    assert_eq!(run().code, 126);
+    assert!(last().contains("not by the key"), "{}", last());
+    skillctl(world, &["sign", HR, "--key", &file(world, "acme.key")]).ok();
+    run().ok();
+    // What only containers-storage has was verified by nobody.
+    skillctl(world, &["load", HR]).ok();
+    let mounted = world.skillctl(["generate", "podman", HR]).ok();
+    assert!(mounted.contains("type=image"), "{mounted}");
+    world.skillctl(["rm", "-f", "--keep-loaded", HR]).ok();
+    assert_eq!(run().code, 126);
+    assert!(last().contains("only containers-storage has it"), "{}", last());
+    assert!(world.skillctl(["generate", "podman", HR]).fails(1).contains("only containers-storage has it"));
+}
+
+/// A registry with a published skill that is not signed. Returns its name there.
+fn registry(world: &World, kind: Kind) -> (Registry, String) {
+    let hub = Registry::start(world, kind);
+    if kind == Kind::Tls {
+        conf::trust(world, &hub, Place::Etc);
+    }
+    world.build("hr", "1.0.0", &["--load=never"]);
+    for (from, to) in [("acme/hr:1.0.0-draft", "testing"), ("acme/hr:1.0.0-testing", "published")] {
+        world.skillctl(["promote", from, "--to", to, "--local", "--load=never"]).ok();
+    }
+    let name = hub.name("acme/hr:1.0.0");
+    world.skillctl(["push", "acme/hr:1.0.0", &name]).ok();
+    (hub, name)
+}
+
+fn a_policy_holds_on_registries(world: &World) {
+    let (hub, name) = registry(world, Kind::Plain);
+    trust(world, &hub.name("acme"));
+    let (out, store) = (file(world, "out"), file(world, "there"));
+    let there = |args: &[&str]| skillctl(world, &[&["--store", &store], args].concat());
+    let verbs: [&[&str]; 6] = [
+        &["verify", &name],
+        &["trust", "check", &name],
+        &["pull", "--load=never", &name],
+        &["install", "-o", &out, &name],
+        &["generate", "kube", &name],
+        &["convert", "--load=never", &name, "other/hr:1.0.0"],
+    ];
+    for verb in verbs {
+        let refused = there(verb).fails(1);
+        assert!(refused.contains("is not verified") && refused.contains("/etc/skillctl/trust.toml"), "{refused}");
+        assert_eq!(there(&["list", "--format", "json"]).json(), json!([]), "{verb:?}");
+    }
+    assert!(!world.path("out").join("hr").exists());
+    skillctl(world, &["sign", &name, "--key", &file(world, "acme.key")]).ok();
+    for verb in verbs {
+        there(verb).ok();
+    }
+    // Its signatures came with it: without the registry it is verified as well.
+    let (_, asked) = hub.asked(|| there(&["install", "--pull=never", "--force", "-o", &out, &name]).ok());
+    assert!(asked.is_empty(), "{asked:?}");
+    // What was there before the policy, and came without, gets them.
+    let store = file(world, "before");
+    let before = |args: &[&str]| skillctl(world, &[&["--store", &store], args].concat());
+    let policy = fs::read("/etc/skillctl/trust.toml").expect("a policy");
+    fs::remove_file("/etc/skillctl/trust.toml").expect("removed");
+    before(&["pull", "--load=never", &name]).ok();
+    fs::write("/etc/skillctl/trust.toml", policy).expect("a policy");
+    before(&["install", "--pull=never", "-o", &file(world, "second"), &name]).fails(1);
+    before(&["install", "--pull=missing", "-o", &file(world, "second"), &name]).ok();
+}
+
+fn a_promotion_signs_on_a_registry(world: &World) {
+    let (hub, name) = registry(world, Kind::Plain);
+    trust(world, &hub.name("acme"));
+    let promote = |flags: &[&str]| skillctl(world, &[&["promote", &name, "--to", "deprecated"], flags].concat());
+    let before = hub.tag("acme/hr", "1.0.0");
+    let refused = promote(&[]).fails(1);
+    assert!(refused.contains("without --sign it would have no signature"), "{refused}");
+    let key = file(world, "acme.key");
+    // What is published and was not signed is none of this key's.
+    assert!(promote(&["--sign", "--key", &key]).fails(1).contains("it has no signature"));
+    assert_eq!(hub.tag("acme/hr", "1.0.0"), before);
+    skillctl(world, &["sign", &name, "--key", &key]).ok();
+    promote(&["--sign", "--key", &key]).ok();
+    assert_ne!(hub.tag("acme/hr", "1.0.0"), before);
+    let verified = skillctl(world, &["verify", &name, "--format", "json"]).json();
+    assert_eq!(verified["signers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(verified["signers"][0]["reference"].as_str(), Some(&*name));
+}
+
+fn podman_holds_to_what_it_was_told(world: &World) {
+    let (hub, name) = registry(world, Kind::Tls);
+    trust(world, &hub.name("acme"));
+    let shown = world.skillctl(["trust", "show", "--format", "json"]).json();
+    assert_eq!(shown["policy"]["transports"]["docker"].as_object().map(|all| all.len()), Some(1), "{shown}");
+    conf::policy(world, &json!({"default": [{"type": "insecureAcceptAnything"}]}));
+    // One of the user's would hide the machine's, and is not chosen for anybody.
+    assert!(world.skillctl(["trust", "install"]).fails(2).contains("in place of /etc/containers/policy.json"));
+    let policy = world.home().join(".config/containers/policy.json");
+    let install = || world.skillctl(["trust", "install", "--policy", &policy.display().to_string()]);
+    install().ok();
+    let written = fs::read_to_string(&policy).expect("a policy");
+    install().ok();
+    assert_eq!(fs::read_to_string(&policy).expect("a policy"), written);
+    let refused = world.podman(["pull", "-q", &name]).fails(125);
+    assert!(refused.contains("no signature exists"), "{refused}");
+    skillctl(world, &["sign", &name, "--key", &file(world, "other.key")]).ok();
+    world.podman(["pull", "-q", &name]).fails(125);
+    skillctl(world, &["sign", &name, "--key", &file(world, "acme.key")]).ok();
+    world.podman(["pull", "-q", &name]).ok();
+    // A name in two files would stop every pull.
+    fs::write(
+        "/etc/containers/registries.d/60-own.yaml",
+        format!("docker:\n  {}:\n    lookaside: file:///nonexistent\n", hub.name("acme")),
+    )
+    .expect("a file");
+    fs::remove_file("/etc/containers/registries.d/50-skillctl.yaml").expect("removed");
+    let refused = install().fails(2);
+    assert!(refused.contains("60-own.yaml") && refused.contains("use-sigstore-attachments: true"), "{refused}");
+    // What is stricter than ours stays so.
+    fs::remove_file("/etc/containers/registries.d/60-own.yaml").expect("removed");
+    conf::policy(world, &json!({"default": [{"type": "reject"}]}));
+    assert!(install().fails(2).contains("--inherit"));
+}
