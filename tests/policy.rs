@@ -214,3 +214,31 @@ fn a_promotion_signs_before_a_tag_names_it() {
     promote("acme/hr:1.0.0", "deprecated", &["--sign", "--key", "acme.key"]).ok();
     run(&world, &["verify", "acme/hr:1.0.0"]).ok();
 }
+
+#[test]
+fn what_was_signed_for_the_origin_counts_at_its_mirror() {
+    let world = world();
+    let (origin, mirror) = ("registry.example/acme/hr:1.0.0-draft", "mirror.example/all/acme/hr:1.0.0-draft");
+    for name in [origin, mirror] {
+        world.run(["tag", "--load=never", DRAFT, name]).ok();
+    }
+    run(&world, &["sign", "--local", origin, "--key", "acme.key"]).ok();
+    // Bundles bind no repository: without them it is the simple signature that counts.
+    let index: Value = serde_json::from_slice(&fs::read(world.store().join("index.json")).unwrap()).unwrap();
+    let kept = index["manifests"].as_array().unwrap().iter().filter(|entry| entry["artifactType"].is_null());
+    let index = json!({"schemaVersion": 2, "manifests": kept.collect::<Vec<_>>()});
+    fs::write(world.store().join("index.json"), index.to_string()).unwrap();
+    trust(&world, &["mirror.example", "--key", "acme.pub"]);
+    let install = ["install", "--pull=never", mirror, "-o", "out"];
+    let refused = run(&world, &install).fails(1).stderr;
+    assert!(refused.contains("for the repository registry.example/acme/hr, not mirror.example/all/acme/hr"), "{refused}");
+    let conf = "[[registry]]\nprefix = \"registry.example\"\nlocation = \"registry.example\"\n[[registry.mirror]]\nlocation = \"mirror.example/all\"\n";
+    world.write("registries.conf", conf);
+    let mut mirrored = world.command(install);
+    let ran: Ran = mirrored.env("CONTAINERS_REGISTRIES_CONF", world.path("registries.conf")).output().unwrap().into();
+    ran.ok();
+    // Or where the policy says so.
+    run(&world, &["trust", "remove", "--user", "mirror.example"]).ok();
+    trust(&world, &["mirror.example/all", "--key", "acme.pub", "--signed-as", "registry.example"]);
+    run(&world, &[&install[..], &["--force"]].concat()).ok();
+}

@@ -63,3 +63,66 @@ pub fn layers(manifest: &[u8]) -> Result<Vec<Value>> {
     let manifest: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("the image of signatures", e))?;
     Ok(manifest["layers"].as_array().cloned().unwrap_or_default())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn layer(size: u64) -> Value {
+        json!({
+            "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": "sha256:a", "size": size,
+            "annotations": {"dev.cosignproject.cosign/signature": "AAAA"},
+        })
+    }
+
+    fn read(layers: &[Value]) -> (Signatures, usize) {
+        let mut fetched = 0;
+        let mut signatures = Signatures::default();
+        let manifest = json!({"layers": layers}).to_string();
+        let blob = |_: &str, size: u64| {
+            fetched += 1;
+            Ok(vec![0; usize::try_from(size).unwrap()])
+        };
+        signatures.add(manifest.as_bytes(), blob).unwrap();
+        (signatures, fetched)
+    }
+
+    #[test]
+    fn nobody_can_have_us_read_without_end() {
+        let bundle = |size: u64| json!({"mediaType": BUNDLE, "digest": "sha256:a", "size": size});
+        let cases: [(&str, Vec<Value>, usize, usize, &str); 6] = [
+            ("10,000 signatures", vec![layer(10); 10_000], 64, 0, "beyond the first 64"),
+            ("10,000 bundles", vec![bundle(10); 10_000], 0, 64, "beyond the first 64"),
+            ("a payload of 1 GB", vec![layer(1 << 30), layer(10)], 1, 0, "of 1073741824 bytes, more than 1048576"),
+            ("a bundle of 1 GB", vec![bundle(1 << 30)], 0, 0, "of 1073741824 bytes"),
+            ("no size", vec![json!({"mediaType": BUNDLE, "digest": "sha256:a"})], 0, 0, "of 18446744073709551615 bytes"),
+            ("others", vec![json!({"mediaType": "text/plain", "size": 1})], 0, 0, ""),
+        ];
+        for (what, layers, simple, bundles, why) in cases {
+            let (found, fetched) = read(&layers);
+            assert_eq!((found.simple.len(), found.bundles.len(), fetched), (simple, bundles, simple + bundles), "{what}");
+            match why {
+                "" => assert!(found.unread.is_empty(), "{what}"),
+                why => assert!(found.unread[0].starts_with(why), "{what}: {:?}", found.unread),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_had_does_no_harm_to_the_others() {
+        let mut first = true;
+        let mut signatures = Signatures::default();
+        let manifest = json!({"layers": [layer(1), layer(1)]}).to_string();
+        let blob = |_: &str, _: u64| match std::mem::take(&mut first) {
+            true => Err(Error::Registry { registry: "r".into(), fault: Fault::NotFound, reason: "gone".into(), hint: None }),
+            false => Ok(vec![1]),
+        };
+        signatures.add(manifest.as_bytes(), blob).unwrap();
+        assert_eq!((signatures.simple.len(), signatures.unread.len()), (1, 1));
+        signatures.add(b"{", |_, _| unreachable!()).unwrap();
+        assert_eq!(signatures.unread[1], "in a manifest that is no JSON");
+    }
+}
