@@ -234,7 +234,7 @@ pub fn fetch(
             None => text.parse::<Reference>()?,
         };
         if let Some(required) = rule.required {
-            verify::in_store(layout, &found, text, required)?;
+            shell.warnings(&verify::in_store(layout, &found, text, required)?.warnings);
         }
         return Ok((found, reference));
     }

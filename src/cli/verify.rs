@@ -108,6 +108,7 @@ impl Args {
     }
 
     fn report(&self, shell: &Shell, verified: &Verified) -> Result<ExitCode> {
+        shell.warnings(&verified.warnings);
         match self.format {
             Format::Json => shell.print_json(verified)?,
             Format::Text => {

@@ -11,7 +11,7 @@ use crate::store::layout::{Entry, Layout, REF_NAME};
 use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
-use crate::store::{self, attached};
+use crate::store;
 
 /// When a registry is asked, as in podman.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,17 +129,22 @@ fn as_it_is(
     entry: Entry,
     rule: Rule<'_>,
 ) -> Result<Pulled> {
+    let mut warnings = Vec::new();
     if let Some(required) = rule.required {
         let manifest = Manifest::new(entry.digest(), layout.read_json(&entry.descriptor)?)?;
-        let known = attached::signatures(layout, &manifest.digest)?;
-        match verify::check(&known, reference, &manifest, required) {
-            Err(Error::NotVerified { .. }) if rule.when != When::Never => {
-                verify::fetched((layout, remote), reference, &manifest, required)?;
+        let verified = match verify::known(layout, reference, &manifest, required) {
+            Err(e) if rule.when != When::Never && is_not_verified(&e) => {
+                verify::fetched((layout, remote), reference, &manifest, required)?
             }
-            verified => drop(verified?),
-        }
+            verified => verified?,
+        };
+        warnings = verified.warnings;
     }
-    Ok(named(name, entry))
+    Ok(Pulled { warnings, ..named(name, entry) })
+}
+
+fn is_not_verified(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::NotVerified { .. }))
 }
 
 fn named(name: &Reference, entry: Entry) -> Pulled {
@@ -162,10 +167,9 @@ fn fetch(
     if let Some(wanted) = reference.digest().filter(|wanted| **wanted != digest) {
         return Err(Error::damaged(reference, format!("its digest is {digest}, not {wanted}")).into());
     }
-    if let Some(required) = rule.required {
-        verify::fetched((layout, remote), reference, &manifest, required)?;
-    }
-    let mut pulled = Pulled { fetched: true, ..named(name, store_as(layout, name, &manifest, true)?) };
+    let verified = rule.required.map(|required| verify::fetched((layout, remote), reference, &manifest, required));
+    let warnings = verified.transpose()?.map(|verified| verified.warnings).unwrap_or_default();
+    let mut pulled = Pulled { fetched: true, warnings, ..named(name, store_as(layout, name, &manifest, true)?) };
     if let Some(before) = here.filter(|before| before.digest() != digest) {
         if let Ok(held) = store::read(layout, before.clone())
             && let held = (immutable::Version { digest: before.digest(), info: &held.info })

@@ -11,6 +11,7 @@ use crate::store::registry::Registry;
 use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
+use crate::store::transfer::MAX_INSTANCES;
 use crate::store::{self, Found};
 use crate::trust::key::PublicKey;
 use crate::trust::verify::{self, Holds, Signatures, Signer, Subject};
@@ -24,6 +25,8 @@ pub struct Verified {
     pub digest: String,
     /// The signatures that hold.
     pub signers: Vec<Signer>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// What verifies: keys, and for which repository they have signed.
@@ -55,7 +58,22 @@ pub fn in_store(layout: &Layout, found: &Found, text: &str, required: Required<'
         }
     };
     let manifest = Manifest::new(digest, found.manifest.clone())?;
-    Ok(check(&attached::signatures(layout, digest)?, &reference, &manifest, required)?)
+    known(layout, &reference, &manifest, required)
+}
+
+/// Verifies a manifest of the store by the signatures that are there.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn known(
+    layout: &Layout,
+    reference: &Reference,
+    manifest: &Manifest,
+    required: Required<'_>,
+) -> Result<Verified> {
+    let holds = holding(&attached::signatures(layout, &manifest.digest)?, reference, manifest, required)?;
+    let instances = unsigned_instance(reference, manifest, required, |digest| attached::signatures(layout, digest))?;
+    Ok(verified(reference, manifest, holds, instances))
 }
 
 /// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified.
@@ -66,7 +84,10 @@ pub fn on_registry(registry: &Registry, reference: &Reference, required: Require
     let found = registry.manifest(reference)?.ok_or_else(|| store::remote::not_found(reference))?;
     let manifest = found.read(reference)?;
     let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
-    Ok(check(&signatures, reference, &manifest, required)?)
+    let holds = holding(&signatures, reference, &manifest, required)?;
+    let of = |digest: &str| remote_attached::simple_signatures(registry, reference, digest);
+    let instances = unsigned_instance(reference, &manifest, required, of)?;
+    Ok(verified(reference, &manifest, holds, instances))
 }
 
 /// Verifies what has come from a registry, and keeps the signatures that hold in the store, where it can be verified then.
@@ -83,24 +104,45 @@ pub fn fetched(
     let holds = holding(&signatures, reference, manifest, required)?;
     let _writing = layout.writing()?;
     attached::keep(layout, &manifest.digest, &holds.signatures)?;
-    Ok(verified(reference, manifest, holds))
+    // Those of the instances come along, too: without the registry nobody else could say that podman takes the image.
+    let of = |digest: &str| {
+        let mut signatures = remote_attached::simple_signatures(&remote.registry, reference, digest)?;
+        signatures.simple.retain(|one| required.keys.iter().any(|key| one.verify(key).is_ok()));
+        attached::keep(layout, digest, &signatures)?;
+        Ok(signatures)
+    };
+    let instances = unsigned_instance(reference, manifest, required, of)?;
+    Ok(verified(reference, manifest, holds, instances))
 }
 
-/// Verifies a manifest by signatures that are at hand.
-///
-/// # Errors
-/// [`Error::NotVerified`].
-pub fn check(
-    signatures: &Signatures,
+/// Returns the first instance of an index that podman finds no signature of: it looks at the one that it takes, and cosign signs the
+/// index alone.
+fn unsigned_instance(
     reference: &Reference,
     manifest: &Manifest,
     required: Required<'_>,
-) -> Result<Verified, Error> {
-    Ok(verified(reference, manifest, holding(signatures, reference, manifest, required)?))
+    mut signatures: impl FnMut(&str) -> Result<Signatures, Error>,
+) -> Result<Option<String>> {
+    for instance in manifest.info.instances.iter().take(MAX_INSTANCES) {
+        let digest = instance.digest().to_string();
+        let subject = Subject { reference, identity: required.identity, digest: &digest, info: &manifest.info };
+        if !verify::is_signed_for_podman(&signatures(&digest)?, subject, required.keys) {
+            return Ok(Some(digest));
+        }
+    }
+    Ok(None)
 }
 
-fn verified(reference: &Reference, manifest: &Manifest, holds: Holds) -> Verified {
-    Verified { reference: reference.to_string(), digest: manifest.digest.clone(), signers: holds.signers }
+fn verified(reference: &Reference, manifest: &Manifest, holds: Holds, unsigned: Option<String>) -> Verified {
+    let warning = |instance| {
+        format!("{reference}: the index is signed, and not its instance {instance}, which podman's policy refuses for that")
+    };
+    Verified {
+        reference: reference.to_string(),
+        digest: manifest.digest.clone(),
+        signers: holds.signers,
+        warnings: unsigned.map(warning).into_iter().collect(),
+    }
 }
 
 fn holding(

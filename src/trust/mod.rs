@@ -12,5 +12,6 @@ pub mod bundle;
 pub mod key;
 pub mod private_key;
 pub mod read;
+pub mod signer;
 pub mod simple;
 pub mod verify;
