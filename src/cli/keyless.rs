@@ -97,7 +97,8 @@ impl KeylessArgs {
 /// Returns where cosign is, and its version.
 fn cosign(shell: &Shell) -> Result<(PathBuf, String)> {
     let hint = || Some("https://docs.sigstore.dev/cosign/system_config/installation/".to_owned());
-    let missing = || Error::Unavailable { reason: "cosign, which signs without a key, is not installed".into(), hint: hint() };
+    let missing =
+        || Error::Unavailable { reason: "cosign, which signs without a key, is not installed".into(), hint: hint() };
     let program = shell.env.find_program("cosign").ok_or_else(missing)?;
     let said = Process::new(&program).arg("version").timeout(VERSION_TIMEOUT).cancel(&shell.cancel()).run()?;
     let said = String::from_utf8_lossy(&said);

@@ -7,11 +7,11 @@ use super::verify::Required;
 use super::{immutable, verify};
 use crate::error::{Error, Fault};
 use crate::reference::Reference;
+use crate::store;
 use crate::store::layout::{Entry, Layout, REF_NAME};
 use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
-use crate::store;
 
 /// When a registry is asked, as in podman.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,12 +65,7 @@ pub fn in_store(layout: &Layout, found: &Found, text: &str, required: Required<'
 ///
 /// # Errors
 /// [`Error::NotVerified`].
-pub fn known(
-    layout: &Layout,
-    reference: &Reference,
-    manifest: &Manifest,
-    required: Required<'_>,
-) -> Result<Verified> {
+pub fn known(layout: &Layout, reference: &Reference, manifest: &Manifest, required: Required<'_>) -> Result<Verified> {
     let holds = holding(&attached::signatures(layout, &manifest.digest)?, reference, manifest, required)?;
     let instances = unsigned_instance(reference, manifest, required, |digest| attached::signatures(layout, digest))?;
     Ok(verified(reference, manifest, holds, instances))
@@ -135,7 +130,9 @@ fn unsigned_instance(
 
 fn verified(reference: &Reference, manifest: &Manifest, holds: Holds, unsigned: Option<String>) -> Verified {
     let warning = |instance| {
-        format!("{reference}: the index is signed, and not its instance {instance}, which podman's policy refuses for that")
+        format!(
+            "{reference}: the index is signed, and not its instance {instance}, which podman's policy refuses for that"
+        )
     };
     Verified {
         reference: reference.to_string(),
