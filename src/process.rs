@@ -186,6 +186,13 @@ impl Process {
         }
     }
 
+    /// Has messages call it something else than its file.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {

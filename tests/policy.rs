@@ -231,7 +231,10 @@ fn what_was_signed_for_the_origin_counts_at_its_mirror() {
     trust(&world, &["mirror.example", "--key", "acme.pub"]);
     let install = ["install", "--pull=never", mirror, "-o", "out"];
     let refused = run(&world, &install).fails(1).stderr;
-    assert!(refused.contains("for the repository registry.example/acme/hr, not mirror.example/all/acme/hr"), "{refused}");
+    assert!(
+        refused.contains("for the repository registry.example/acme/hr, not mirror.example/all/acme/hr"),
+        "{refused}"
+    );
     let conf = "[[registry]]\nprefix = \"registry.example\"\nlocation = \"registry.example\"\n[[registry.mirror]]\nlocation = \"mirror.example/all\"\n";
     world.write("registries.conf", conf);
     let mut mirrored = world.command(install);

@@ -149,3 +149,101 @@ fn a_signature_that_was_altered_counts_for_nothing() {
     assert!(verify(&world, DRAFT, &[]).fails(2).stderr.contains("is damaged"));
     world.run(["fsck"]).fails(1);
 }
+
+#[test]
+fn an_index_that_is_signed_alone_is_warned_of() {
+    let world = world();
+    let all = "acme/hr:all";
+    world.run(["build", "hr", "--load=never", "--tag", "all", "--platform", "linux/amd64,linux/arm64"]).ok();
+    sign(&world, all, &[]);
+    let whole = verify(&world, all, &[]).ok();
+    assert_eq!((&whole.json()["warnings"], whole.stderr.as_str()), (&serde_json::json!([]), ""));
+    // As cosign leaves it: what belongs to the instances is not there.
+    let path = world.store().join("index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let digest = whole.json()["digest"].clone();
+    let entries = index["manifests"].as_array_mut().unwrap();
+    let before = entries.len();
+    entries.retain(|entry| {
+        let subject = &entry["annotations"]["io.skillimage.subject"];
+        subject.is_null() || *subject == digest
+    });
+    assert_eq!(before - entries.len(), 4);
+    fs::write(&path, index.to_string()).unwrap();
+    let alone = verify(&world, all, &[]).ok();
+    assert_eq!(alone.json()["signers"].as_array().unwrap().len(), 2);
+    assert_eq!(alone.stderr.matches("warning: ").count(), 1, "{alone}");
+    assert!(alone.stderr.contains("acme/hr:all: the index is signed, and not its instance sha256:"), "{alone}");
+    assert_eq!(alone.json()["warnings"].as_array().unwrap().len(), 1);
+    let key = fs::canonicalize(world.path("acme.pub")).unwrap().display().to_string();
+    let installed = run(&world, &["install", "--key", &key, "-o", "out", all]).ok();
+    assert_eq!(installed.stderr.matches("warning: ").count(), 1, "{installed}");
+}
+
+#[test]
+fn a_command_signs_with_a_key_that_is_elsewhere() {
+    let openssl = ["/usr/bin/openssl", "/usr/local/bin/openssl"].into_iter().find(|path| fs::exists(path).unwrap());
+    let Some(openssl) = openssl else {
+        eprintln!("SKIPPED a_command_signs_with_a_key_that_is_elsewhere: no openssl");
+        return;
+    };
+    let world = world();
+    let openssl = |args: &str| format!("{openssl} {args}");
+    let make = |script: &str| {
+        let made = std::process::Command::new("/bin/sh").args(["-c", script]).current_dir(world.path("")).output();
+        Ran::from(made.unwrap()).ok();
+    };
+    let signed = |key: &str, command: &str| {
+        run(&world, &["sign", DRAFT, "--key", key, "--signer-cmd", command, "--format", "json"])
+    };
+    let index = || fs::read(world.store().join("index.json")).unwrap();
+    let before = index();
+    let kinds = [
+        ("ec", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+        ("rsa", "-algorithm RSA -pkeyopt rsa_keygen_bits:2048"),
+        ("p384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384"),
+    ];
+    for (name, flags) in kinds {
+        make(&openssl(&format!("genpkey {flags} -out {name}.pem 2>&1")));
+        make(&openssl(&format!("pkey -in {name}.pem -pubout -out {name}.pub")));
+    }
+    let by = |name: &str| openssl(&format!("dgst -sha256 -sign {name}.pem"));
+    // What the key does not verify is not written, and neither is what nobody else would verify.
+    let refused = [
+        ("ec.pub", by("rsa"), "are no signature by the key sha256:"),
+        ("ec.pub", openssl("dgst -sha384 -sign ec.pem"), "are no signature by the key sha256:"),
+        ("ec.pub", by("none"), "error: Signing acme/hr:1.0.0-draft: the signer command: "),
+        ("p384.pub", by("p384"), "podman verifies no signatures by keys of ECDSA P-384"),
+        ("acme.key", by("ec"), "acme.key is no public key"),
+        ("none.pub", by("ec"), "none.pub"),
+    ];
+    for (key, command, why) in refused {
+        let error = signed(key, &command).fails(2).stderr;
+        assert!(error.contains(why) && error.lines().count() <= 2, "{key} {command}: {error}");
+        assert_eq!(index(), before);
+    }
+    for (key, command) in [("ec.pub", by("ec")), ("rsa.pub", by("rsa") + " | " + &openssl("base64"))] {
+        assert_eq!(signed(key, &command).ok().json()["added"], serde_json::json!(["simple", "bundle"]));
+        let verified = run(&world, &["verify", DRAFT, "--key", key, "--format", "json"]).ok().json();
+        assert_eq!(verified["signers"].as_array().unwrap().len(), 2, "{key}");
+    }
+    verify(&world, DRAFT, &[]).fails(1);
+    // Without the public key nobody could tell whose signature it is.
+    run(&world, &["sign", DRAFT, "--signer-cmd", &by("ec")]).fails(2);
+}
+
+#[test]
+fn without_a_key_cosign_is_needed() {
+    let world = world();
+    let remote = "registry.example/acme/hr:1.0.0";
+    let missing = run(&world, &["sign", "--keyless", remote]).fails(2).stderr;
+    assert!(
+        missing.contains("Signing registry.example/acme/hr:1.0.0: cosign, which signs without a key, is not installed")
+    );
+    assert!(missing.contains("\nhint: https://docs.sigstore.dev/"), "{missing}");
+    let stored = run(&world, &["sign", "--keyless", DRAFT]).fails(2).stderr;
+    assert!(stored.contains("an image of the store is signed by a key\nhint: push it, and sign it there"), "{stored}");
+    for flags in [&["--keyless", "--key", "acme.key"][..], &[], &["--identity-token", "token", "--key", "acme.key"]] {
+        run(&world, &[&["sign", remote], flags].concat()).fails(2);
+    }
+}

@@ -242,7 +242,9 @@ pub fn fetch(
             Some(name) => name.parse::<Reference>()?.or_latest(),
             None => text.parse::<Reference>()?,
         };
-        trusted::found(layout, &found, text, rule.trust)?;
+        if let Some(verified) = trusted::found(layout, &found, text, rule.trust)? {
+            shell.warnings(&verified.warnings);
+        }
         return Ok((found, reference));
     }
     let reference = registry.resolve(shell, text)?.or_latest();

@@ -144,15 +144,6 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Opens a private key.
-///
-/// # Errors
-/// If it cannot be read, or not be opened with the passphrase.
-pub fn open(shell: &Shell, path: &Path, passphrase: &PassphraseArgs) -> Result<PrivateKey> {
-    let text = read(path)?;
-    Ok(PrivateKey::open(&text, &passphrase.existing(shell, path)?, &path.display().to_string())?)
-}
-
 /// Writes a file that is not there, whole or not at all.
 fn create(path: &Path, mode: u32, text: &str) -> Result<()> {
     let context = || format!("Writing {}", path.display());

@@ -1,16 +1,15 @@
 //! `promote`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::key::open;
 use super::load::LoadArgs;
-use super::passphrase::PassphraseArgs;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell};
+use super::signer::SignerArgs;
 use crate::error::Error;
 use crate::finding::{Finding, Severity};
 use crate::layer::UnpackOptions;
@@ -26,7 +25,7 @@ use crate::store::layout::Layout;
 use crate::store::remote::{Remote, Remotely};
 use crate::store::repository::{Local, Repository};
 use crate::store::transfer::Copying;
-use crate::trust::private_key::PrivateKey;
+use crate::trust::signer::Signer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,11 +72,8 @@ pub struct Args {
     /// Sign the new manifest, and attest of it what was attested of the old one, before a tag names it
     #[arg(long, requires = "key")]
     sign: bool,
-    /// Private key to sign with
-    #[arg(long, value_name = "FILE", requires = "sign")]
-    key: Option<PathBuf>,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    signer: SignerArgs,
     /// Most bytes of an image that is looked into
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size)]
     max_size: u64,
@@ -132,7 +128,7 @@ impl Args {
         }
         let key = self.key(shell)?;
         let asked = (&reference, &plan.source, options.to);
-        let seal = Seal::of(seal::Place::Store(&layout), layout.policy(), asked, key.as_ref())?;
+        let seal = Seal::of(seal::Place::Store(&layout), layout.policy(), asked, key.as_deref())?;
         if self.dry_run {
             return self.show(shell, &local, &plan);
         }
@@ -148,8 +144,15 @@ impl Args {
     }
 
     /// Opens the key that signs, where one was named.
-    fn key(&self, shell: &Shell) -> Result<Option<PrivateKey>> {
-        self.key.as_deref().map(|path| open(shell, path, &self.passphrase)).transpose()
+    fn key(&self, shell: &Shell) -> Result<Option<Box<dyn Signer>>> {
+        match (&self.signer.key, self.sign) {
+            (Some(path), true) => self.signer.signer(shell, path).map(Some),
+            (Some(_), false) => {
+                let hint = Some("add --sign".to_owned());
+                Err(Error::Unavailable { reason: "a key is given, and nothing to be signed".into(), hint }.into())
+            }
+            (None, _) => Ok(None),
+        }
     }
 
     /// Lets containers-storage follow: it gets the tags that have moved, and loses those that went. Returns whether the
@@ -190,7 +193,7 @@ impl Args {
         let key = self.key(shell)?;
         let asked = (reference, &plan.source, options.to);
         let place = seal::Place::Registry(&layout, &remote, copying);
-        let seal = Seal::of(place, layout.policy(), asked, key.as_ref())?;
+        let seal = Seal::of(place, layout.policy(), asked, key.as_deref())?;
         if self.dry_run {
             return self.show(shell, &remotely, &plan);
         }

@@ -1,24 +1,26 @@
 //! `sign`
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use clap::ArgGroup;
 
-use super::key;
-use super::passphrase::PassphraseArgs;
+use super::keyless::KeylessArgs;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
+use super::signer::SignerArgs;
 use crate::ops::sign::{self, Signed};
 use crate::output::harmless_line;
 use crate::reference::Reference;
-use crate::trust::private_key::PrivateKey;
+use crate::trust::signer::Signer;
 use crate::trust::verify::Form;
 
 const EXAMPLES: &str = "\
 Examples:
   skillctl sign registry.example/acme/hr:1.0.0 --key acme.key
-  skillctl sign acme/hr:1.0.0 --key acme.key";
+  skillctl sign acme/hr:1.0.0 --key acme.key
+  skillctl sign acme/hr:1.0.0 --key acme.pub --signer-cmd 'openssl dgst -sha256 -sign acme.pem'
+  skillctl sign registry.example/acme/hr:1.0.0 --keyless";
 
 /// Sign an image
 ///
@@ -27,16 +29,14 @@ Examples:
 /// Nothing is sent to a transparency log. What the key has signed before is not signed again.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
+#[command(group = ArgGroup::new("by").required(true).args(["key", "keyless"]))]
 pub struct Args {
     /// The image
     reference: String,
-    /// Private key, as skillctl key generate or cosign makes it
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    signer: SignerArgs,
     /// What the signature says that the image is called, where that is not its name
-    #[arg(long, value_name = "REPOSITORY[:TAG]")]
+    #[arg(long, value_name = "REPOSITORY[:TAG]", conflicts_with = "keyless")]
     identity: Option<Reference>,
     /// In the store, also with a registry in the name
     #[arg(long)]
@@ -45,25 +45,32 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    keyless: KeylessArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let context = || format!("Signing {}", self.reference);
-        let key = key::open(shell, &self.key, &self.passphrase).with_context(context)?;
-        let signed = match place(&self.reference, self.local).with_context(context)? {
-            Some(reference) => self.on_registry(shell, &reference, &key),
+        let place = place(&self.reference, self.local).with_context(context)?;
+        // Without a key it is keyless: clap has seen to that.
+        let Some(path) = &self.signer.key else {
+            return self.keyless.sign(shell, place.as_ref(), &self.registry, self.format).with_context(context);
+        };
+        let key = self.signer.signer(shell, path).with_context(context)?;
+        let signed = match place {
+            Some(reference) => self.on_registry(shell, &reference, &*key),
             None => {
                 let layout = shell.store_with(&self.reference).with_context(context)?;
                 let _writing = layout.writing()?;
-                sign::in_store(&layout, &self.reference, self.identity.as_ref(), &key)
+                sign::in_store(&layout, &self.reference, self.identity.as_ref(), &*key)
             }
         };
         self.report(shell, &signed.with_context(context)?)
     }
 
-    fn on_registry(&self, shell: &Shell, reference: &Reference, key: &PrivateKey) -> Result<Signed> {
+    fn on_registry(&self, shell: &Shell, reference: &Reference, key: &dyn Signer) -> Result<Signed> {
         let layout = shell.store()?;
         let remote = self.registry.remote(shell)?;
         let progress = shell.progress(&reference.to_string());

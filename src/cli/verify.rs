@@ -138,6 +138,7 @@ impl Args {
     }
 
     fn report(&self, shell: &Shell, verified: &Verified) -> Result<ExitCode> {
+        shell.warnings(&verified.warnings);
         match self.format {
             Format::Json => shell.print_json(verified)?,
             Format::Text => shell.print(text(verified))?,

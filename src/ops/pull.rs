@@ -141,7 +141,8 @@ fn as_it_is(
         }
         verified => verified?,
     };
-    Ok(Pulled { verified, ..named(name, found.entry) })
+    let warnings = verified.iter().flat_map(|verified| verified.warnings.clone()).collect();
+    Ok(Pulled { verified, warnings, ..named(name, found.entry) })
 }
 
 fn named(name: &Reference, entry: Entry) -> Pulled {
@@ -173,7 +174,9 @@ fn fetch(
         return Err(Error::damaged(reference, format!("its digest is {digest}, not {wanted}")).into());
     }
     let verified = verify::fetched((layout, remote), reference, &manifest, rule.trust)?;
-    let mut pulled = Pulled { fetched: true, verified, ..named(name, store_as(layout, name, &manifest, true)?) };
+    let warnings = verified.iter().flat_map(|verified| verified.warnings.clone()).collect();
+    let entry = store_as(layout, name, &manifest, true)?;
+    let mut pulled = Pulled { fetched: true, verified, warnings, ..named(name, entry) };
     if let Some(before) = here.filter(|before| before.digest() != digest) {
         if let Ok(held) = store::read(layout, before.clone())
             && let held = (immutable::Version { digest: before.digest(), info: &held.info })

@@ -17,7 +17,7 @@ use crate::trust::bundle::{self, SIGNED, Statement};
 use crate::trust::check::check;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::{Policy, Rule};
-use crate::trust::private_key::PrivateKey;
+use crate::trust::signer::Signer;
 use crate::trust::verify::Signatures;
 
 /// Where something is promoted.
@@ -35,7 +35,7 @@ pub struct Seal<'a> {
     place: Place<'a>,
     /// What the policy asks of the repository, but for states: a promotion changes those.
     rules: Vec<Rule>,
-    key: Option<&'a PrivateKey>,
+    key: Option<&'a dyn Signer>,
 }
 
 impl<'a> Seal<'a> {
@@ -48,7 +48,7 @@ impl<'a> Seal<'a> {
         place: Place<'a>,
         policy: &Policy,
         (reference, source, to): (&Reference, &Manifest, State),
-        key: Option<&'a PrivateKey>,
+        key: Option<&'a dyn Signer>,
     ) -> Result<Self> {
         let rules: Vec<Rule> = policy.rules(reference)?.into_iter().filter(|rule| !rule.keys.is_empty()).collect();
         let rules: Vec<Rule> = rules.into_iter().map(|rule| Rule { states: Vec::new(), ..rule }).collect();
@@ -119,7 +119,7 @@ impl<'a> Seal<'a> {
 
     /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so
     /// that it is seen where it comes from.
-    fn attest_again(&self, source: &Manifest, new: &Manifest, name: &Reference, key: &PrivateKey) -> Result<()> {
+    fn attest_again(&self, source: &Manifest, new: &Manifest, name: &Reference, key: &dyn Signer) -> Result<()> {
         let keys: Vec<&PublicKey> =
             [key.public()].into_iter().chain(self.rules.iter().flat_map(|rule| &rule.keys)).collect();
         let there = self.signatures(name, &new.digest)?;

@@ -14,7 +14,7 @@ use crate::store::repository::Manifest;
 use crate::store::transfer::{Copying, MAX_INSTANCES};
 use crate::store::{self};
 use crate::trust::bundle::{self, SIGNED, Statement};
-use crate::trust::private_key::PrivateKey;
+use crate::trust::signer::Signer;
 use crate::trust::simple::Signature;
 use crate::trust::verify::{Bundle, Form};
 
@@ -37,7 +37,7 @@ pub struct Signed {
 ///
 /// # Errors
 /// If there is no such image, it has no name to be signed under, or nothing can be written.
-pub fn in_store(layout: &Layout, text: &str, identity: Option<&Reference>, key: &PrivateKey) -> Result<Signed> {
+pub fn in_store(layout: &Layout, text: &str, identity: Option<&Reference>, key: &dyn Signer) -> Result<Signed> {
     let found = store::open(layout, text)?;
     let digest = found.entry.digest().to_owned();
     if !layout.entries()?.iter().any(|entry| entry.digest() == digest) {
@@ -69,7 +69,7 @@ pub fn on_registry(
     (layout, remote): (&Layout, &Remote),
     reference: &Reference,
     identity: Option<&Reference>,
-    key: &PrivateKey,
+    key: &dyn Signer,
     copying: Copying<'_>,
 ) -> Result<Signed> {
     let found = remote.origin.manifest(reference)?.ok_or_else(|| store::remote::not_found(reference))?;
@@ -100,7 +100,7 @@ pub fn on_registry(
     Ok(signed(reference.to_string(), identity, manifest.digest, key, added))
 }
 
-fn signed(reference: String, identity: String, digest: String, key: &PrivateKey, mut added: Vec<Form>) -> Signed {
+fn signed(reference: String, identity: String, digest: String, key: &dyn Signer, mut added: Vec<Form>) -> Signed {
     added.sort_unstable();
     added.dedup();
     Signed { reference, identity, digest, key: key.public().id(), added }
@@ -116,7 +116,7 @@ struct Made {
 
 impl Made {
     /// Returns those that are there, and makes what is not.
-    fn of(layout: &Layout, descriptor: &Value, identity: &str, key: &PrivateKey) -> Result<Self> {
+    fn of(layout: &Layout, descriptor: &Value, identity: &str, key: &dyn Signer) -> Result<Self> {
         let digest = digest_of(descriptor);
         let have = attached::signatures(layout, digest)?;
         let mut new = Vec::new();
@@ -146,11 +146,11 @@ impl Made {
     }
 }
 
-fn is_claim(signature: &Signature, digest: &str, identity: &str, key: &PrivateKey) -> bool {
+fn is_claim(signature: &Signature, digest: &str, identity: &str, key: &dyn Signer) -> bool {
     signature.verify(key.public()).is_ok_and(|claim| claim.digest == digest && claim.reference == identity)
 }
 
-fn is_signed(bundle: &Bundle, digest: &str, key: &PrivateKey) -> bool {
+fn is_signed(bundle: &Bundle, digest: &str, key: &dyn Signer) -> bool {
     bundle::verify(&bundle.bytes, key.public())
         .is_ok_and(|one| one.subjects == [digest] && one.predicate_type == SIGNED)
 }

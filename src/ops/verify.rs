@@ -9,9 +9,11 @@ use crate::store::registry::Registry;
 use crate::store::remote::{Remote, not_found};
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
+use crate::store::transfer::MAX_INSTANCES;
 use crate::store::trusted::held_to_pin;
-use crate::trust::check::{Against, Verified, check};
+use crate::trust::check::{Against, Verified, check, unsigned_instance};
 use crate::trust::policy::Rule;
+use crate::trust::simple::Signature;
 
 /// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified. `None` where nothing is asked
 /// of it.
@@ -26,7 +28,11 @@ pub fn on_registry(registry: &Registry, reference: &Reference, against: Against<
     let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
     let manifest = found.read(reference)?;
     let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
-    Ok(Some(check(&signatures, reference, (&manifest.digest, &manifest.info), &rules)?.0))
+    let (mut verified, _) = check(&signatures, reference, (&manifest.digest, &manifest.info), &rules)?;
+    let of = |digest: &str| remote_attached::simple_signatures(registry, reference, digest);
+    let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
+    verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
+    Ok(Some(verified))
 }
 
 /// Verifies what has come from a registry, and keeps the signatures that hold in the store, where it can be verified then.
@@ -45,9 +51,19 @@ pub fn fetched(
         return Ok(None);
     }
     let signatures = remote_attached::signatures(&remote.registry, reference, &manifest.digest)?;
-    let (verified, holding) = check(&signatures, reference, (&manifest.digest, &manifest.info), &rules)?;
+    let (mut verified, holding) = check(&signatures, reference, (&manifest.digest, &manifest.info), &rules)?;
     let _writing = layout.writing()?;
     attached::keep(layout, &manifest.digest, &holding)?;
     held_to_pin(layout, reference, &verified, &rules)?;
+    // Those of the instances come along, too: without the registry nobody else could say that podman takes the image.
+    let of = |digest: &str| {
+        let mut signatures = remote_attached::simple_signatures(&remote.registry, reference, digest)?;
+        let own = |one: &Signature| rules.iter().flat_map(|rule| &rule.keys).any(|key| one.verify(key).is_ok());
+        signatures.simple.retain(own);
+        attached::keep(layout, digest, &signatures)?;
+        Ok(signatures)
+    };
+    let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
+    verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
     Ok(Some(verified))
 }

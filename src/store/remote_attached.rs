@@ -26,11 +26,8 @@ const MERGES: u32 = 5;
 /// # Errors
 /// [`Error::Registry`].
 pub fn signatures(registry: &Registry, reference: &Reference, digest: &str) -> Result<Signatures> {
-    let mut signatures = Signatures::default();
+    let mut signatures = simple_signatures(registry, reference, digest)?;
     let blob = |digest: &str, size: u64| registry.blob(reference, digest, size);
-    if let Some(found) = registry.manifest(&reference.with_tag(&simple::tag(digest))?)? {
-        signatures.add(&found.bytes, blob)?;
-    }
     let mut referrers = match registry.referrers(&reference.with_digest(digest)?, MAX_SIGNATURES)? {
         Some(referrers) => referrers,
         None => listed(registry, reference, digest)?.iter().filter_map(digest_of).map(str::to_owned).collect(),
@@ -47,6 +44,18 @@ pub fn signatures(registry: &Registry, reference: &Reference, digest: &str) -> R
         if value["subject"]["digest"] == digest {
             signatures.add(&found.bytes, blob)?;
         }
+    }
+    Ok(signatures)
+}
+
+/// Returns the same, but only those that podman reads.
+///
+/// # Errors
+/// [`Error::Registry`].
+pub fn simple_signatures(registry: &Registry, reference: &Reference, digest: &str) -> Result<Signatures> {
+    let mut signatures = Signatures::default();
+    if let Some(found) = registry.manifest(&reference.with_tag(&simple::tag(digest))?)? {
+        signatures.add(&found.bytes, |digest, size| registry.blob(reference, digest, size))?;
     }
     Ok(signatures)
 }

@@ -3,6 +3,7 @@
 use super::Found;
 use super::attached;
 use super::layout::Layout;
+use super::transfer::MAX_INSTANCES;
 use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::reference::{Reference, is_digest};
@@ -51,7 +52,10 @@ pub fn check(
         return Ok(None);
     }
     let signatures = attached::signatures(layout, digest)?;
-    let (verified, _) = check::check(&signatures, reference, (digest, info), &rules)?;
+    let (mut verified, _) = check::check(&signatures, reference, (digest, info), &rules)?;
+    let of = |digest: &str| attached::signatures(layout, digest);
+    let instances = info.instances.iter().take(MAX_INSTANCES);
+    verified.warnings.extend(check::unsigned_instance((reference, info), instances, &rules, of)?);
     held_to_pin(layout, reference, &verified, &rules)?;
     Ok(Some(verified))
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::key::PublicKey;
-use super::private_key::PrivateKey;
+use super::signer::Signer;
 use crate::error::{Error, Result};
 
 /// Media type of a bundle, and of what a bundle's manifest is.
@@ -80,8 +80,8 @@ pub struct Statement {
 /// Returns a bundle with a statement about manifests, signed.
 ///
 /// # Errors
-/// If the system has no randomness.
-pub fn make(key: &PrivateKey, statement: &Statement) -> Result<Vec<u8>> {
+/// If it cannot be signed.
+pub fn make(key: &dyn Signer, statement: &Statement) -> Result<Vec<u8>> {
     let subjects: Vec<Value> = statement
         .subjects
         .iter()
@@ -165,6 +165,7 @@ fn encoding(kind: &str, payload: &[u8]) -> Vec<u8> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::trust::private_key::PrivateKey;
 
     fn statement() -> Statement {
         Statement {

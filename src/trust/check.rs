@@ -1,11 +1,12 @@
 //! Whether an image is what the keys and the policy of a machine want it to be.
 
+use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use super::attestation::is_attested;
 use super::key::PublicKey;
 use super::policy::{Policy, Rule};
-use super::verify::{Holds, Signatures, Signer, Subject, verify};
+use super::verify::{Holds, Signatures, Signer, Subject, is_signed_for_podman, verify};
 use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::lifecycle::State;
@@ -20,6 +21,8 @@ pub struct Verified {
     pub digest: String,
     /// The signatures that hold.
     pub signers: Vec<Signer>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// The keys that have made them.
     #[serde(skip)]
     pub keys: Vec<PublicKey>,
@@ -66,6 +69,7 @@ pub fn check(
         reference: reference.to_string(),
         digest: digest.to_owned(),
         signers: Vec::new(),
+        warnings: Vec::new(),
         keys: Vec::new(),
         identity: None,
     };
@@ -106,6 +110,33 @@ pub fn check(
     }
     verified.keys.dedup();
     Ok((verified, holding))
+}
+
+/// Warns of the first instance of an index that podman finds no signature of: it looks at the one that it takes, and cosign signs the
+/// index alone.
+///
+/// # Errors
+/// Those of `signatures`, which returns the ones of an instance.
+pub fn unsigned_instance<'a>(
+    (reference, info): (&Reference, &Info),
+    instances: impl Iterator<Item = &'a Descriptor>,
+    rules: &[Rule],
+    mut signatures: impl FnMut(&str) -> Result<Signatures>,
+) -> Result<Option<String>> {
+    for instance in instances {
+        let digest = instance.digest().as_ref();
+        let there = signatures(digest)?;
+        let is_signed = |rule: &Rule| {
+            let subject = Subject { reference, names: &rule.names(reference), digest, info };
+            rule.keys.is_empty() || is_signed_for_podman(&there, subject, &rule.keys)
+        };
+        if !rules.iter().all(is_signed) {
+            return Ok(Some(format!(
+                "{reference}: the index is signed, and not its instance {digest}, which podman's policy refuses for that"
+            )));
+        }
+    }
+    Ok(None)
 }
 
 fn ids(keys: &[PublicKey]) -> String {

@@ -98,6 +98,11 @@ impl PublicKey {
         self.algorithm.name
     }
 
+    /// Returns whether podman and cosign verify its signatures alike.
+    pub fn is_read_by_all(&self) -> bool {
+        [P256_SHA256.name, RSA_SHA256.name].contains(&self.algorithm())
+    }
+
     /// Returns the key in PEM.
     pub fn to_pem(&self) -> String {
         encode(LABEL, self.spki.clone())

@@ -17,5 +17,6 @@ pub mod podman;
 pub mod policy;
 pub mod private_key;
 pub mod read;
+pub mod signer;
 pub mod simple;
 pub mod verify;

@@ -98,12 +98,22 @@ mod tests {
             ("10,000 bundles", vec![bundle(10); 10_000], 0, 64, "beyond the first 64"),
             ("a payload of 1 GB", vec![layer(1 << 30), layer(10)], 1, 0, "of 1073741824 bytes, more than 1048576"),
             ("a bundle of 1 GB", vec![bundle(1 << 30)], 0, 0, "of 1073741824 bytes"),
-            ("no size", vec![json!({"mediaType": BUNDLE, "digest": "sha256:a"})], 0, 0, "of 18446744073709551615 bytes"),
+            (
+                "no size",
+                vec![json!({"mediaType": BUNDLE, "digest": "sha256:a"})],
+                0,
+                0,
+                "of 18446744073709551615 bytes",
+            ),
             ("others", vec![json!({"mediaType": "text/plain", "size": 1})], 0, 0, ""),
         ];
         for (what, layers, simple, bundles, why) in cases {
             let (found, fetched) = read(&layers);
-            assert_eq!((found.simple.len(), found.bundles.len(), fetched), (simple, bundles, simple + bundles), "{what}");
+            assert_eq!(
+                (found.simple.len(), found.bundles.len(), fetched),
+                (simple, bundles, simple + bundles),
+                "{what}"
+            );
             match why {
                 "" => assert!(found.unread.is_empty(), "{what}"),
                 why => assert!(found.unread[0].starts_with(why), "{what}: {:?}", found.unread),
@@ -117,7 +127,9 @@ mod tests {
         let mut signatures = Signatures::default();
         let manifest = json!({"layers": [layer(1), layer(1)]}).to_string();
         let blob = |_: &str, _: u64| match std::mem::take(&mut first) {
-            true => Err(Error::Registry { registry: "r".into(), fault: Fault::NotFound, reason: "gone".into(), hint: None }),
+            true => {
+                Err(Error::Registry { registry: "r".into(), fault: Fault::NotFound, reason: "gone".into(), hint: None })
+            }
             false => Ok(vec![1]),
         };
         signatures.add(manifest.as_bytes(), blob).unwrap();

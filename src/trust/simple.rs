@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::key::PublicKey;
-use super::private_key::PrivateKey;
+use super::signer::Signer;
 use crate::error::Result;
 
 /// Media type of a payload.
@@ -75,8 +75,8 @@ impl Signature {
     /// Signs a manifest under the name that it is pulled by, `REPOSITORY:TAG` as podman's default policy wants it.
     ///
     /// # Errors
-    /// If the system has no randomness.
-    pub fn make(key: &PrivateKey, reference: &str, of: &str) -> Result<Self> {
+    /// If it cannot be signed.
+    pub fn make(key: &dyn Signer, reference: &str, of: &str) -> Result<Self> {
         let payload = json!({
             "critical": {
                 "identity": {"docker-reference": reference},
@@ -142,6 +142,7 @@ pub fn config(layers: &[Value]) -> Value {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::trust::private_key::PrivateKey;
 
     #[test]
     fn what_was_signed_is_what_is_claimed() {

@@ -148,6 +148,11 @@ pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey])
     Ok(Holds { signers, signatures: holding })
 }
 
+/// Returns whether podman finds a signature by any of `keys`: it reads simple ones alone.
+pub fn is_signed_for_podman(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> bool {
+    signatures.simple.iter().any(|one| keys.iter().any(|key| simple_signer(one, subject, key).is_ok()))
+}
+
 /// How a reason begins that says nothing of the signature but that a key did not make it.
 const NOT_BY: &str = "not by the key";
 

@@ -101,6 +101,15 @@ pub fn cannot(reason: &str) -> ! {
     std::process::exit(SKIPPED)
 }
 
+/// Ends the test where `tests/setup` could not build a program.
+pub fn needs(program: &str) {
+    let path = Path::new("/usr/local/bin").join(program);
+    if !path.exists() {
+        let why = fs::read_to_string(path.with_extension("missing")).unwrap_or_else(|_| "tests/setup test".to_owned());
+        cannot(&format!("no {program}: {}", why.trim()));
+    }
+}
+
 /// Counts a test as skipped, where `tests/run` and a reader see it.
 fn skip(test: &str, reason: &str) {
     let line = format!("{test}: {reason}\n");

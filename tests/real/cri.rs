@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cell::{Built, Done, World, cannot, matrix};
+use crate::cell::{Built, Done, World, cannot, matrix, needs};
 
 matrix! { @cell sid_root("sid", "root", None),
     containerd_mounts_a_skill_in_a_pod,
@@ -139,15 +139,6 @@ impl Drop for Runtime<'_> {
         let _ = self.child.wait();
         let ours = format!("*/{}*", self.cgroup());
         self.world.run("find", ["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &ours, "-exec", "rmdir", "{}", ";"]);
-    }
-}
-
-/// Ends the test where `tests/setup` could not get a program.
-fn needs(program: &str) {
-    let path = Path::new("/usr/local/bin").join(program);
-    if !path.exists() {
-        let why = fs::read_to_string(path.with_extension("missing")).unwrap_or_else(|_| "tests/setup test".to_owned());
-        cannot(&format!("no {program}: {}", why.trim()));
     }
 }
 

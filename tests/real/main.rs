@@ -8,6 +8,7 @@
 mod cell;
 mod collections;
 mod container;
+mod cosign;
 mod crash;
 mod credentials;
 mod cri;

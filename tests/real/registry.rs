@@ -217,6 +217,27 @@ impl Registry {
         bytes
     }
 
+    /// Returns the descriptors of what refers to a manifest, as the referrers API lists them, which this registry does not have.
+    fn referrers(&self) -> impl Fn(&str, &str) -> Vec<Value> + Send + Sync + use<> {
+        let data = self.dir.join("data/docker/registry/v2");
+        move |repository, subject| {
+            let revisions = data.join("repositories").join(repository).join("_manifests/revisions/sha256");
+            let digests = fs::read_dir(revisions).into_iter().flatten().flatten();
+            let manifests = digests.filter_map(|entry| {
+                let hex = entry.file_name().into_string().ok()?;
+                let bytes = fs::read(data.join("blobs/sha256").join(&hex[..2]).join(&hex).join("data")).ok()?;
+                let manifest: Value = serde_json::from_slice(&bytes).ok()?;
+                (manifest["subject"]["digest"] == subject).then(|| {
+                    serde_json::json!({
+                        "mediaType": manifest["mediaType"], "digest": format!("sha256:{hex}"), "size": bytes.len(),
+                        "artifactType": manifest["artifactType"], "annotations": manifest["annotations"],
+                    })
+                })
+            });
+            manifests.collect()
+        }
+    }
+
     /// Puts a manifest as it is, of which the registry checks only that its blobs are there. Plain registries only.
     #[track_caller]
     pub fn put(&self, repository: &str, tag: &str, manifest: &[u8]) {

@@ -20,7 +20,7 @@ mod with_sigstore {
 }
 
 /// A registry with a published skill, and the keys `acme` and `other`. Returns its name there.
-fn registry(world: &World, kind: Kind) -> (Registry, String) {
+pub fn registry(world: &World, kind: Kind) -> (Registry, String) {
     let hub = Registry::start(world, kind);
     if kind == Kind::Tls {
         conf::trust(world, &hub, Place::Etc);
@@ -37,21 +37,21 @@ fn registry(world: &World, kind: Kind) -> (Registry, String) {
     (hub, name)
 }
 
-fn key(world: &World, name: &str) -> String {
+pub fn key(world: &World, name: &str) -> String {
     world.path(name).display().to_string()
 }
 
-fn skillctl(world: &World, args: &[&str]) -> crate::cell::Done {
+pub fn skillctl(world: &World, args: &[&str]) -> crate::cell::Done {
     let mut command = world.command(env!("CARGO_BIN_EXE_skillctl"), args);
     command.env("COSIGN_PASSWORD", "secret");
     crate::cell::Done::of(command)
 }
 
-fn sign(world: &World, name: &str, by: &str) -> serde_json::Value {
+pub fn sign(world: &World, name: &str, by: &str) -> serde_json::Value {
     skillctl(world, &["sign", name, "--key", &(key(world, by) + ".key"), "--format", "json"]).json()
 }
 
-fn verify(world: &World, name: &str, by: &str) -> crate::cell::Done {
+pub fn verify(world: &World, name: &str, by: &str) -> crate::cell::Done {
     skillctl(world, &["verify", name, "--key", &(key(world, by) + ".pub"), "--format", "json"])
 }
 

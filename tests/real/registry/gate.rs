@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::http::{Body, Head, Peer};
 use super::tokens::{Tokens, denied};
-use super::{MANIFEST, Registry, Request};
+use super::{INDEX, MANIFEST, Registry, Request};
 
 /// What happens to a request instead of a plain answer.
 #[derive(Debug, Clone)]
@@ -56,8 +58,12 @@ struct State {
     ours: usize,
 }
 
+/// What refers to a manifest of a repository.
+type Referrers = Box<dyn Fn(&str, &str) -> Vec<Value> + Send + Sync>;
+
 struct Shared {
     upstream: String,
+    referrers: Option<Referrers>,
     address: String,
     state: Mutex<State>,
     over: AtomicBool,
@@ -83,10 +89,20 @@ pub struct Gate {
 impl Gate {
     /// Opens a gate before a registry.
     pub fn before(registry: &Registry) -> Self {
+        Self::open(registry, None)
+    }
+
+    /// Opens a gate that adds the referrers API to a registry.
+    pub fn with_referrers(registry: &Registry) -> Self {
+        Self::open(registry, Some(Box::new(registry.referrers())))
+    }
+
+    fn open(registry: &Registry, referrers: Option<Referrers>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let (over, state) = (AtomicBool::new(false), Mutex::new(State::default()));
-        let shared = Arc::new(Shared { upstream: registry.address.clone(), address: address.clone(), state, over });
+        let shared =
+            Arc::new(Shared { upstream: registry.address.clone(), referrers, address: address.clone(), state, over });
         let gate = Self { shared: Arc::clone(&shared), address };
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -234,6 +250,12 @@ fn exchange(shared: &Shared, request: &Head, client: &mut Peer, upstream: &mut P
         let challenge = challenge.as_deref().map(|challenge| ("WWW-Authenticate", challenge));
         return answer(client, status, &[JSON].into_iter().chain(challenge).collect::<Vec<_>>(), &body);
     }
+    if let (Some(referrers), Some((repository, subject))) = (&shared.referrers, path.split_once("/referrers/")) {
+        let repository = repository.trim_start_matches("/v2/");
+        let subject = subject.split('?').next().unwrap_or_default();
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": referrers(repository, subject)});
+        return answer(client, 200, &[("Content-Type", INDEX)], index.to_string().as_bytes());
+    }
     let fault = shared.state().rules.iter_mut().find_map(|rule| {
         let hit = rule.left > 0 && asked.is(rule.method, &rule.part);
         hit.then(|| {
@@ -241,7 +263,20 @@ fn exchange(shared: &Shared, request: &Head, client: &mut Peer, upstream: &mut P
             rule.fault.clone()
         })
     });
+    // A subject is answered with, by which clients know that they need not list it themselves.
+    let is_put = method == "PUT" && path.contains("/manifests/") && shared.referrers.is_some();
     match fault {
+        None if is_put => {
+            let body = request.body(None).read(&mut client.input)?;
+            request.write(&mut upstream.output)?;
+            upstream.output.write_all(&body)?;
+            let mut head = Head::read(&mut upstream.input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let manifest: Value = serde_json::from_slice(&body).unwrap_or_default();
+            head.set("OCI-Subject", manifest["subject"]["digest"].as_str());
+            noted(head.status());
+            head.write(&mut client.output)?;
+            head.body(Some(method)).relay(&mut upstream.input, &mut client.output)
+        }
         None => forward(request, client, upstream, None, noted),
         Some(Fault::Status(status)) => {
             let code = match status {
