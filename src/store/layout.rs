@@ -66,7 +66,7 @@ pub struct Layout {
     pub(super) cancel: Cancel,
     pub(super) read_only: bool,
     pub(super) behind: Vec<Self>,
-    policy: Policy,
+    pub(super) policy: Policy,
 }
 
 impl Layout {
@@ -135,17 +135,6 @@ impl Layout {
     #[must_use]
     pub fn cancelled_by(self, cancel: Cancel) -> Self {
         Self { cancel, ..self }
-    }
-
-    /// Holds what is used of it against a policy: see [`crate::ops::verify`].
-    #[must_use]
-    pub fn trusting(self, policy: Policy) -> Self {
-        Self { policy, ..self }
-    }
-
-    /// Returns what has to hold of images that are used.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
     }
 
     /// Returns where the store is, for messages and for programs that it is handed to.

@@ -10,6 +10,19 @@ use crate::reference::{Reference, is_digest};
 use crate::trust::check::{self, Against, Verified, by};
 use crate::trust::policy::{Policy, Rule};
 
+impl Layout {
+    /// Holds what is used of it against a policy.
+    #[must_use]
+    pub fn trusting(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Returns what has to hold of images that are used.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
 /// Verifies an image of the store that `text` named, without the network; `None` where nothing is asked of it.
 ///
 /// # Errors
