@@ -351,7 +351,8 @@ impl PullArgs {
             let (entry, reference) = (fetched.found.entry, fetched.reference.to_string());
             let digest = entry.digest().to_owned();
             let (moved_from, warnings) = (fetched.moved_from, Vec::new());
-            let mut pulled = Pulled { entry, reference, digest, fetched: true, moved_from, warnings };
+            let mut pulled =
+                Pulled { entry, reference, digest, fetched: true, signers: Vec::new(), moved_from, warnings };
             let how = Writing { output, skills: &[], force: self.force, max_size: self.max_size };
             let paths = write(reach.shell, &reach.layout, (&label(at), &mut pulled), how)
                 .with_context(|| format!("Writing its member {}", label(at)))?;

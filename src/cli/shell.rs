@@ -16,6 +16,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::progress::{Board, Progress};
+use super::record::Known;
 use super::targets;
 use crate::agent::Home;
 use crate::env::{Env, path_var};
@@ -84,12 +85,14 @@ pub struct Shell {
     cancel: OnceCell<Cancel>,
     /// Set when nobody reads stdout any more: the work goes on, and only its result is not printed.
     deaf: Cell<bool>,
+    /// What the audit log was told.
+    pub known: Known,
 }
 
 impl Shell {
     /// Reads the environment.
     pub fn new(global: Global) -> Self {
-        Self { env: Env::read(), global, cancel: OnceCell::new(), deaf: Cell::new(false) }
+        Self { env: Env::read(), global, cancel: OnceCell::new(), deaf: Cell::new(false), known: Known::default() }
     }
 
     /// Prints a result; text by strangers in it must have been made harmless.

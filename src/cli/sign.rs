@@ -9,6 +9,7 @@ use super::key;
 use super::passphrase::PassphraseArgs;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
+use crate::audit::{Action, Event};
 use crate::ops::sign::{self, Signed};
 use crate::output::harmless_line;
 use crate::reference::Reference;
@@ -51,6 +52,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let context = || format!("Signing {}", self.reference);
+        shell.can_record()?;
         let text = key::read(&self.key)?;
         let passphrase = self.passphrase.existing(shell, &self.key)?;
         let key = PrivateKey::open(&text, &passphrase, &self.key.display().to_string()).with_context(context)?;
@@ -62,7 +64,11 @@ impl Args {
                 sign::in_store(&layout, &self.reference, self.identity.as_ref(), &key)
             }
         };
-        self.report(shell, &signed.with_context(context)?)
+        let event =
+            |one: &Signed| Event::of(Action::Sign, &one.reference).digest(&one.digest).signers([one.key.clone()]);
+        let signed =
+            shell.recorded((Action::Sign, &self.reference), signed.with_context(context), |one| vec![event(one)])?;
+        self.report(shell, &signed)
     }
 
     fn on_registry(&self, shell: &Shell, reference: &Reference, key: &PrivateKey) -> Result<Signed> {

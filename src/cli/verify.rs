@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::key;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::sign::place;
+use crate::audit::Action;
 use crate::error::Error;
 use crate::ops::verify::{self, Required, Verified};
 use crate::output::harmless_line;
@@ -96,6 +98,7 @@ fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let keys = read_keys(&self.key)?;
+        shell.can_record()?;
         let required = Required { keys: &keys, identity: self.identity.as_ref() };
         let verified = match place(&self.reference, self.local)? {
             Some(reference) => verify::on_registry(&self.registry.remote(shell)?.registry, &reference, required),
@@ -104,7 +107,8 @@ impl Args {
                 verify::in_store(&layout, &store::open(&layout, &self.reference)?, &self.reference, required)
             }
         };
-        self.report(shell, &verified?)
+        let verified = shell.recorded((Action::Verify, &self.reference), verified, record::verified)?;
+        self.report(shell, &verified)
     }
 
     fn report(&self, shell: &Shell, verified: &Verified) -> Result<ExitCode> {

@@ -12,6 +12,7 @@ use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
 use crate::store::{self, attached};
+use crate::trust::verify::Signer;
 
 /// When a registry is asked, as in podman.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub struct Pulled {
     pub digest: String,
     /// Whether it came from the registry just now.
     pub fetched: bool,
+    /// The signatures that hold, where some were required.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<Signer>,
     /// What the name stood for before, where that was another image.
     pub moved_from: Option<String>,
     /// What the user should know.
@@ -129,22 +133,24 @@ fn as_it_is(
     entry: Entry,
     rule: Rule<'_>,
 ) -> Result<Pulled> {
+    let mut signers = Vec::new();
     if let Some(required) = rule.required {
         let manifest = Manifest::new(entry.digest(), layout.read_json(&entry.descriptor)?)?;
         let known = attached::signatures(layout, &manifest.digest)?;
-        match verify::check(&known, reference, &manifest, required) {
+        signers = match verify::check(&known, reference, &manifest, required) {
             Err(Error::NotVerified { .. }) if rule.when != When::Never => {
-                verify::fetched((layout, remote), reference, &manifest, required)?;
+                verify::fetched((layout, remote), reference, &manifest, required)?.signers
             }
-            verified => drop(verified?),
-        }
+            verified => verified?.signers,
+        };
     }
-    Ok(named(name, entry))
+    Ok(Pulled { signers, ..named(name, entry) })
 }
 
 fn named(name: &Reference, entry: Entry) -> Pulled {
     let digest = entry.digest().to_owned();
-    Pulled { entry, reference: name.to_string(), digest, fetched: false, moved_from: None, warnings: Vec::new() }
+    let (signers, warnings) = (Vec::new(), Vec::new());
+    Pulled { entry, reference: name.to_string(), digest, fetched: false, signers, moved_from: None, warnings }
 }
 
 fn fetch(
@@ -162,10 +168,11 @@ fn fetch(
     if let Some(wanted) = reference.digest().filter(|wanted| **wanted != digest) {
         return Err(Error::damaged(reference, format!("its digest is {digest}, not {wanted}")).into());
     }
+    let mut signers = Vec::new();
     if let Some(required) = rule.required {
-        verify::fetched((layout, remote), reference, &manifest, required)?;
+        signers = verify::fetched((layout, remote), reference, &manifest, required)?.signers;
     }
-    let mut pulled = Pulled { fetched: true, ..named(name, store_as(layout, name, &manifest, true)?) };
+    let mut pulled = Pulled { fetched: true, signers, ..named(name, store_as(layout, name, &manifest, true)?) };
     if let Some(before) = here.filter(|before| before.digest() != digest) {
         if let Ok(held) = store::read(layout, before.clone())
             && let held = (immutable::Version { digest: before.digest(), info: &held.info })

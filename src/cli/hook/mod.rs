@@ -1,5 +1,6 @@
 //! `hook`: what makes container runtimes start `skillctl-hook`, and that program.
 
+mod audited;
 mod enable;
 mod runtime;
 
@@ -14,7 +15,7 @@ pub use enable::{broken, state, write};
 pub use runtime::{LOG, TIME, main, policy_at};
 
 /// The directory of the system's configuration.
-const ETC: &str = "/etc";
+pub const ETC: &str = "/etc";
 
 const EXAMPLES: &str = "\
 Examples:
