@@ -22,11 +22,13 @@ use sha2::{Digest as _, Sha256};
 use crate::text::escaped;
 
 /// Most bytes of a line. What is in it is cut to less than that, so a longer one is none of ours.
-pub const MAX_LINE: usize = 64 << 10;
+pub const MAX_LINE: usize = 128 << 10;
 /// Most characters of what was asked for, and of a reason.
 const MAX_TEXT: usize = 1024;
 /// Most characters of a place.
 const MAX_PLACE: usize = 2048;
+/// Most characters of a digest, a key and a container.
+const MAX_ID: usize = 80;
 /// Most signers of a record; some suffice to tell.
 const MAX_SIGNERS: usize = 16;
 
@@ -246,12 +248,12 @@ impl Record {
             pid: std::process::id(),
             action: event.action.as_str().to_owned(),
             reference: cut(&event.reference, MAX_TEXT),
-            digest: event.digest.as_ref().map(|digest| cut(digest, MAX_TEXT)),
-            signers: event.signers.iter().take(MAX_SIGNERS).map(|signer| cut(signer, 80)).collect(),
+            digest: event.digest.as_ref().map(|digest| cut(digest, MAX_ID)),
+            signers: event.signers.iter().take(MAX_SIGNERS).map(|signer| cut(signer, MAX_ID)).collect(),
             result: event.result,
             reason: event.reason.as_ref().map(|reason| cut(reason, MAX_TEXT)),
             place: event.place.as_ref().map(|place| cut(place, MAX_PLACE)),
-            container: event.container.as_ref().map(|container| cut(container, 80)),
+            container: event.container.as_ref().map(|container| cut(container, MAX_ID)),
             prev: last.map(|last| last.hash.clone()),
         }
     }

@@ -28,7 +28,7 @@ pub enum Kind {
     Reordered,
     /// A line is there twice.
     Repeated,
-    /// The log has no record that it had once: its end was cut, or all of it was made anew.
+    /// The log has no record that it had once: its end was cut or changed, or all of it was made anew.
     Truncated,
 }
 
@@ -176,7 +176,8 @@ pub fn check<R: BufRead>(files: Vec<(String, R)>, heads: &[String], whole: bool)
     }
     report.unfinished.extend(walk.odd.filter(|_| report.problem.is_none()));
     if let (None, Some(head)) = (&report.problem, missing.first()) {
-        let reason = format!("it has no record {head} any more: its end was cut, or all of it was made anew");
+        let reason =
+            format!("it has no record {head} any more: its end was cut or changed, or all of it was made anew");
         report.problem = Some(Problem { kind: Kind::Truncated, at: last.as_ref().map(|last| last.at.clone()), reason });
     }
     report.head = last.map(|last| last.head);

@@ -13,6 +13,8 @@ pub const FILE: &str = "audit.log";
 /// How the names of those before begin. We add the number of their last record; logrotate numbers them the other way round, which
 /// does no harm: their order is that of their records.
 pub const BEFORE: &str = "audit.log.";
+/// How the names of files end that somebody has compressed, which are none of the log any more.
+const COMPRESSED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
 /// Most files of a log.
 const MAX_FILES: usize = 100_000;
 
@@ -40,6 +42,7 @@ pub fn before(dir: &Dir) -> io::Result<Vec<String>> {
         let entry = entry?;
         if let Ok(name) = entry.file_name().into_string()
             && name.starts_with(BEFORE)
+            && !COMPRESSED.iter().any(|end| name.ends_with(end))
             && entry.file_type()?.is_file()
         {
             names.push(name);

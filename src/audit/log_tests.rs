@@ -86,14 +86,19 @@ fn a_full_file_is_set_aside_and_the_chain_goes_on() {
     assert_eq!(head(&dir).unwrap().unwrap().seq, 20);
     append(&dir, "next", 600).unwrap();
     assert_eq!(records(&dir), 21);
+    // What was compressed is none of it.
+    fs::write(tmp.path().join("audit.log.9.gz"), "x".repeat(2 << 20)).unwrap();
+    fs::rename(tmp.path().join(FILE), tmp.path().join("audit.log.1")).unwrap();
+    append(&dir, "next", 600).unwrap();
+    assert_eq!(records(&dir), 22);
     // A file that is in the way stays: the log grows on.
-    for number in 21..=30 {
+    for number in 22..=30 {
         fs::write(tmp.path().join(format!("audit.log.{number}")), "").unwrap();
     }
     for number in 0..5 {
         append(&dir, &number.to_string(), 600).unwrap();
     }
-    assert_eq!(records(&dir), 26);
+    assert_eq!(records(&dir), 27);
 }
 
 #[test]

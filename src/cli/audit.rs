@@ -145,7 +145,7 @@ impl Args {
 /// Opens the files that were named, else those of the user's own log.
 fn open(shell: &Shell, named: &[PathBuf]) -> Result<Files> {
     if named.is_empty() {
-        let dir = shell.recorder()?.dir;
+        let dir = shell.audit_dir()?;
         return match open_dir(&dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Files::new()),
             dir_or => files::all(&dir_or.map_err(Error::io(shown(&dir)))?)
@@ -271,19 +271,20 @@ fn read_heads(path: &Path) -> Result<Vec<String>> {
 
 impl HeadArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let recorder = shell.recorder()?;
-        let head = match open_dir(&recorder.dir) {
-            Ok(dir) => log::head(&dir).map_err(Error::io(shown(&recorder.file())))?,
+        let dir = shell.audit_dir()?;
+        let file = dir.join(files::FILE);
+        let head = match open_dir(&dir) {
+            Ok(dir) => log::head(&dir).map_err(Error::io(shown(&file)))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io(shown(&recorder.dir))(e).into()),
+            Err(e) => return Err(Error::io(shown(&dir))(e).into()),
         };
         let Some(head) = head else {
-            let reason = format!("{} has no record yet", shown(&recorder.file()));
+            let reason = format!("{} has no record yet", shown(&file));
             return Err(Error::Unavailable { reason, hint: None }.into());
         };
         match self.format {
             Format::Json => {
-                let value: Value = json!({"seq": head.seq, "hash": head.hash, "file": recorder.file()});
+                let value: Value = json!({"seq": head.seq, "hash": head.hash, "file": file});
                 shell.print_json(&value)?;
             }
             Format::Text => shell.print(format!("{} {}\n", head.seq, head.hash))?,

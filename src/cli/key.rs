@@ -100,7 +100,7 @@ impl GenerateArgs {
             return Err(e);
         }
         let id = key.public().id();
-        shell.record(vec![Event::of(Action::GenerateKey, &id).at(public.display())])?;
+        shell.record(vec![Event::of(Action::GenerateKey, public.display().to_string()).digest(&id)])?;
         match self.format {
             Format::Json => shell.print_json(&json!({"private_key": private, "public_key": public, "id": id}))?,
             Format::Text => shell.print(format!(

@@ -66,15 +66,12 @@ impl Recorder {
         self.settings.mode == Mode::Required
     }
 
-    /// Makes sure, where that is required, that what is about to be done can be recorded.
+    /// Makes sure that what is about to be done can be recorded.
     ///
     /// # Errors
     /// If it cannot be.
     pub fn check(&self, cancel: &Cancel) -> Result<(), Error> {
-        match self.is_required() {
-            true => self.opened(|dir| Log::open(dir, cancel)?.reserve()),
-            false => Ok(()),
-        }
+        self.opened(|dir| Log::open(dir, cancel)?.reserve())
     }
 
     /// Records what has happened.
@@ -228,32 +225,34 @@ fn keys(signers: &[Signer]) -> Vec<String> {
 }
 
 impl Shell {
-    /// Returns the audit log of this user.
+    /// Returns the directory of this user's audit log.
     ///
     /// # Errors
-    /// If there is no place for it, or its settings cannot be read.
-    pub fn recorder(&self) -> Result<Recorder> {
+    /// If there is no place for it.
+    pub fn audit_dir(&self) -> Result<PathBuf> {
         let dir = self.env.audit_dir().ok_or_else(|| Error::Unavailable {
             reason: "no place for the audit log: HOME is not set".into(),
             hint: Some("set XDG_STATE_HOME".into()),
         })?;
-        Ok(Recorder::new(dir, self.config_home().ok().as_deref())?)
+        Ok(dir)
     }
 
     /// Refuses what is about to be done where it has to be recorded and cannot be.
     ///
     /// # Errors
-    /// That; if the settings cannot be read.
+    /// That; if the settings cannot be read, which may require it.
     pub fn can_record(&self) -> Result<()> {
-        match self.recorder() {
-            Ok(recorder) => Ok(recorder.check(&self.cancel())?),
-            // Without a place nobody has required anything but the machine.
-            Err(e) if self.env.audit_dir().is_some() => Err(e),
-            Err(e) => match Recorder::new(PathBuf::new(), None)?.is_required() {
-                true => Err(e),
-                false => Ok(()),
-            },
+        // Without a place nothing is there to check, unless it is required.
+        let dir = self.audit_dir();
+        let recorder = self.recorder(dir.as_ref().map(Clone::clone).unwrap_or_default())?;
+        match recorder.is_required() {
+            true => dir.and_then(|_| Ok(recorder.check(&self.cancel())?)),
+            false => Ok(()),
         }
+    }
+
+    fn recorder(&self, dir: PathBuf) -> Result<Recorder> {
+        Ok(Recorder::new(dir, self.config_home().ok().as_deref())?)
     }
 
     /// Records what became of an action on `reference`, and passes it on.
@@ -298,7 +297,7 @@ impl Shell {
                 false => drop(known.insert(digest, event.signers.clone())),
             }
         }
-        let recorder = self.recorder();
+        let recorder = self.audit_dir().and_then(|dir| self.recorder(dir));
         let required = recorder.as_ref().is_ok_and(Recorder::is_required);
         match recorder.and_then(|recorder| Ok(recorder.record(&events, &Host::of_process().user, &self.cancel())?)) {
             Err(e) if required => Err(e.context("It was done, and is not recorded")),
