@@ -38,6 +38,8 @@ pub struct Log<'a> {
     dir: &'a Dir,
     file: Flock<File>,
     cancel: &'a Cancel,
+    /// How long it is, while nobody else writes.
+    len: u64,
     limit: u64,
 }
 
@@ -65,7 +67,7 @@ impl<'a> Log<'a> {
             // Another one may have renamed it while we waited.
             match dir.symlink_metadata(FILE) {
                 Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => {
-                    return Ok(Self { dir, file, cancel, limit: MAX_FILE });
+                    return Ok(Self { dir, file, cancel, len: own.len(), limit: MAX_FILE });
                 }
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -78,9 +80,8 @@ impl<'a> Log<'a> {
     /// # Errors
     /// If the disk is full, or the end of the log cannot be read.
     pub fn reserve(&self) -> io::Result<()> {
-        let len = self.file.metadata()?.len();
         self.last()?;
-        let end = i64::try_from(len).unwrap_or(i64::MAX - ROOM);
+        let end = i64::try_from(self.len).unwrap_or(i64::MAX - ROOM);
         match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, end, ROOM) {
             Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG | Errno::EIO)) => Err(errno.into()),
             // Not every file system can tell.
@@ -90,7 +91,7 @@ impl<'a> Log<'a> {
 
     /// Returns the last record, and whether an unfinished line follows it.
     fn last(&self) -> io::Result<(Option<Head>, bool)> {
-        match last(&self.file)? {
+        match last(&self.file, self.len)? {
             (None, unfinished) => Ok((last_before(self.dir)?, unfinished)),
             found => Ok(found),
         }
@@ -102,8 +103,7 @@ impl<'a> Log<'a> {
     /// If they could not be written, or, where that is asked for, synced.
     pub fn append(mut self, events: &[Event], user: &User, durable: bool) -> io::Result<Appended> {
         let (mut head, mut unfinished) = self.last()?;
-        let size = self.file.metadata()?.len();
-        if let Some(last) = head.as_ref().filter(|_| size >= self.limit)
+        if let Some(last) = head.as_ref().filter(|_| self.len >= self.limit)
             && self.set_aside(last)
         {
             (self, head, unfinished) = self.again()?;
@@ -121,7 +121,7 @@ impl<'a> Log<'a> {
         (&*self.file).write_all(text.as_bytes())?;
         if durable {
             self.file.sync_data()?;
-            if size == 0 {
+            if self.len == 0 {
                 // The name of a new file, too.
                 self.dir.open(".")?.sync_all()?;
             }
@@ -150,7 +150,7 @@ impl<'a> Log<'a> {
 /// If the log cannot be read.
 pub fn head(dir: &Dir) -> io::Result<Option<Head>> {
     let own = match files::open(dir, FILE) {
-        Ok(file) => last(&file)?.0,
+        Ok(file) => last(&file, file.metadata()?.len())?.0,
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };
@@ -161,26 +161,25 @@ pub fn head(dir: &Dir) -> io::Result<Option<Head>> {
 fn last_before(dir: &Dir) -> io::Result<Option<Head>> {
     let mut newest: Option<Head> = None;
     for name in files::before(dir)? {
-        let head = last(&files::open(dir, &name)?)?.0;
+        let file = files::open(dir, &name)?;
+        let head = last(&file, file.metadata()?.len())?.0;
         newest = newest.into_iter().chain(head).max_by_key(|head| head.seq);
     }
     Ok(newest)
 }
 
-/// Returns the last record of a file, and whether an unfinished line follows it.
-fn last(file: &File) -> io::Result<(Option<Head>, bool)> {
-    let len = file.metadata()?.len();
+/// Returns the last record of a file of a length, and whether an unfinished line follows it.
+fn last(file: &File, len: u64) -> io::Result<(Option<Head>, bool)> {
     for most in [SHORT, LONG] {
         let begin = len.saturating_sub(most);
         let mut end = vec![0; usize::try_from(len - begin).unwrap_or_default()];
         file.read_exact_at(&mut end, begin)?;
         let unfinished = end.last().is_some_and(|last| *last != b'\n');
-        let mut lines: Vec<&[u8]> = end.split(|byte| *byte == b'\n').collect();
-        if begin > 0 {
-            // It may have begun before.
-            lines.remove(0);
-        }
-        let found = lines.iter().rev().find_map(|line| Some(Head { seq: Record::parse(line)?.seq, hash: hash(line) }));
+        // The first of them may have begun before.
+        let first =
+            if begin > 0 { end.iter().position(|byte| *byte == b'\n').map_or(end.len(), |at| at + 1) } else { 0 };
+        let mut lines = end[first..].rsplit(|byte| *byte == b'\n');
+        let found = lines.find_map(|line| Some(Head { seq: Record::parse(line)?.seq, hash: hash(line) }));
         // A last line that is whole but for its newline is a record, and the next one begins after it all the same.
         if found.is_some() || begin == 0 {
             return Ok((found, unfinished));

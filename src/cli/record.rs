@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -96,10 +96,14 @@ impl Recorder {
     }
 
     fn opened<T>(&self, act: impl FnOnce(&cap_std::fs::Dir) -> io::Result<T>) -> Result<T, Error> {
-        let done = || {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-            act(&open_dir(&self.dir)?)
+        let opened = || match open_dir(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+                open_dir(&self.dir)
+            }
+            dir => dir,
         };
+        let done = || act(&opened()?);
         done().map_err(|e| {
             let reason = format!("the audit log {} cannot be written: {e}", self.file().display());
             let hint = match self.is_required() {
@@ -131,23 +135,23 @@ fn read(config: &Path) -> Result<Option<Settings>, Error> {
     Settings::parse(&text, &shown).map(Some)
 }
 
-/// Whoever runs this process.
-pub struct Host {
-    /// Who that is.
-    pub user: User,
-    /// The user's home directory, by the host's list of users.
-    pub home: Option<PathBuf>,
+/// Returns who runs this process, by what the kernel says.
+pub fn user() -> User {
+    let uid = on_host(nix::unistd::geteuid().as_raw(), &of_kernel("/proc/self/uid_map"));
+    let login_uid = of_kernel("/proc/self/loginuid").trim().parse().ok().filter(|login| *login != NOBODY);
+    User { uid, login_uid, name: None }
 }
 
-impl Host {
-    /// Finds it by what the kernel and the host's list of users say; others are not asked, since that would take longer than all else.
-    pub fn of_process() -> Self {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let uid = on_host(nix::unistd::geteuid().as_raw(), &text("/proc/self/uid_map"));
-        let login_uid = text("/proc/self/loginuid").trim().parse().ok().filter(|login| *login != NOBODY);
-        let (name, home) = passwd(uid, &text("/etc/passwd")).unzip();
-        Self { user: User { uid, login_uid, name }, home: home.filter(|home: &PathBuf| home.is_absolute()) }
-    }
+/// Reads a short file of /proc, in one go: the hook has no time to ask for its size.
+fn of_kernel(path: &str) -> String {
+    let mut text = [0; 4096];
+    let read = fs::File::open(path).and_then(|mut file| file.read(&mut text)).unwrap_or_default();
+    String::from_utf8_lossy(&text[..read]).into_owned()
+}
+
+/// Returns name and home directory of a user, by the host's list; other lists would have to be asked for by programs.
+pub fn on_list(uid: u32) -> Option<(String, PathBuf)> {
+    passwd(uid, &fs::read_to_string("/etc/passwd").ok()?)
 }
 
 /// Returns what a user of a user namespace is called outside of it.
@@ -299,7 +303,11 @@ impl Shell {
         }
         let recorder = self.audit_dir().and_then(|dir| self.recorder(dir));
         let required = recorder.as_ref().is_ok_and(Recorder::is_required);
-        match recorder.and_then(|recorder| Ok(recorder.record(&events, &Host::of_process().user, &self.cancel())?)) {
+        let user = || {
+            let user = user();
+            User { name: on_list(user.uid).map(|(name, _)| name), ..user }
+        };
+        match recorder.and_then(|recorder| Ok(recorder.record(&events, &user(), &self.cancel())?)) {
             Err(e) if required => Err(e.context("It was done, and is not recorded")),
             Err(e) if !self.known.told.replace(true) => {
                 self.warn(format!("warning: {}", public_line(&format!("{e:#}"))));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::record::{Host, Recorder};
+use super::super::record::{Recorder, on_list, user};
 use crate::audit::{Action, Event, Outcome, User};
 use crate::env::Env;
 use crate::error::Error;
@@ -24,7 +24,8 @@ pub struct Mounts {
 impl Mounts {
     /// Finds it from where the container is: the environment of hooks is empty.
     pub fn of(env: &Env, place: Option<&Place>) -> Self {
-        let Host { user, home } = Host::of_process();
+        let user = user();
+        let home = |uid| on_list(uid).map(|(_, home)| home).filter(|home| home.is_absolute());
         let (dir, config) = places(env, place.and_then(Place::data), user.uid, home);
         let recorder = Recorder::new(dir, config.as_deref());
         Self { recorder, user, container: place.and_then(Place::id).map(str::to_owned) }
@@ -70,13 +71,18 @@ fn event(bound: &Bound) -> Event {
 }
 
 /// Returns the directory of the log, and that of the user's configuration.
-fn places(env: &Env, data: Option<PathBuf>, uid: u32, home: Option<PathBuf>) -> (PathBuf, Option<PathBuf>) {
+fn places(
+    env: &Env,
+    data: Option<PathBuf>,
+    uid: u32,
+    home_of: impl FnOnce(u32) -> Option<PathBuf>,
+) -> (PathBuf, Option<PathBuf>) {
     let is_system = data.as_deref() == Some(Path::new(SYSTEM_DATA));
     let home = match &data {
         _ if is_system || uid == 0 => None,
         // By what podman has said, since not every user is in the host's list.
         Some(data) if data.ends_with(".local/share/skillctl") => data.ancestors().nth(3).map(Path::to_owned),
-        _ => home,
+        _ => home_of(uid),
     };
     let state = env.xdg_state_home.as_ref().map(|state| state.join("skillctl"));
     let dir = match &home {
@@ -105,10 +111,10 @@ mod tests {
             (None, 1000, None, "/var/log/skillctl", None),
         ];
         for (data, uid, known, dir, config) in cases {
-            let found = places(&Env::default(), data.map(Into::into), uid, known.map(Into::into));
+            let found = places(&Env::default(), data.map(Into::into), uid, |_| known.map(Into::into));
             assert_eq!(found, (dir.into(), config.map(Into::into)), "{data:?} {uid}");
         }
         let env = Env { xdg_state_home: Some("/state".into()), ..Env::default() };
-        assert_eq!(places(&env, None, 0, None), ("/state/skillctl".into(), None));
+        assert_eq!(places(&env, None, 0, |_| None), ("/state/skillctl".into(), None));
     }
 }
