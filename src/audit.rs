@@ -39,6 +39,8 @@ pub enum Action {
     Verify,
     /// An image came from a registry into the store.
     Pull,
+    /// An image was copied from one place to another.
+    Copy,
     /// An image was loaded into containers-storage.
     Load,
     /// A name was taken from containers-storage.
@@ -67,9 +69,10 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Verify,
         Self::Pull,
+        Self::Copy,
         Self::Load,
         Self::Unload,
         Self::Install,
@@ -89,6 +92,7 @@ impl Action {
         match self {
             Self::Verify => "verify",
             Self::Pull => "pull",
+            Self::Copy => "copy",
             Self::Load => "load",
             Self::Unload => "unload",
             Self::Install => "install",

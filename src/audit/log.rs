@@ -37,19 +37,9 @@ const ROOM: i64 = MAX_LINE as i64;
 pub struct Log<'a> {
     dir: &'a Dir,
     file: Flock<File>,
-    cancel: &'a Cancel,
     /// How long it is, while nobody else writes.
     len: u64,
     limit: u64,
-}
-
-/// What was appended.
-#[derive(Debug)]
-pub struct Appended {
-    /// The lines, without newlines.
-    pub lines: Vec<String>,
-    /// The last one.
-    pub head: Head,
 }
 
 impl<'a> Log<'a> {
@@ -57,9 +47,11 @@ impl<'a> Log<'a> {
     ///
     /// # Errors
     /// If it cannot be opened for writing, or locked.
-    pub fn open(dir: &'a Dir, cancel: &'a Cancel) -> io::Result<Self> {
+    pub fn open(dir: &'a Dir) -> io::Result<Self> {
+        // Waiting ends by itself: Ctrl-C takes back nothing of what has been done and is recorded now.
+        let cancel = Cancel::default();
         loop {
-            let file = append_within(dir, FILE, (0o600, PATIENCE), cancel)?;
+            let file = append_within(dir, FILE, (0o600, PATIENCE), &cancel)?;
             let own = file.metadata()?;
             if !own.is_file() {
                 return Err(io::Error::other("it is no file"));
@@ -67,7 +59,7 @@ impl<'a> Log<'a> {
             // Another one may have renamed it while we waited.
             match dir.symlink_metadata(FILE) {
                 Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => {
-                    return Ok(Self { dir, file, cancel, len: own.len(), limit: MAX_FILE });
+                    return Ok(Self { dir, file, len: own.len(), limit: MAX_FILE });
                 }
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -97,11 +89,11 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Appends records of what has happened, in one write.
+    /// Appends records of what has happened, in one write. Returns their lines, without newlines.
     ///
     /// # Errors
     /// If they could not be written, or, where that is asked for, synced.
-    pub fn append(mut self, events: &[Event], user: &User, durable: bool) -> io::Result<Appended> {
+    pub fn append(mut self, events: &[Event], user: &User, durable: bool) -> io::Result<Vec<String>> {
         let (mut head, mut unfinished) = self.last()?;
         if let Some(last) = head.as_ref().filter(|_| self.len >= self.limit)
             && self.set_aside(last)
@@ -117,7 +109,6 @@ impl<'a> Log<'a> {
             head = Some(Head { seq: head.map_or(0, |last| last.seq).saturating_add(1), hash: hash(line.as_bytes()) });
             lines.push(line);
         }
-        let head = head.ok_or(io::ErrorKind::InvalidInput)?;
         (&*self.file).write_all(text.as_bytes())?;
         if durable {
             self.file.sync_data()?;
@@ -126,7 +117,7 @@ impl<'a> Log<'a> {
                 self.dir.open(".")?.sync_all()?;
             }
         }
-        Ok(Appended { lines, head })
+        Ok(lines)
     }
 
     /// Renames a full file. One that cannot be renamed grows on, which is better than no record.
@@ -138,7 +129,7 @@ impl<'a> Log<'a> {
 
     /// Opens what comes after a file that was renamed, where another process may already have written.
     fn again(self) -> io::Result<(Self, Option<Head>, bool)> {
-        let next = Self { limit: self.limit, ..Self::open(self.dir, self.cancel)? };
+        let next = Self { limit: self.limit, ..Self::open(self.dir)? };
         let (head, unfinished) = next.last()?;
         Ok((next, head, unfinished))
     }

@@ -15,9 +15,8 @@ fn dir() -> (tempfile::TempDir, Dir) {
     (tmp, dir)
 }
 
-fn append(dir: &Dir, reference: &str, limit: u64) -> io::Result<Appended> {
-    let cancel = Cancel::default();
-    let log = Log::open(dir, &cancel)?;
+fn append(dir: &Dir, reference: &str, limit: u64) -> io::Result<Vec<String>> {
+    let log = Log::open(dir)?;
     let event = Event::of(Action::Load, reference).digest("sha256:0");
     Log { limit, ..log }.append(&[event], &User { uid: 7, ..User::default() }, true)
 }
@@ -32,24 +31,23 @@ fn records(dir: &Dir) -> u64 {
 #[test]
 fn records_say_what_has_happened() {
     let (tmp, dir) = dir();
-    let cancel = Cancel::default();
-    let log = Log::open(&dir, &cancel).unwrap();
+    let log = Log::open(&dir).unwrap();
     let event = Event::of(Action::Verify, "acme/hr\u{202e}:1").not(Outcome::Refused, "it has\nno signature");
     let event = Event { container: Some("c".into()), ..event.signers(["k".to_owned()]).at("/x") };
     let user = User { uid: 7, login_uid: Some(8), name: Some("u".into()) };
-    let appended = log.append(&[event.clone(), event], &user, false).unwrap();
+    let lines = log.append(&[event.clone(), event], &user, false).unwrap();
     let text = fs::read_to_string(tmp.path().join(FILE)).unwrap();
-    assert_eq!(text, appended.lines.join("\n") + "\n");
-    let record = Record::parse(appended.lines[1].as_bytes()).unwrap();
+    assert_eq!(text, lines.join("\n") + "\n");
+    let record = Record::parse(lines[1].as_bytes()).unwrap();
     let pid = std::process::id();
     let want = format!(
         r#"{{"seq":2,"time":"{}","user":{{"uid":7,"login_uid":8,"name":"u"}},"pid":{pid},"action":"verify","reference":"acme/hr\u202e:1","signers":["k"],"result":"refused","reason":"it has\nno signature","where":"/x","container":"c","prev":"{}"}}"#,
         record.time,
-        hash(appended.lines[0].as_bytes())
+        hash(lines[0].as_bytes())
     );
-    assert_eq!(appended.lines[1], want);
+    assert_eq!(lines[1], want);
     assert_eq!((record.reference.as_str(), record.seq), ("acme/hr\u{202e}:1", 2));
-    assert_eq!(appended.head, Head { seq: 2, hash: hash(want.as_bytes()) });
+    assert_eq!(head(&dir).unwrap().unwrap(), Head { seq: 2, hash: hash(want.as_bytes()) });
     assert_eq!(fs::metadata(tmp.path().join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -59,10 +57,9 @@ fn hostile_text_makes_no_line_too_long() {
     let long = "\u{e0041}".repeat(1 << 20);
     let event = Event::of(Action::Install, &long).digest(&long).signers(vec![long.clone(); 100]).at(&long);
     let event = Event { container: Some(long.clone()), ..event.not(Outcome::Failed, &long) };
-    let cancel = Cancel::default();
-    let log = Log::open(&dir, &cancel).unwrap();
-    let appended = log.append(&[event], &User::default(), false).unwrap();
-    assert!(appended.lines[0].len() <= MAX_LINE, "{}", appended.lines[0].len());
+    let log = Log::open(&dir).unwrap();
+    let lines = log.append(&[event], &User::default(), false).unwrap();
+    assert!(lines[0].len() <= MAX_LINE, "{}", lines[0].len());
     append(&dir, "after", MAX_FILE).unwrap();
     assert_eq!(records(&dir), 2);
 }
@@ -115,8 +112,7 @@ fn whoever_was_killed_leaves_nothing_that_breaks_the_chain() {
         let cut = before.len() + (after.len() - before.len()) * round / 50;
         fs::write(&path, &after[..cut]).unwrap();
         count += 1 + u64::from(cut + 1 == after.len());
-        let cancel = Cancel::default();
-        Log::open(&dir, &cancel).unwrap().reserve().unwrap();
+        Log::open(&dir).unwrap().reserve().unwrap();
         append(&dir, "next", MAX_FILE).unwrap();
         count += 1;
         assert_eq!(records(&dir), count, "{round}");
@@ -146,8 +142,7 @@ fn what_cannot_be_written_is_told() {
     // An end that is none of ours is no place to go on from.
     fs::write(&path, "x".repeat(2 << 20)).unwrap();
     assert!(append(&dir, "x", MAX_FILE).unwrap_err().to_string().contains("its end is no record"));
-    let cancel = Cancel::default();
-    assert!(Log::open(&dir, &cancel).unwrap().reserve().is_err());
+    assert!(Log::open(&dir).unwrap().reserve().is_err());
     fs::remove_file(&path).unwrap();
     // A link would have us write somewhere else, and what is no file keeps nothing.
     symlink("elsewhere", &path).unwrap();

@@ -11,9 +11,9 @@ use anyhow::Result;
 
 use super::journal;
 use super::shell::{Shell, open_dir};
-use crate::audit::log::{Appended, Log};
+use crate::audit::log::Log;
 use crate::audit::settings::{self, Effective, Mode, Settings};
-use crate::audit::{Action, Event, Outcome, User};
+use crate::audit::{Action, Event, Outcome, User, hash};
 use crate::error::Error;
 use crate::ops::install::Installed;
 use crate::ops::promote::Promoted;
@@ -21,7 +21,6 @@ use crate::ops::pull::Pulled;
 use crate::ops::uninstall::Uninstalled;
 use crate::ops::verify::Verified;
 use crate::output::public_line;
-use crate::process::Cancel;
 use crate::redact::without_credentials;
 use crate::trust::verify::Signer;
 
@@ -70,24 +69,27 @@ impl Recorder {
     ///
     /// # Errors
     /// If it cannot be.
-    pub fn check(&self, cancel: &Cancel) -> Result<(), Error> {
-        self.opened(|dir| Log::open(dir, cancel)?.reserve())
+    pub fn check(&self) -> Result<(), Error> {
+        self.opened(|dir| Log::open(dir)?.reserve())
     }
 
     /// Records what has happened.
     ///
     /// # Errors
     /// If the log cannot be written. The journal takes what it can.
-    pub fn record(&self, events: &[Event], user: &User, cancel: &Cancel) -> Result<(), Error> {
+    pub fn record(&self, events: &[Event], user: &User) -> Result<(), Error> {
         if self.settings.mode == Mode::Off || events.is_empty() {
             return Ok(());
         }
-        let Appended { lines, head } =
-            self.opened(|dir| Log::open(dir, cancel)?.append(events, user, self.is_required()))?;
+        let lines = self.opened(|dir| Log::open(dir)?.append(events, user, self.is_required()))?;
         for line in lines.iter().filter(|_| self.settings.journald) {
             // Whoever reads the journal has the records that were, whatever becomes of the file.
-            let fields =
-                [("PRIORITY", "6"), ("SYSLOG_IDENTIFIER", IDENTIFIER), ("AUDIT_HEAD", &head.hash), ("MESSAGE", line)];
+            let fields = [
+                ("PRIORITY", "6"),
+                ("SYSLOG_IDENTIFIER", IDENTIFIER),
+                ("AUDIT_HEAD", &*hash(line.as_bytes())),
+                ("MESSAGE", line),
+            ];
             if journal::send(&fields).is_err() {
                 break;
             }
@@ -250,7 +252,7 @@ impl Shell {
         let dir = self.audit_dir();
         let recorder = self.recorder(dir.as_ref().map(Clone::clone).unwrap_or_default())?;
         match recorder.is_required() {
-            true => dir.and_then(|_| Ok(recorder.check(&self.cancel())?)),
+            true => dir.and_then(|_| Ok(recorder.check()?)),
             false => Ok(()),
         }
     }
@@ -307,7 +309,7 @@ impl Shell {
             let user = user();
             User { name: on_list(user.uid).map(|(name, _)| name), ..user }
         };
-        match recorder.and_then(|recorder| Ok(recorder.record(&events, &user(), &self.cancel())?)) {
+        match recorder.and_then(|recorder| Ok(recorder.record(&events, &user())?)) {
             Err(e) if required => Err(e.context("It was done, and is not recorded")),
             Err(e) if !self.known.told.replace(true) => {
                 self.warn(format!("warning: {}", public_line(&format!("{e:#}"))));

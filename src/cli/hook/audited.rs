@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::hook::place::Place;
 use crate::hook::{Bound, SYSTEM_DATA};
 use crate::output::harmless_line;
-use crate::process::Cancel;
 
 /// The log of root.
 const SYSTEM: &str = "/var/log/skillctl";
@@ -40,7 +39,7 @@ impl Mounts {
         done: Result<T, Error>,
         asks: &str,
         bound: impl FnOnce(&T) -> Vec<Bound>,
-        (warn, cancel): (impl FnOnce(&str), &Cancel),
+        warn: impl FnOnce(&str),
     ) -> Result<T, Error> {
         let mut events: Vec<Event> = match &done {
             Ok(done) => bound(done).iter().map(event).collect(),
@@ -50,7 +49,7 @@ impl Mounts {
             event.container.clone_from(&self.container);
         }
         let recorded = match &self.recorder {
-            Ok(recorder) => recorder.record(&events, &self.user, cancel),
+            Ok(recorder) => recorder.record(&events, &self.user),
             // It may be required.
             Err(e) => Err(Error::Unavailable { reason: e.to_string(), hint: e.hint() }),
         };

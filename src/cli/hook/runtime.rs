@@ -90,7 +90,7 @@ fn precreate(shell: &Shell) -> Result<ExitCode> {
     let done = host.and_then(|host| hook::precreate(&spec, &host));
     // Before podman has it: there is no container with skills that were to be recorded and are not. Copies are made later.
     let bound = |(_, bound): &(String, Vec<Bound>)| bound.iter().filter(|bound| bound.is_mounted()).cloned().collect();
-    let done = mounts.recorded(done, asks, bound, (|why: &str| log.warn(why), &shell.cancel));
+    let done = mounts.recorded(done, asks, bound, |why| log.warn(why));
     match log.told(done) {
         Some((text, bound)) => {
             log.bound(&bound);
@@ -111,7 +111,7 @@ fn create_container(shell: &Shell) -> Result<ExitCode> {
     let mounts = Mounts::of(&shell.env, place.as_ref());
     let log = Log::at(shell, place, asks, &host);
     let done = host.and_then(|host| create::create_container(&state, &host));
-    let done = mounts.recorded(done, asks, Clone::clone, (|why: &str| log.warn(why), &shell.cancel));
+    let done = mounts.recorded(done, asks, Clone::clone, |why| log.warn(why));
     Ok(match log.told(done) {
         Some(bound) => {
             log.bound(&bound);
