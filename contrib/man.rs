@@ -15,7 +15,8 @@ const EXIT_STATUS: &str =
     "0 fine, 1 the answer is no (invalid, damaged, or something will not work), 2 could not do it.";
 
 /// The pages of formats, by hand, that belong to some verbs only; that of skillctl itself names all.
-const FORMATS: [(&str, &[&str]); 5] = [
+const FORMATS: [(&str, &[&str]); 6] = [
+    ("skillctl-audit.toml(5)", &["audit"]),
     ("skillctl-annotations(7)", &["hook"]),
     ("skillctl-hook.toml(5)", &["hook"]),
     ("skillctl-skill.yaml(5)", &["init", "validate", "build"]),

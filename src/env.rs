@@ -18,6 +18,8 @@ pub struct Env {
     pub xdg_data_home: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`.
     pub xdg_config_home: Option<PathBuf>,
+    /// `XDG_STATE_HOME`.
+    pub xdg_state_home: Option<PathBuf>,
     /// `XDG_CACHE_HOME`.
     pub xdg_cache_home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
@@ -94,6 +96,7 @@ impl Env {
             home: path("HOME"),
             xdg_data_home: path("XDG_DATA_HOME"),
             xdg_config_home: path("XDG_CONFIG_HOME"),
+            xdg_state_home: path("XDG_STATE_HOME"),
             xdg_cache_home: path("XDG_CACHE_HOME"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
             store: file("SKILLCTL_STORE"),
@@ -132,6 +135,17 @@ impl Env {
         self.home.as_ref().map(|home| home.join(".local/share/skillctl/store"))
     }
 
+    /// Returns the directory of the audit log: in `$XDG_STATE_HOME`, `/var/log` for root, else below `~/.local/state`.
+    pub fn audit_dir(&self) -> Option<PathBuf> {
+        let home = || self.home.as_ref().map(|home| home.join(".local/state"));
+        let state = match (&self.xdg_state_home, self.uid) {
+            (Some(state), _) => Some(state.clone()),
+            (None, 0) => Some("/var/log".into()),
+            (None, _) => home(),
+        };
+        state.map(|state| state.join("skillctl"))
+    }
+
     /// Returns where the Go tool keeps its store, for root another place than ours.
     pub fn go_store_path(&self) -> Option<PathBuf> {
         let data = self.xdg_data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")))?;
@@ -166,6 +180,20 @@ mod tests {
         ];
         for (env, flag, path) in cases {
             assert_eq!(env.store_path(flag.map(Path::new)), Some(path.into()));
+        }
+    }
+
+    #[test]
+    fn the_log_is_found_in_order() {
+        let user = Env { uid: 1000, home: Some("/home/u".into()), ..Env::default() };
+        let cases = [
+            (user.clone(), Some("/home/u/.local/state/skillctl")),
+            (Env { uid: 0, ..user.clone() }, Some("/var/log/skillctl")),
+            (Env { xdg_state_home: Some("/state".into()), uid: 0, ..user.clone() }, Some("/state/skillctl")),
+            (Env { home: None, ..user }, None),
+        ];
+        for (env, want) in cases {
+            assert_eq!(env.audit_dir().as_deref(), want.map(Path::new));
         }
     }
 }

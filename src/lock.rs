@@ -40,6 +40,22 @@ pub fn lock_within(dir: &Dir, name: &str, (mode, limit): (u32, Duration), cancel
     held(open(dir, name, mode)?, How::Exclusive, Some(limit), cancel)
 }
 
+/// Locks the file `name` of `dir` as [`lock_within`] does, to write at its end and nowhere else.
+///
+/// # Errors
+/// As [`lock_within`].
+pub fn append_within(
+    dir: &Dir,
+    name: &str,
+    (mode, limit): (u32, Duration),
+    cancel: &Cancel,
+) -> io::Result<Flock<File>> {
+    let mut options = OpenOptions::new();
+    // Nonblocking, because a FIFO would not answer; of files that means nothing.
+    options.read(true).append(true).create(true).mode(mode).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+    held(dir.open_with(name, &options)?.into_std(), How::Exclusive, Some(limit), cancel)
+}
+
 fn open(dir: &Dir, name: &str, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).mode(mode).custom_flags(nix::libc::O_NOFOLLOW);

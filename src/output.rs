@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::redact::without_credentials;
-use crate::text::hidden;
+use crate::text::{escaped, hidden};
 
 /// Returns `text` without what could steer a terminal or forge a line: control characters, bidirectional controls,
 /// zero-width and tag characters (Unicode TR36, and "Trojan Source").
@@ -23,17 +23,7 @@ pub fn harmless(text: &str) -> String {
 /// # Errors
 /// If the value cannot be JSON.
 pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
-    let text = serde_json::to_string_pretty(value)?;
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c == '\n' || hidden(c).is_none() {
-            escaped.push(c);
-        } else {
-            // Writing to a String cannot fail.
-            let _ = c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(escaped, "\\u{unit:04x}"));
-        }
-    }
-    Ok(escaped)
+    serde_json::to_string_pretty(value).map(|text| escaped(&text))
 }
 
 /// The same on one line: a newline would forge a line that scripts parse.

@@ -1,5 +1,7 @@
 //! Characters that a reader of a text cannot see, or that change how the rest of it looks.
 
+use std::fmt::Write as _;
+
 /// What a hidden character does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hidden {
@@ -52,6 +54,21 @@ pub fn hidden(c: char) -> Option<Hidden> {
         | '\u{e0100}'..='\u{e01ef}' => Hidden::Invisible,
         _ => return None,
     })
+}
+
+/// Returns JSON in which what is hidden is escaped, so that a terminal shows it harmless and its value is exact. Line breaks, which
+/// JSON has between values only, stay.
+pub fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || hidden(c).is_none() {
+            escaped.push(c);
+        } else {
+            // Writing to a String cannot fail.
+            let _ = c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(escaped, "\\u{unit:04x}"));
+        }
+    }
+    escaped
 }
 
 /// Returns the worst hidden character of a text of several lines, and the first of its kind. Line breaks, tabs, and

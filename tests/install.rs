@@ -516,6 +516,7 @@ fn a_full_or_read_only_directory_keeps_what_was_there() {
     ];
     let mut command = std::process::Command::new("unshare");
     command.args(["-m", "sh", "-ec", &steps.join("; ")]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("XDG_STATE_HOME", world.path("state"));
     command.env("HOME", world.path("home")).env("SKILLCTL_STORE", world.store());
     command.env("skills", &skills).env("skillctl", env!("CARGO_BIN_EXE_skillctl"));
     let ran = Ran::from(command.output().unwrap()).ok();
@@ -768,6 +769,7 @@ fn a_skill_in_a_lower_layer_of_overlayfs_is_upgraded_and_uninstalled() {
     ];
     let mut command = std::process::Command::new("unshare");
     command.args(["-m", "sh", "-ec", &steps.join("; ")]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("XDG_STATE_HOME", world.path("state"));
     command.env("HOME", world.path("home")).env("SKILLCTL_STORE", world.store());
     command.env("skillctl", env!("CARGO_BIN_EXE_skillctl")).current_dir(world.tmp.path());
     let ran = Ran::from(command.output().unwrap());

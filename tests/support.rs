@@ -82,6 +82,7 @@ impl World {
             .env("HOME", self.path("home"))
             .env("PATH", self.path("no-programs"))
             .env("SKILLCTL_STORE", self.store())
+            .env("XDG_STATE_HOME", self.path("state"))
             .current_dir(self.tmp.path())
             .stdin(Stdio::null())
             .args(args);

@@ -47,6 +47,7 @@ impl World {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("HOME", self.path("home")).env("TMPDIR", self.path("tmp")).env("LC_ALL", "C");
+        command.env("XDG_STATE_HOME", self.path("state"));
         for key in ["PATH", "XDG_RUNTIME_DIR"] {
             if let Some(value) = std::env::var_os(key) {
                 command.env(key, value);

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::generate::Where;
 use super::hook::write;
 use super::shell::{Format, Shell, open_dir};
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::generate::cdi::{Cdi, Device, FILE, KIND};
 use crate::layer::UnpackOptions;
@@ -177,9 +178,10 @@ impl EnableArgs {
             let hint = "skillctl hook enable gives containers the skills that they name, without root".into();
             return Err(Error::Unavailable { reason, hint: Some(hint) }.into());
         }
+        shell.can_record()?;
         let _lock = lock(&path)?;
         let mut cdi = read(&path)?;
-        let mut lines = String::new();
+        let (mut lines, mut events) = (String::new(), Vec::new());
         for (reference, device) in devices(shell, &self.references, &self.place)? {
             elsewhere(shell, &path, &device.name)?;
             let there = cdi.devices.iter().find(|there| there.name == device.name);
@@ -191,9 +193,11 @@ impl EnableArgs {
                 there.map(|there| instead(shell, there, &device, &reference)).transpose()?.unwrap_or_default();
             let said = format!("{} at {}{instead}", reference, device.destination());
             lines += &format!("{KIND}={}  {}\n", device.name, harmless_line(&said));
+            events.push(Event::of(Action::EnableDevice, &reference).at(format!("{KIND}={}", device.name)));
             cdi.set(device);
         }
         write(&path, &cdi.text())?;
+        shell.record(events)?;
         shell.print(lines)?;
         if rootless {
             let dir = path.parent().unwrap_or(&path).display();
@@ -242,8 +246,10 @@ fn elsewhere(shell: &Shell, own: &Path, name: &str) -> Result<()> {
 impl DisableArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
         let path = file(shell)?;
+        shell.can_record()?;
         let _lock = lock(&path)?;
         let mut cdi = read(&path)?;
+        let mut events = Vec::new();
         for text in &self.names {
             let name = match cdi.devices.iter().any(|device| device.name == *text) {
                 true => text.clone(),
@@ -254,11 +260,13 @@ impl DisableArgs {
                 return Err(Error::Unavailable { reason, hint: Some("skillctl cdi list shows all".into()) }.into());
             }
             shell.print(format!("Removed {KIND}={name}\n"))?;
+            events.push(Event::of(Action::DisableDevice, text).at(format!("{KIND}={name}")));
         }
         match cdi.devices.is_empty() {
             true => fs::remove_file(&path).with_context(|| format!("Removing {}", path.display()))?,
             false => write(&path, &cdi.text())?,
         }
+        shell.record(events)?;
         Ok(ExitCode::SUCCESS)
     }
 }

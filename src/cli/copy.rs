@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, bail};
 
 use super::registry::{Creds, RegistryArgs, go_bool};
 use super::shell::{Format, Shell};
+use crate::audit::{Action, Event};
 use crate::limits::Limits;
-use crate::ops::copy::{self, Context, End};
+use crate::ops::copy::{self, Context, Copied, End};
 use crate::output::harmless_line;
 use crate::reference::{Reference, Transport};
 use crate::store::transfer::Bytes;
@@ -106,6 +107,7 @@ impl Args {
             true => Some(shell.storage().with_context(context)?),
             false => None,
         };
+        shell.can_record()?;
         let layout = shell.store().with_context(context)?;
         let (from, to) = (from.remote(shell).with_context(context)?, to.remote(shell).with_context(context)?);
         let progress = shell.progress(&self.source);
@@ -125,8 +127,10 @@ impl Args {
             &self.source,
             &self.destination,
         )
-        .with_context(context)?;
+        .with_context(context);
         drop(progress);
+        let event = |one: &Copied| Event::of(Action::Copy, &one.source).digest(&one.digest).at(&one.destination);
+        let copied = shell.recorded((Action::Copy, &self.source), copied, |one| vec![event(one)])?;
         match self.format {
             Format::Text => {
                 let bare = Transport::split(&self.destination).0.is_none();

@@ -8,11 +8,13 @@ use serde_json::json;
 
 use super::gather::{address, gather};
 use super::pull::When;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
 use super::verify::{VerifyArgs, signed};
 use crate::address::Address;
+use crate::audit::Action;
 use crate::card::Provenance;
 use crate::error::Error;
 use crate::layer::UnpackOptions;
@@ -90,6 +92,9 @@ impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let places = self.targets.places(shell)?;
         let trust = self.verify.rule(shell, &self.references)?;
+        if !self.dry_run {
+            shell.can_record()?;
+        }
         let mut status = ExitCode::SUCCESS;
         let mut rows = Vec::new();
         for text in &self.references {
@@ -195,7 +200,12 @@ impl Args {
         };
         let install = |place: &Place| match self.dry_run {
             true => install::preview(source, place.open()?.as_ref(), &options),
-            false => install::install(source, &place.ensure()?, &options),
+            false => {
+                let installed = install::install(source, &place.ensure()?, &options);
+                let (reference, path) = (source.reference.to_string(), place.path.join(name));
+                let events = |one: &Installed| record::installed(Action::Install, one, &path);
+                shell.recorded((Action::Install, &reference), installed, events)
+            }
         };
         if !self.link {
             let mut verified = None;
@@ -219,6 +229,7 @@ impl Args {
             let target = relative(&resolved(&place.path), &real).join(name).display().to_string();
             let (written, kept) = install::link(source, &skills, &target, &installed.content_digest, &options)?;
             let linked = Installed { written, backup: kept, changes: Changes::default(), ..installed.clone() };
+            shell.record(record::installed(Action::Install, &linked, &place.path.join(name)))?;
             say(&linked, place, Some(&target))?;
         }
         Ok(installed.verified)
@@ -242,7 +253,9 @@ pub fn fetch(
             Some(name) => name.parse::<Reference>()?.or_latest(),
             None => text.parse::<Reference>()?,
         };
-        if let Some(verified) = trusted::found(layout, &found, text, rule.trust)? {
+        let verified = trusted::found(layout, &found, text, rule.trust).map_err(Into::into);
+        let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
+        if let Some(verified) = shell.recorded((Action::Verify, text), verified, events)? {
             shell.warnings(&verified.warnings);
         }
         return Ok((found, reference));
@@ -254,7 +267,9 @@ pub fn fetch(
     let progress = board.add(&reference.to_string());
     let report = |bytes, total| progress.towards(bytes, total);
     let copying = registry.copying(&tools, &report);
-    let pulled = pull::pull((layout, &remote), &reference, rule, copying)?;
+    shell.can_record()?;
+    let pulled = pull::pull((layout, &remote), &reference, rule, copying);
+    let pulled = shell.recorded((Action::Pull, text), pulled, record::pulled)?;
     drop(progress);
     drop(board);
     shell.warnings(&pulled.warnings);

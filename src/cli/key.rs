@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::passphrase::PassphraseArgs;
 use super::shell::{Format, Shell};
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::output::harmless_line;
 use crate::trust::key::{MAX_KEY, PublicKey};
@@ -89,6 +90,7 @@ impl GenerateArgs {
                 return Err(Error::Unavailable { reason: format!("{} is there already", path.display()), hint }.into());
             }
         }
+        shell.can_record()?;
         let passphrase = self.passphrase.chosen(shell, &private)?;
         let (key, pkcs8) = PrivateKey::generate()?;
         create(&private, 0o600, &private_key::seal(&pkcs8, &passphrase)?)?;
@@ -98,6 +100,7 @@ impl GenerateArgs {
             return Err(e);
         }
         let id = key.public().id();
+        shell.record(vec![Event::of(Action::GenerateKey, public.display().to_string()).digest(&id)])?;
         match self.format {
             Format::Json => shell.print_json(&json!({"private_key": private, "public_key": public, "id": id}))?,
             Format::Text => shell.print(format!(

@@ -9,11 +9,13 @@ use serde_json::json;
 
 use super::shell::{Format, Shell, hint_of};
 use super::verify::VerifyArgs;
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::image::Platform;
 use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout};
+use crate::store::storage::Storage;
 use crate::store::storage_images::LoadState;
 use crate::store::storage_load::{LOAD_TIMEOUT, Load};
 use crate::store::{self, trusted};
@@ -99,7 +101,9 @@ fn load(
     let holder = layout.holder(manifest);
     let (store, store_path, work) = (holder.dir(), holder.path(), (layout.dir(), layout.path()));
     let load = Load { store, store_path, work, manifest, name: &name, platform, timeout };
-    storage.load(&load, &shell.tools())?;
+    shell.can_record()?;
+    let loaded = storage.load(&load, &shell.tools()).map_err(Into::into);
+    shell.recorded((Action::Load, &name), loaded, |_| vec![Event::of(Action::Load, &name).digest(entry.digest())])?;
     drop(progress);
     Ok(storage.driver()?.to_string())
 }
@@ -134,7 +138,7 @@ pub fn unload_after(shell: &Shell, entry: &Entry) {
 pub fn unload_name(shell: &Shell, reference: &Reference, digest: &str) {
     let name = reference.in_storage();
     let result = shell.storage_to_read().and_then(|storage| match storage.images()?.load_state(&name, digest) {
-        LoadState::Yes => storage.unload(&name, &shell.tools()).map(drop).map_err(Into::into),
+        LoadState::Yes => unload(shell, &storage, &name),
         LoadState::Other => Err(anyhow::anyhow!("it has other content there")),
         LoadState::No => Ok(()),
     });
@@ -142,6 +146,12 @@ pub fn unload_name(shell: &Shell, reference: &Reference, digest: &str) {
         let why = harmless_line(&format!("{e:#}"));
         shell.warn(format!("warning: {name} stays in containers-storage: {why}; skillctl unload takes it from there"));
     }
+}
+
+fn unload(shell: &Shell, storage: &Storage, name: &str) -> Result<()> {
+    shell.can_record()?;
+    let unloaded = storage.unload(name, &shell.tools()).map(drop).map_err(Into::into);
+    shell.recorded((Action::Unload, name), unloaded, |()| vec![Event::of(Action::Unload, name)])
 }
 
 const EXAMPLES: &str = "\
@@ -209,7 +219,7 @@ impl UnloadArgs {
         each(shell, &self.references, self.format, "Unloaded", |text| {
             let context = || format!("Unloading {text}");
             let reference = text.parse::<Reference>().with_context(context)?.or_latest();
-            storage.unload(&reference.in_storage(), &shell.tools()).with_context(context)?;
+            unload(shell, &storage, &reference.in_storage()).with_context(context)?;
             Ok(reference.to_string())
         })
     }

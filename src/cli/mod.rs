@@ -3,6 +3,7 @@
 //! Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it, 130 ended by a signal.
 
 mod agents;
+mod audit;
 mod build;
 mod cdi;
 mod collection;
@@ -19,6 +20,7 @@ mod images;
 mod init;
 mod install;
 mod installed;
+mod journal;
 mod key;
 mod keyless;
 mod late;
@@ -33,6 +35,7 @@ mod prompt;
 mod prune;
 mod pull;
 mod push;
+mod record;
 mod registry;
 mod rm;
 mod shell;
@@ -68,6 +71,7 @@ Environment:
   SKILLCTL_ADD_STORES      Stores that are only read, colons between them,
                            unless --add-store names some
   XDG_DATA_HOME            Else the store is skillctl/store in there
+  XDG_STATE_HOME           The audit log is skillctl/audit.log in there
   COSIGN_PASSWORD          Passphrase of a key
   SOURCE_DATE_EPOCH        Date of a built image and its files, else 1970
   CONTAINERS_STORAGE_CONF, STORAGE_DRIVER, STORAGE_OPTS
@@ -93,6 +97,10 @@ Files:
   /etc/containers/certs.d/REGISTRY      Authorities and client certificates
   $XDG_RUNTIME_DIR/containers/auth.json Credentials; of root in
                                         /run/containers/0/auth.json
+
+  /var/log/skillctl/audit.log           What root has done with skills
+  ~/.local/state/skillctl/audit.log     What other users have done
+  /etc/skillctl/audit.toml              Whether that is logged, and has to be
 
   SKILLS/.skillimage                    What is installed in a directory of
                                         skills, and backups of your files
@@ -172,6 +180,8 @@ enum Command {
     Key(Late<key::Args>),
     /// Say who has to have signed what is used on this machine
     Trust(Late<trust::Args>),
+    /// Show what was done with skills, and verify that nobody has changed that
+    Audit(Late<audit::Args>),
     /// Install skills where agents look
     Install(Late<install::Args>),
     /// Upgrade installed skills to the newest published version
@@ -247,6 +257,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(args) => args.0.run(&shell),
         Command::Key(args) => args.0.run(&shell),
         Command::Trust(args) => args.0.run(&shell),
+        Command::Audit(args) => args.0.run(&shell),
         Command::Install(args) => args.0.run(&shell),
         Command::Upgrade(args) => args.0.run(&shell),
         Command::Rollback(args) => args.0.run(&shell),

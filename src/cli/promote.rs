@@ -7,9 +7,11 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::load::LoadArgs;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell};
 use super::signer::SignerArgs;
+use crate::audit::{Action, Event, Outcome};
 use crate::error::Error;
 use crate::finding::{Finding, Severity};
 use crate::layer::UnpackOptions;
@@ -98,6 +100,9 @@ impl Args {
                 .with_context(context);
         }
         let options = Options { to, force: self.force, keep_tag: self.keep_tag.clone() };
+        if !self.dry_run {
+            shell.can_record()?;
+        }
         let text = self.reference.strip_prefix("docker://").unwrap_or(&self.reference);
         let spelled = text.len() != self.reference.len();
         let reference: Reference = match text.parse() {
@@ -132,7 +137,7 @@ impl Args {
         if self.dry_run {
             return self.show(shell, &local, &plan);
         }
-        let promoted = plan.carry_out(&local, &seal)?;
+        let promoted = self.recorded(shell, plan.carry_out(&local, &seal))?;
         // A person reads first what was done, and then what becomes of it in containers-storage.
         if self.format == Format::Text {
             self.report(shell, &promoted, false)?;
@@ -153,6 +158,10 @@ impl Args {
             }
             (None, _) => Ok(None),
         }
+    }
+
+    fn recorded(&self, shell: &Shell, promoted: Result<Promoted>) -> Result<Promoted> {
+        shell.recorded((Action::Promote, &self.reference), promoted, |one| record::promoted(&self.reference, one))
     }
 
     /// Lets containers-storage follow: it gets the tags that have moved, and loses those that went. Returns whether the
@@ -197,7 +206,7 @@ impl Args {
         if self.dry_run {
             return self.show(shell, &remotely, &plan);
         }
-        let promoted = plan.carry_out(&remotely, &seal)?;
+        let promoted = self.recorded(shell, plan.carry_out(&remotely, &seal))?;
         drop(progress);
         self.report(shell, &promoted, false)
     }
@@ -222,6 +231,10 @@ impl Args {
         let findings: Vec<Finding> = gates::check(layout, &plan.source, to, &options)?;
         if findings.iter().all(|finding| finding.severity != Severity::Error) {
             return Ok(None);
+        }
+        if !self.dry_run {
+            let event = Event::of(Action::Promote, &self.reference).digest(&plan.source.digest);
+            shell.record(vec![event.not(Outcome::Refused, "it is no valid skill")])?;
         }
         super::validate::report(shell, Path::new(&self.reference), &findings, self.format)?;
         shell.warn("error: nothing was promoted");

@@ -12,9 +12,11 @@ use super::gather::only_image;
 use super::install::chosen;
 use super::load::LoadArgs;
 use super::progress::Board;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, open_dir};
 use super::verify::{VerifyArgs, signed};
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::limits::Limits;
@@ -127,6 +129,7 @@ impl Args {
         let references: Vec<Reference> = wanted.iter().map(|(_, reference)| reference.clone()).collect();
         self.registry.check_single(&references)?;
         let trust = self.verify.rule(shell, &self.references)?;
+        shell.can_record()?;
         let layout = shell.store()?;
         let remote = self.registry.remote(shell)?;
         let board = shell.board();
@@ -135,6 +138,7 @@ impl Args {
         let mut status = ExitCode::SUCCESS;
         let mut done = Vec::new();
         for ((text, _), pulled) in wanted.iter().zip(pulled) {
+            let pulled = shell.recorded((Action::Pull, text), pulled, record::pulled);
             let finished = pulled.and_then(|pulled| self.finish(shell, &layout, text, pulled));
             match finished.with_context(|| format!("Pulling {text}")) {
                 Ok(finished) => done.push(finished),
@@ -251,6 +255,7 @@ pub fn write(
     let contents = Contents::of(layout, &pulled.entry.descriptor, &options).with_context(context)?;
     let info = crate::store::read(layout, pulled.entry.clone())?.info;
     let source = Source { layout, contents: &contents, before: &before };
+    shell.can_record()?;
     let mut paths = Vec::new();
     for name in chosen(&contents.names(&info, &reference), how.skills)? {
         let extracted = extract(&source, &dest, name, &options).with_context(context)?;
@@ -261,6 +266,8 @@ pub fn write(
             pulled.warnings.push(format!("{} could not be removed", output.join(leftover).display()));
         }
         paths.push(output.join(name));
+        let event = Event::of(Action::Install, &pulled.reference).digest(&pulled.digest);
+        shell.record(vec![event.at(output.join(name).display())])?;
     }
     Ok(paths)
 }

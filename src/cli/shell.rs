@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::policy;
 use super::progress::{Board, Progress};
+use super::record::Known;
 use super::targets;
 use crate::agent::Home;
 use crate::env::{Env, path_var};
@@ -88,12 +89,15 @@ pub struct Shell {
     policy: OnceCell<Policy>,
     /// Set when nobody reads stdout any more: the work goes on, and only its result is not printed.
     deaf: Cell<bool>,
+    /// What the audit log was told.
+    pub known: Known,
 }
 
 impl Shell {
     /// Reads the environment.
     pub fn new(global: Global) -> Self {
-        Self { env: Env::read(), global, cancel: OnceCell::new(), policy: OnceCell::new(), deaf: Cell::new(false) }
+        let (cancel, policy, known) = (OnceCell::new(), OnceCell::new(), Known::default());
+        Self { env: Env::read(), global, cancel, policy, deaf: Cell::new(false), known }
     }
 
     /// Prints a result; text by strangers in it must have been made harmless.

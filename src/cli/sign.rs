@@ -9,6 +9,7 @@ use super::keyless::KeylessArgs;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::signer::SignerArgs;
+use crate::audit::{Action, Event};
 use crate::ops::sign::{self, Signed};
 use crate::output::harmless_line;
 use crate::reference::Reference;
@@ -53,6 +54,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let context = || format!("Signing {}", self.reference);
+        shell.can_record()?;
         let place = place(&self.reference, self.local).with_context(context)?;
         // Without a key it is keyless: clap has seen to that.
         let Some(path) = &self.signer.key else {
@@ -67,7 +69,11 @@ impl Args {
                 sign::in_store(&layout, &self.reference, self.identity.as_ref(), &*key)
             }
         };
-        self.report(shell, &signed.with_context(context)?)
+        let event =
+            |one: &Signed| Event::of(Action::Sign, &one.reference).digest(&one.digest).signers([one.key.clone()]);
+        let signed =
+            shell.recorded((Action::Sign, &self.reference), signed.with_context(context), |one| vec![event(one)])?;
+        self.report(shell, &signed)
     }
 
     fn on_registry(&self, shell: &Shell, reference: &Reference, key: &dyn Signer) -> Result<Signed> {

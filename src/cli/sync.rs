@@ -9,11 +9,13 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
 
 use super::install::unpack_options;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell, open_dir};
 use super::targets::project_root;
 use super::wanted::Lookup;
 use crate::agent::Agent;
+use crate::audit::Action;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::lockfile::import::{self, From, Imported};
@@ -372,7 +374,12 @@ impl<'a> Work<'a> {
                     None => install(&lookup.image(&layout, wanted, known)?),
                 }
             };
-            let (locked, installed) = work().with_context(|| format!("Installing {}", wanted.name))?;
+            self.shell.can_record()?;
+            let installed = work().with_context(|| format!("Installing {}", wanted.name));
+            let (locked, installed) =
+                self.shell.recorded((Action::Install, &wanted.source), installed, |(_, all)| {
+                    all.iter().flat_map(|(one, path)| record::installed(Action::Install, one, path)).collect()
+                })?;
             for (one, path) in installed {
                 self.say(&one, &path)?;
                 let mut row = serde_json::to_value(&one)?;
@@ -402,6 +409,7 @@ impl<'a> Work<'a> {
     fn uninstall(&self, intent: &Intent, lock: &Lock, rows: &mut Vec<serde_json::Value>) -> Result<()> {
         let cancel: Cancel = self.shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
+        self.shell.can_record()?;
         let layout = self.shell.existing_store()?;
         let paths = superfluous(intent, lock).into_iter();
         for gone in sync::remove(&self.project, layout.as_ref(), (paths, intent), self.force, (&unpack, &cancel))? {
@@ -410,6 +418,7 @@ impl<'a> Work<'a> {
                 let backup = backup(gone.backup.as_deref());
                 self.shell.print(format!("Uninstalled {name} from {path}\n{backup}"))?;
             }
+            self.shell.record(vec![record::uninstalled(&gone)])?;
             self.shell.warnings(&gone.warnings);
             rows.push(serde_json::to_value(&gone)?);
         }

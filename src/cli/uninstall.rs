@@ -7,8 +7,10 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::install::unpack_options;
+use super::record;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs};
+use crate::audit::Action;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::present::is_link_to;
@@ -39,12 +41,14 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let places = self.targets.places(shell)?;
+        shell.can_record()?;
         let layout = shell.existing_store()?;
         let mut status = ExitCode::SUCCESS;
         let mut rows = Vec::new();
         for name in &self.names {
             for place in &places {
-                match self.uninstall(shell, layout.as_ref(), name, place) {
+                let done = self.uninstall(shell, layout.as_ref(), name, place);
+                match shell.recorded((Action::Uninstall, name), done, |gone| vec![record::uninstalled(gone)]) {
                     Ok(done) => {
                         let mut row = serde_json::to_value(&done)?;
                         row["target"] = json!(place.label);

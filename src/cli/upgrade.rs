@@ -10,10 +10,12 @@ use serde_json::json;
 
 use super::install::{fetch, listed, unpack_options};
 use super::installed::{candidates, scan_all, step};
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{FAILED, Format, NO, Shell};
 use super::targets::{Place, TargetArgs, resolved};
 use super::verify::VerifyArgs;
+use crate::audit::Action;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::contents::Contents;
@@ -218,7 +220,12 @@ impl Args {
             Options { force: self.force, back: None, content: None, any_source: true, unpack, cancel: &cancel };
         let installed = match self.dry_run {
             true => install::preview(&source, Some(&skills), &options)?,
-            false => install::install(&source, &skills, &options)?,
+            false => {
+                shell.can_record()?;
+                let installed = install::install(&source, &skills, &options);
+                let events = |one: &Installed| record::installed(Action::Upgrade, one, Path::new(&step.row.path));
+                shell.recorded((Action::Upgrade, &text), installed, events)?
+            }
         };
         if self.format == Format::Text {
             shell.print(match (self.dry_run, installed.written) {
@@ -256,6 +263,9 @@ pub struct RollbackArgs {
 impl RollbackArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let places: Vec<Place> = self.targets.places(shell)?;
+        if !self.dry_run {
+            shell.can_record()?;
+        }
         let layout = shell.store()?;
         let cancel = shell.cancel();
         let unpack = unpack_options(Limits::default().size, &cancel);
@@ -273,7 +283,11 @@ impl RollbackArgs {
                 let row = row.ok_or_else(|| not_installed(&skills, &self.name))?;
                 Ok((rollback(&layout, &holder(shell, &self.targets, &row)?, &self.name, &how)?, row))
             })();
-            match rolled {
+            let events = |(installed, row): &(Installed, Row)| match self.dry_run {
+                true => Vec::new(),
+                false => record::installed(Action::Rollback, installed, Path::new(&row.path)),
+            };
+            match shell.recorded((Action::Rollback, &self.name), rolled, events) {
                 Ok((installed, row)) => {
                     if self.format == Format::Text {
                         shell.print(match self.dry_run {

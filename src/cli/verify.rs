@@ -7,9 +7,11 @@ use anyhow::Result;
 
 use super::key;
 use super::policy::files;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::sign::place;
+use crate::audit::Action;
 use crate::error::Error;
 use crate::ops::verify;
 use crate::output::harmless_line;
@@ -133,7 +135,10 @@ fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let rule = self.keys.rule(shell)?;
-        let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref())?;
+        shell.can_record()?;
+        let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref());
+        let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
+        let verified = shell.recorded((Action::Verify, &self.reference), verified, events)?;
         self.report(shell, &verified.ok_or_else(|| nobody(&self.reference))?)
     }
 

@@ -96,6 +96,13 @@ pub struct Bound {
     pub repaired: bool,
 }
 
+impl Bound {
+    /// Returns whether it is a tree that is mounted, and no copy, which is made later and elsewhere.
+    pub fn is_mounted(&self) -> bool {
+        !self.source.as_os_str().is_empty()
+    }
+}
+
 /// Adds the skills that a container asks for to its configuration. Returns it and what was added.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! One file per verb: data in, data out. Nothing here prints, exits or reads the environment.
 
+pub mod audit;
 pub mod build;
 pub mod changes;
 pub mod collection;

@@ -13,8 +13,9 @@ use crate::trust::policy::{Policy, Rule};
 impl Layout {
     /// Holds what is used of it against a policy.
     #[must_use]
-    pub fn trusting(self, policy: Policy) -> Self {
-        Self { policy, ..self }
+    pub fn trusting(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// Returns what has to hold of images that are used.

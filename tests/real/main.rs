@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod audit;
 mod cell;
 mod collections;
 mod container;

@@ -7,8 +7,10 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{Input, Reach, is_url, read};
+use crate::audit::Action;
 use crate::cli::install::unpack_options;
 use crate::cli::pull::When;
+use crate::cli::record;
 use crate::cli::registry::RegistryArgs;
 use crate::cli::shell::{Format, Shell};
 use crate::cli::targets::{Place, TargetArgs};
@@ -82,6 +84,9 @@ impl InstallArgs {
             return Err(refused("--ref is for a collection in Git").into());
         }
         let places = self.targets.places(shell)?;
+        if !self.dry_run {
+            shell.can_record()?;
+        }
         let opened = match (&self.input.file, url, &self.input.reference) {
             (Some(_), _, Some(_)) => return Err(refused("specify -f <file> or a reference, not both").into()),
             (Some(file), ..) => read(file)?,
@@ -208,7 +213,12 @@ impl InstallArgs {
             for place in places {
                 let installed = match self.dry_run {
                     true => install::preview(&source, place.open()?.as_ref(), &options),
-                    false => install::install(&source, &place.ensure()?, &options),
+                    false => {
+                        let installed = install::install(&source, &place.ensure()?, &options);
+                        let path = place.path.join(name);
+                        let events = |one: &Installed| record::installed(Action::Install, one, &path);
+                        reach.shell.recorded((Action::Install, label), installed, events)
+                    }
                 }?;
                 each(&installed, place)?;
             }

@@ -1,5 +1,6 @@
 //! `hook`: what makes container runtimes start `skillctl-hook`, and that program.
 
+mod audited;
 mod enable;
 mod runtime;
 

@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,7 +16,9 @@ use chrono::Utc;
 use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 
+use super::super::journal;
 use super::super::shell::{FAILED, NO, absolute, cancel_on_signals, fail, label, open_dir};
+use super::audited::Mounts;
 use crate::env::Env;
 use crate::error::Error;
 use crate::hook::create::{self, State};
@@ -31,8 +32,6 @@ use crate::process::Cancel;
 use crate::store::registries_conf::ConfPaths;
 use crate::trust::policy::Policy as Trust;
 
-/// Where journald takes messages (systemd's native protocol).
-const JOURNAL: &str = "/run/systemd/journal/socket";
 /// The log beside the store.
 pub const LOG: &str = "hook.log";
 /// How the log says when, in UTC.
@@ -87,8 +86,13 @@ fn precreate(shell: &Shell) -> Result<ExitCode> {
     // Only containers that ask for skills depend on anything of ours: no policy can stop others.
     let Some(asks) = spec.annotation(SKILLS) else { return pass_on(&text) };
     let host = host(shell);
-    let log = Log::at(shell, Place::of(&spec, shell.env.cwd.as_deref()), asks, &host);
+    let place = Place::of(&spec, shell.env.cwd.as_deref());
+    let mounts = Mounts::of(&shell.env, place.as_ref());
+    let log = Log::at(shell, place, asks, &host);
     let done = host.and_then(|host| hook::precreate(&spec, &host));
+    // Before podman has it: there is no container with skills that were to be recorded and are not. Copies are made later.
+    let bound = |(_, bound): &(String, Vec<Bound>)| bound.iter().filter(|bound| bound.is_mounted()).cloned().collect();
+    let done = mounts.recorded(done, asks, bound, |why| log.warn(why));
     match log.told(done) {
         Some((text, bound)) => {
             log.bound(&bound);
@@ -105,8 +109,11 @@ fn create_container(shell: &Shell) -> Result<ExitCode> {
     let Some(asks) = state.skills() else { return Ok(ExitCode::SUCCESS) };
     let host = host(shell);
     // By the bundle alone: the configuration in it may be out of reach.
-    let log = Log::at(shell, Place::at(state.bundle()), asks, &host);
+    let place = Place::at(state.bundle());
+    let mounts = Mounts::of(&shell.env, place.as_ref());
+    let log = Log::at(shell, place, asks, &host);
     let done = host.and_then(|host| create::create_container(&state, &host));
+    let done = mounts.recorded(done, asks, Clone::clone, |why| log.warn(why));
     Ok(match log.told(done) {
         Some(bound) => {
             log.bound(&bound);
@@ -210,8 +217,12 @@ impl Log {
     fn bound(&self, bound: &[Bound]) {
         for bound in bound.iter().filter(|bound| bound.repaired) {
             let what = format!("{} was not as it was unpacked, and was unpacked anew", bound.source.display());
-            self.write("warning", 4, &what);
+            self.warn(&what);
         }
+    }
+
+    fn warn(&self, what: &str) {
+        self.write("warning", 4, what);
     }
 
     fn failed(&self, error: &Error) {
@@ -230,8 +241,10 @@ impl Log {
 
     fn to_journal(&self, priority: u8, message: &str) -> io::Result<()> {
         let (message, asks) = (harmless_line(message), harmless_line(&self.asks));
-        let text = format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER=skillctl\nSKILLS={asks}\nMESSAGE={message}\n");
-        UnixDatagram::unbound()?.send_to(text.as_bytes(), JOURNAL).map(|_| ())
+        let priority = priority.to_string();
+        let fields =
+            [("PRIORITY", &*priority), ("SYSLOG_IDENTIFIER", "skillctl"), ("SKILLS", &asks), ("MESSAGE", &message)];
+        journal::send(&fields)
     }
 
     fn to_file(&self, level: &str, message: &str) -> io::Result<()> {
