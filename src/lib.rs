@@ -7,7 +7,7 @@
 //!   [`format`] (how others package skills), [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
 //!   [`receipt`] (what is installed), [`collection`] (skills that belong together)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
-//! * [`trust`]: keys, signatures in both forms, and what holds of them
+//! * [`trust`]: keys, signatures in both forms, and what holds of them; [`attest`]: bills of materials and provenance
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
 //! * [`source`]: skills in the forms of other tools, Git repositories, archives and `.well-known` indexes
@@ -18,6 +18,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod attest;
 pub mod card;
 pub mod check;
 pub mod cli;

@@ -12,6 +12,7 @@ use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::{self, Found};
+use crate::trust::attestation;
 use crate::trust::key::PublicKey;
 use crate::trust::verify::{self, Holds, Signatures, Signer, Subject};
 
@@ -80,7 +81,11 @@ pub fn fetched(
     required: Required<'_>,
 ) -> Result<Verified> {
     let signatures = remote_attached::signatures(&remote.registry, reference, &manifest.digest)?;
-    let holds = holding(&signatures, reference, manifest, required)?;
+    let mut holds = holding(&signatures, reference, manifest, required)?;
+    // What the same keys attest comes along.
+    let attestations = remote_attached::attestations(&remote.registry, reference, &manifest.digest)?;
+    let attested = attestation::holding(attestations.bundles, &manifest.digest, required.keys);
+    holds.signatures.bundles.extend(attested);
     let _writing = layout.writing()?;
     attached::keep(layout, &manifest.digest, &holds.signatures)?;
     Ok(verified(reference, manifest, holds))

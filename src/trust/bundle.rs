@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::key::PublicKey;
 use super::private_key::PrivateKey;
 use crate::error::{Error, Result};
+use crate::strict;
 
 /// Media type of a bundle, and of what a bundle's manifest is.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -19,6 +20,8 @@ pub const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 /// The empty JSON object, which artifacts have for a config (image specification).
 pub const EMPTY: &[u8] = b"{}";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+/// The annotation of a bundle's manifest that says what kind of statement is in it, so that others need not be fetched.
+pub const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The form of what we state; older ones are read, too.
@@ -111,6 +114,22 @@ pub fn make(key: &PrivateKey, statement: &Statement) -> Result<Vec<u8>> {
 ///
 /// Errors are why it counts for nothing.
 pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
+    let (payload, signature) = open(bundle)?;
+    match key.verifies(&encoding(PAYLOAD_TYPE, &payload), &signature) {
+        true => statement(&payload),
+        false => Err(format!("not by the key {}", key.id())),
+    }
+}
+
+/// Returns what a bundle states, whoever has signed it: to be shown, and for nothing else.
+///
+/// Errors are why it says nothing.
+pub fn unverified(bundle: &[u8]) -> Result<Statement, String> {
+    statement(&open(bundle)?.0)
+}
+
+/// Returns the payload of a bundle, and its only signature.
+fn open(bundle: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let bundle: Bundle = serde_json::from_slice(bundle).map_err(|e| format!("a damaged bundle: {e}"))?;
     if bundle.media_type != BUNDLE {
         return Err(format!("a bundle of the type {}, which is not supported", bundle.media_type));
@@ -123,11 +142,13 @@ pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
         return Err(format!("an envelope with {} signatures, and not one", envelope.signatures.len()));
     };
     let decode = |text: &str| STANDARD.decode(text).map_err(|e| format!("a damaged envelope: {e}"));
-    let payload = decode(&envelope.payload)?;
-    if !key.verifies(&encoding(PAYLOAD_TYPE, &payload), &decode(&signature.sig)?) {
-        return Err(format!("not by the key {}", key.id()));
-    }
-    let wire: Wire = serde_json::from_slice(&payload).map_err(|e| format!("its statement: {e}"))?;
+    Ok((decode(&envelope.payload)?, decode(&signature.sig)?))
+}
+
+fn statement(payload: &[u8]) -> Result<Statement, String> {
+    // Of two equal keys readers take one or the other.
+    strict::unique(payload).map_err(|e| format!("its statement: {e}"))?;
+    let wire: Wire = serde_json::from_slice(payload).map_err(|e| format!("its statement: {e}"))?;
     if ![STATEMENT, OLD_STATEMENT].contains(&wire.kind.as_str()) {
         return Err(format!("its statement is a {:?}", wire.kind));
     }
@@ -150,7 +171,7 @@ pub fn manifest(subject: &Value, predicate_type: &str, (digest, size): (&str, us
         "subject": {"mediaType": subject["mediaType"], "digest": subject["digest"], "size": subject["size"]},
         "annotations": {
             "dev.sigstore.bundle.content": "dsse-envelope",
-            "dev.sigstore.bundle.predicateType": predicate_type,
+            PREDICATE_TYPE: predicate_type,
         },
     })
 }
