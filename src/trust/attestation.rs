@@ -83,7 +83,10 @@ pub fn verify(bundle: &[u8], digest: &str, keys: &[PublicKey]) -> Result<Atteste
             Ok(statement) => {
                 return match statement.subjects.iter().any(|subject| subject == digest) {
                     true => Ok(Attested { key: key.id(), statement }),
-                    false => Err(format!("of {}", statement.subjects.join(", "))),
+                    false => Err(match &statement.subjects[..] {
+                        [other] => format!("of {other}"),
+                        others => format!("of {} digests, and not of this one", others.len()),
+                    }),
                 };
             }
         }
@@ -166,7 +169,7 @@ mod tests {
         assert!(attested(&[several], &digest(), TYPE, &keys).is_ok());
         let cases = [
             (vec![], "it has no attestation"),
-            (vec![bundle(&key, &statement(&[], TYPE))], "its attestation is of "),
+            (vec![bundle(&key, &statement(&[], TYPE))], "its attestation is of 0 digests"),
             (vec![bundle(&key, &statement(&[elsewhere.clone()], TYPE))], "its attestation is of sha256:bbb"),
             (vec![bundle(&key, &statement(&[digest()], SIGNED))], "its attestation is a signature"),
             (vec![bundle(&key, &statement(&[digest()], "urn:x"))], "its attestation is of the type urn:x"),

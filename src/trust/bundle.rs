@@ -24,6 +24,8 @@ const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 pub const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// Longest reason why a bundle counts for nothing, in characters.
+const MAX_REASON: usize = 256;
 /// The form of what we state; older ones are read, too.
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const OLD_STATEMENT: &str = "https://in-toto.io/Statement/v0.1";
@@ -114,9 +116,9 @@ pub fn make(key: &PrivateKey, statement: &Statement) -> Result<Vec<u8>> {
 ///
 /// Errors are why it counts for nothing.
 pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
-    let (payload, signature) = open(bundle)?;
+    let (payload, signature) = open(bundle).map_err(short)?;
     match key.verifies(&encoding(PAYLOAD_TYPE, &payload), &signature) {
-        true => statement(&payload),
+        true => statement(&payload).map_err(short),
         false => Err(format!("not by the key {}", key.id())),
     }
 }
@@ -125,7 +127,16 @@ pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
 ///
 /// Errors are why it says nothing.
 pub fn unverified(bundle: &[u8]) -> Result<Statement, String> {
-    statement(&open(bundle)?.0)
+    open(bundle).and_then(|(payload, _)| statement(&payload)).map_err(short)
+}
+
+/// Cuts a reason, which may repeat all of what somebody has put where a word belongs.
+fn short(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
 }
 
 /// Returns the payload of a bundle, and its only signature.
@@ -234,6 +245,8 @@ mod tests {
             let error = changed(pointer, to);
             assert!(error.contains(why), "{pointer}: {error}");
         }
+        let long = changed("/dsseEnvelope/payloadType", json!("x".repeat(1 << 20)));
+        assert_eq!(long.chars().count(), MAX_REASON + 1);
         let twice = bundle.to_string().replacen("\"payloadType\"", "\"payloadType\":\"text/plain\",\"payloadType\"", 1);
         assert!(verify(twice.as_bytes(), key.public()).unwrap_err().contains("duplicate field"));
     }

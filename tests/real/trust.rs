@@ -20,7 +20,7 @@ mod with_sigstore {
 }
 
 /// A registry with a published skill, and the keys `acme` and `other`. Returns its name there.
-fn registry(world: &World, kind: Kind) -> (Registry, String) {
+pub fn registry(world: &World, kind: Kind) -> (Registry, String) {
     let hub = Registry::start(world, kind);
     if kind == Kind::Tls {
         conf::trust(world, &hub, Place::Etc);
@@ -37,11 +37,13 @@ fn registry(world: &World, kind: Kind) -> (Registry, String) {
     (hub, name)
 }
 
-fn key(world: &World, name: &str) -> String {
+/// Returns the path of a key, without its end.
+pub fn key(world: &World, name: &str) -> String {
     world.path(name).display().to_string()
 }
 
-fn skillctl(world: &World, args: &[&str]) -> crate::cell::Done {
+/// Runs skillctl with the passphrase of the keys.
+pub fn skillctl(world: &World, args: &[&str]) -> crate::cell::Done {
     let mut command = world.command(env!("CARGO_BIN_EXE_skillctl"), args);
     command.env("COSIGN_PASSWORD", "secret");
     crate::cell::Done::of(command)
