@@ -16,6 +16,11 @@ fn world() -> World {
     let world = World::new();
     world.skill("hr", "1.0.0");
     world.write("hr/scripts/report.py", "# /// script\n# dependencies = [\"requests==2.32.3\", \"rich\"]\n# ///\n");
+    // Known by its first line.
+    world.write(
+        "hr/scripts/tool",
+        "#!/usr/bin/env -S uv run --script\n# /// script\n# dependencies = [\"httpx==0.27.0\"]\n# ///\n",
+    );
     world.write("hr/web/package.json", r#"{"dependencies": {"a": "1.0.0"}, "devDependencies": {"b": "^2"}}"#);
     for name in ["acme", "other"] {
         run(&world, &["key", "generate", name]).ok();
@@ -61,18 +66,25 @@ fn what_is_built_is_attested_and_read_back() {
     let spdx = predicate(&world, &["--type", "spdxjson", "--key", "acme.pub"]).ok().json();
     let files: Vec<&str> =
         spdx["files"].as_array().unwrap().iter().map(|file| file["fileName"].as_str().unwrap()).collect();
-    let want = ["./SKILL.md", "./scripts/report.py", "./scripts/run.sh", "./skill.yaml", "./web/package.json"];
+    let want = [
+        "./SKILL.md",
+        "./scripts/report.py",
+        "./scripts/run.sh",
+        "./scripts/tool",
+        "./skill.yaml",
+        "./web/package.json",
+    ];
     assert_eq!(files, want);
     // printf '#!/bin/sh\necho run\n' | sha256sum
     let sum = "a4e0317eafab5cf1bc4a0041c7c8aeb6ece56fe72e7b2b3017a8a6574614cd35";
     assert_eq!(spdx["files"][2]["checksums"][1]["checksumValue"], sum);
     let purls = |document: &Value| {
         let text = document.to_string();
-        ["pkg:pypi/requests@2.32.3\"", "pkg:pypi/rich\"", "pkg:npm/a@1.0.0\"", "pkg:npm/b\""]
-            .map(|purl| text.contains(purl))
+        ["pypi/requests@2.32.3\"", "pypi/rich\"", "pypi/httpx@0.27.0\"", "npm/a@1.0.0\"", "npm/b\""]
+            .map(|purl| text.contains(&format!("pkg:{purl}")))
     };
-    assert_eq!(purls(&spdx), [true; 4]);
-    assert_eq!(purls(&predicate(&world, &["--type", "cyclonedx"]).ok().json()), [true; 4]);
+    assert_eq!(purls(&spdx), [true; 5]);
+    assert_eq!(purls(&predicate(&world, &["--type", "cyclonedx"]).ok().json()), [true; 5]);
     // A directory is nobody's business but this machine's.
     let provenance = predicate(&world, &["--type", "provenance"]).ok().json();
     assert_eq!(provenance["buildDefinition"]["externalParameters"], json!({}));
@@ -155,7 +167,7 @@ fn what_cannot_be_read_is_a_warning_and_everything_else_is_there() {
         assert!(built.stderr.contains(&format!("warning: {warning}")), "{built}");
     }
     let spdx = predicate(&world, &["--type", "spdx"]).ok().json();
-    assert_eq!(spdx["files"].as_array().unwrap().len(), 8);
+    assert_eq!(spdx["files"].as_array().unwrap().len(), 9);
     assert_eq!(spdx.to_string().matches("what it declares is not all known").count(), 3);
 }
 

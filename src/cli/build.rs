@@ -152,6 +152,7 @@ impl Args {
         if let Address::Git(source) = address {
             text(format!("{}\n", cloning(source)))?;
         }
+        let attester = self.attest.attester(shell, self.image.time(shell)?)?;
         let layout = shell.store()?;
         let filter = (&Filter::parse(&self.filter)?, self.image.limits());
         let gathered = gather(shell, (&layout, None), address, filter, &RegistryArgs::default())?;
@@ -166,7 +167,6 @@ impl Args {
             let hint = Some(hint.to_owned());
             return Err(Error::Unavailable { reason, hint }.into());
         }
-        let attester = self.attest.attester(shell, self.image.time(shell)?)?;
         let (mut made, mut invalid, mut failed) = (Vec::new(), 0, 0);
         for (at, one) in gathered.skills.iter().enumerate() {
             text(format!("Building {} ({}/{count})...\n", harmless_line(&one.name), at + 1))?;

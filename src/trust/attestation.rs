@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// Most attestations of one image that are looked at.
 pub const MAX_ATTESTATIONS: usize = 64;
-/// Largest bundle of one, in bytes: of a skill of some 25,000 files, which a vendored node_modules has.
+/// Largest bundle of one, in bytes: a bill of materials of some 30,000 files.
 pub const MAX_ATTESTATION: u64 = 16 << 20;
 /// Most bytes of all that are looked at: they are in memory at once.
 pub const MAX_ATTESTATIONS_SIZE: u64 = 64 << 20;
@@ -170,7 +170,10 @@ mod tests {
         let cases = [
             (vec![], "it has no attestation"),
             (vec![bundle(&key, &statement(&[], TYPE))], "its attestation is of 0 digests"),
-            (vec![bundle(&key, &statement(&[elsewhere.clone()], TYPE))], "its attestation is of sha256:bbb"),
+            (
+                vec![bundle(&key, &statement(std::slice::from_ref(&elsewhere), TYPE))],
+                "its attestation is of sha256:bbb",
+            ),
             (vec![bundle(&key, &statement(&[digest()], SIGNED))], "its attestation is a signature"),
             (vec![bundle(&key, &statement(&[digest()], "urn:x"))], "its attestation is of the type urn:x"),
         ];
