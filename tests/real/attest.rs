@@ -7,10 +7,11 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::cell::{Done, World, cannot, matrix};
-use crate::registry::{Kind, Registry, digest_of};
+use crate::registry::gate::{ALWAYS, Fault, Gate};
+use crate::registry::{Kind, MANIFEST, Registry, digest_of};
 use crate::trust::{key, registry, skillctl};
 
-matrix! { @roots a_registry_keeps_what_is_attested }
+matrix! { @roots a_registry_keeps_what_is_attested, where_referrers_are_listed_no_index_is_written }
 
 /// What cosign does is the same wherever it runs.
 mod with_cosign {
@@ -115,6 +116,36 @@ fn a_registry_keeps_what_is_attested(world: &World) {
     let flags = ["--key", &public, "--type", "spdx", "--predicate"];
     let refused = inspect(world, &name, &flags).fails(1);
     assert!(refused.contains(&format!("is of {stolen}")), "{refused}");
+}
+
+fn where_referrers_are_listed_no_index_is_written(world: &World) {
+    let (hub, _) = registry(world, Kind::Plain);
+    let gate = Gate::before(&hub);
+    let (name, public) = (gate.name("acme/hr:1.0.0"), key(world, "acme") + ".pub");
+    // What a registry with that API answers.
+    let lists = |digests: &[String]| {
+        let entry = |digest: &String| json!({"mediaType": MANIFEST, "digest": digest, "size": 1});
+        let index = json!({"schemaVersion": 2, "manifests": digests.iter().map(entry).collect::<Vec<_>>()});
+        gate.reset();
+        gate.on("GET", "/referrers/", ALWAYS, Fault::Instead(index.to_string().into_bytes()));
+    };
+    lists(&[]);
+    let attested = attest(world, &name, "acme", &["--sbom", "spdx"]);
+    assert_eq!(of(&attested, "added"), [true]);
+    assert_eq!(hub.tag("acme/hr", &attested["digest"].as_str().expect("a digest").replace(':', "-")), None);
+    // Others are listed, too, who are gone, and far too many.
+    let own = of(&attested, "digest")[0].as_str().expect("a digest").to_owned();
+    let mut digests = vec![own];
+    lists(&digests);
+    let listed = inspect(world, &name, &["--key", &public]).json();
+    assert_eq!((of(&listed, "verified"), &listed["unread"]), (vec![json!(true)], &json!([])));
+    assert_eq!(of(&attest(world, &name, "acme", &["--sbom", "spdx"]), "added"), [false]);
+    digests.extend((0..10_000).map(|n| digest_of(format!("{n}").as_bytes())));
+    lists(&digests);
+    let listed = inspect(world, &name, &["--key", &public]).json();
+    assert_eq!(of(&listed, "verified"), [true]);
+    assert_eq!(listed["unread"], json!(["beyond the first 256 referrers"]));
+    assert!(gate.count("GET", "/manifests/sha256:") <= 256 + 1);
 }
 
 /// cosign 3, by key and without the network: nothing is asked of a log or a time stamp.
