@@ -7,7 +7,7 @@
 //!   [`format`] (how others package skills), [`lifecycle`], [`reference`], [`strict`], [`image`] (card <-> manifest, config, annotations), [`agent`] (where agents look),
 //!   [`receipt`] (what is installed), [`collection`] (skills that belong together)
 //! * Bytes: [`layer`] (deterministic pack, contained and bounded unpack), [`process`] (run a child, keep its last words)
-//! * [`trust`]: keys, signatures in both forms, and what holds of them
+//! * [`trust`]: keys, signatures in both forms, and what holds of them; [`attest`]: bills of materials and provenance
 //! * [`audit`]: the log of what was done, a chain of hashes, and what is wrong with it
 //! * [`skills`]: a directory of skills, and changes to it that happen whole or not at all; [`lock`]
 //! * [`store`]: the store (an OCI layout, native), containers-storage, and skopeo's image proxy
@@ -19,6 +19,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod attest;
 pub mod audit;
 pub mod card;
 pub mod check;

@@ -39,16 +39,37 @@ const FREE: &str = "annotations";
 /// # Errors
 /// In one line, also where it is no JSON.
 pub fn check(bytes: &[u8]) -> Result<(), String> {
+    read(bytes, Keys::Manifest)
+}
+
+/// Returns which key is there twice in a document whose keys are anybody's.
+///
+/// # Errors
+/// In one line, also where it is no JSON.
+pub fn unique(bytes: &[u8]) -> Result<(), String> {
+    read(bytes, Keys::Free)
+}
+
+fn read(bytes: &[u8], keys: Keys) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    Strict { free: false }.deserialize(&mut deserializer).map_err(|e| e.to_string())?;
+    Strict(keys).deserialize(&mut deserializer).map_err(|e| e.to_string())?;
     deserializer.end().map_err(|e| e.to_string())
 }
 
-/// One value; `free` where it is a map of free keys.
-#[derive(Clone, Copy)]
-struct Strict {
-    free: bool,
+/// What is asked of the keys of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// They are spelled as the image specification does.
+    Manifest,
+    /// They are anybody's, of this object and not of what is in it.
+    Annotations,
+    /// They are anybody's, everywhere.
+    Free,
 }
+
+/// One value.
+#[derive(Clone, Copy)]
+struct Strict(Keys);
 
 impl<'de> DeserializeSeed<'de> for Strict {
     type Value = ();
@@ -68,10 +89,14 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            if !self.free {
+            if self.0 == Keys::Manifest {
                 spelled_right(&key).map_err(A::Error::custom)?;
             }
-            map.next_value_seed(Self { free: !self.free && key == FREE })?;
+            map.next_value_seed(Self(match self.0 {
+                Keys::Manifest if key == FREE => Keys::Annotations,
+                Keys::Manifest | Keys::Annotations => Keys::Manifest,
+                Keys::Free => Keys::Free,
+            }))?;
             if seen.contains(&key) {
                 return Err(A::Error::custom(format!("the key {key:?} is there twice")));
             }
@@ -81,7 +106,8 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Self { free: false })?.is_some() {}
+        let own = if self.0 == Keys::Free { Keys::Free } else { Keys::Manifest };
+        while list.next_element_seed(Self(own))?.is_some() {}
         Ok(())
     }
 
@@ -146,6 +172,19 @@ mod tests {
                 wrong.is_none_or(|wrong| found.as_ref().is_some_and(|f| f.starts_with(wrong))),
                 "{text}: {found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn keys_of_other_documents_are_anybodys_and_there_once() {
+        let cases = [
+            (r#"{"Data":1,"data":2,"ſ":[{"Size":1,"annotations":[{"a":1}]}]}"#, true),
+            (r#"{"a":[{"b":{"c":1,"c":2}}]}"#, false),
+            (r#"{"a":1,"a":1}"#, false),
+            ("[1,", false),
+        ];
+        for (text, fine) in cases {
+            assert_eq!(unique(text.as_bytes()).is_ok(), fine, "{text}");
         }
     }
 }

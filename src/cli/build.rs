@@ -6,18 +6,23 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use serde_json::Value;
 
+use super::attest::{Attester, BuildArgs};
 use super::gather::{address, gather};
 use super::make::{ImageArgs, exit};
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell, open_dir};
 use crate::address::Address;
+use crate::attest::provenance::Build;
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
+use crate::ops::attest::seen;
 use crate::ops::build::{self, Form, Input};
 use crate::ops::gather::build_one;
 use crate::output::harmless_line;
 use crate::source::{Filter, GitSource};
+use crate::store::layout::Layout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +67,8 @@ pub struct Args {
     /// What to build (image, artifact), and how to print the result (text, json)
     #[arg(long, value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "image,text")]
     format: Vec<Made>,
+    #[command(flatten)]
+    attest: BuildArgs,
     #[command(flatten)]
     image: ImageArgs,
 }
@@ -110,6 +117,7 @@ impl Args {
     fn directory(&self, shell: &Shell, (form, format): (Form, Format)) -> Result<ExitCode> {
         let shown = self.source.display().to_string();
         let (dir, name) = open_skill(&self.source).with_context(|| format!("Packing {shown}"))?;
+        let attester = self.attest.attester(shell, self.image.time(shell)?)?;
         let progress = shell.progress(&format!("Packing {shown}"));
         let (report, cancel) = (|bytes| progress.set(bytes), shell.cancel());
         let options = self.options(shell, form, &report, cancel.flag())?;
@@ -120,8 +128,10 @@ impl Args {
         let layout = shell.store()?;
         let built = build::build(&layout, Input::Directory(&dir, &name), &options);
         let built = built.with_context(|| format!("Packing {shown}"))?;
+        let how = seen(&options, None);
         drop(progress);
         let made = self.image.finish(shell, &layout, ("Built", &self.source, format), built)?;
+        let made = attest(shell, (&layout, format), attester.as_ref(), how, made)?;
         exit(shell, format, made.as_ref())
     }
 
@@ -142,6 +152,7 @@ impl Args {
         if let Address::Git(source) = address {
             text(format!("{}\n", cloning(source)))?;
         }
+        let attester = self.attest.attester(shell, self.image.time(shell)?)?;
         let layout = shell.store()?;
         let filter = (&Filter::parse(&self.filter)?, self.image.limits());
         let gathered = gather(shell, (&layout, None), address, filter, &RegistryArgs::default())?;
@@ -164,7 +175,10 @@ impl Args {
             let place = Path::new(&one.path);
             let built = build_one(&layout, &gathered, one, &options);
             let built = built.with_context(|| format!("Packing {}", one.name));
-            match built.and_then(|built| self.image.finish_one(shell, &layout, (place, format), built)) {
+            let built = built.and_then(|built| self.image.finish_one(shell, &layout, (place, format), built));
+            let how = seen(&options, gathered.source(one));
+            let built = built.and_then(|built| attest(shell, (&layout, format), attester.as_ref(), how, built));
+            match built {
                 Ok(Some(value)) => made.push(value),
                 Ok(None) => invalid += 1,
                 Err(e) if shell.cancel().is_cancelled() => return Err(e),
@@ -201,6 +215,20 @@ impl Args {
             }
             None => Ok((form, format)),
         }
+    }
+}
+
+/// Attests of what was built, where that is asked for.
+fn attest(
+    shell: &Shell,
+    place: (&Layout, Format),
+    attester: Option<&Attester<'_>>,
+    build: Build,
+    built: Option<Value>,
+) -> Result<Option<Value>> {
+    match (attester, built) {
+        (Some(attester), Some(built)) => attester.attest(shell, place, build, built).map(Some),
+        (_, built) => Ok(built),
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::attestations::AttestationArgs;
 use super::gather::{no_image, only_image};
 use super::installed::Installed;
 use super::registry::RegistryArgs;
@@ -176,11 +177,17 @@ pub struct InspectArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    attestations: AttestationArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
 impl InspectArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        if self.attestations.attestations {
+            let listed = self.attestations.run(shell, &self.reference, (self.format, &self.registry));
+            return listed.with_context(|| format!("Inspecting {}", self.reference));
+        }
         let inspected = self.inspect(shell)?;
         match self.format {
             Format::Text => shell.print(text(&inspected))?,

@@ -88,6 +88,14 @@ impl ImageArgs {
         }
     }
 
+    /// Returns when the image is made, where somebody says that.
+    ///
+    /// # Errors
+    /// If it is no date.
+    pub fn time(&self, shell: &Shell) -> Result<Option<DateTime<Utc>>> {
+        Ok(self.timestamp.as_deref().map(timestamp).transpose()?.or(epoch(shell)?))
+    }
+
     /// Returns how an image is made by the flags.
     pub fn options<'a>(
         &self,
@@ -96,15 +104,14 @@ impl ImageArgs {
         progress: &'a dyn Fn(u64),
         cancelled: &'a AtomicBool,
     ) -> Result<Options<'a>> {
-        let epoch = shell.env.source_date_epoch.as_deref();
-        let epoch = epoch.map(|e| seconds(e).context("Reading SOURCE_DATE_EPOCH")).transpose()?;
+        let epoch = epoch(shell)?;
         Ok(Options {
             tag: tag.map(str::to_owned),
             profile: Profile::parse(&self.media_type).map_err(anyhow::Error::msg)?,
             platforms: self.platform.clone().map(|list| list.0).unwrap_or_default(),
             force: self.force,
             mtime: epoch.map_or(0, |e| u64::try_from(e.timestamp()).unwrap_or(0)),
-            created: self.timestamp.as_deref().map(timestamp).transpose()?.or(epoch).unwrap_or_default(),
+            created: self.time(shell)?.unwrap_or_default(),
             strict: self.strict,
             limits: self.limits(),
             progress: Some(progress),
@@ -194,6 +201,15 @@ fn reference(built: &Built) -> String {
     let files = if built.files == 1 { "file" } else { "files" };
     let local = built.reference.parse().map_or_else(|_| built.reference.clone(), |r: Reference| r.in_storage());
     format!("Reference: {local}   {} {files}, {}{left_out}", built.files, size(built.bytes))
+}
+
+/// Returns the time that SOURCE_DATE_EPOCH says, where it is set.
+///
+/// # Errors
+/// If it is no date.
+pub fn epoch(shell: &Shell) -> Result<Option<DateTime<Utc>>> {
+    let epoch = shell.env.source_date_epoch.as_deref();
+    epoch.map(|e| seconds(e).context("Reading SOURCE_DATE_EPOCH")).transpose()
 }
 
 fn seconds(text: &str) -> Result<DateTime<Utc>> {

@@ -3,6 +3,8 @@
 //! Exit status: 0 fine, 1 the answer is no (invalid, damaged), 2 could not do it, 130 ended by a signal.
 
 mod agents;
+mod attest;
+mod attestations;
 mod audit;
 mod build;
 mod cdi;
@@ -174,6 +176,8 @@ enum Command {
     Logout(Late<login::LogoutArgs>),
     /// Sign an image
     Sign(Late<sign::Args>),
+    /// Attest what is in an image, how it was built, or anything else
+    Attest(Late<attest::Args>),
     /// Verify that an image is what a key has signed
     Verify(Late<verify::Args>),
     /// Make and show the keys that sign skills
@@ -254,6 +258,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Login(args) => args.0.run(&shell),
         Command::Logout(args) => args.0.run(&shell),
         Command::Sign(args) => args.0.run(&shell),
+        Command::Attest(args) => args.0.run(&shell),
         Command::Verify(args) => args.0.run(&shell),
         Command::Key(args) => args.0.run(&shell),
         Command::Trust(args) => args.0.run(&shell),

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use cap_std::fs::Dir;
 
 use super::build::{self, Built, Elsewhere, Input, Options};
+use crate::attest::provenance::Source;
 use crate::card::{Origin, Provenance};
 use crate::error::Error;
 use crate::finding::Finding;
@@ -201,6 +202,13 @@ impl Gathered {
             }
         }
         Ok(())
+    }
+
+    /// Returns where one of the skills comes from; `None` where that is a path of this machine.
+    pub fn source(&self, one: &One) -> Option<Source> {
+        let Provenance { source, commit, path } = one.provenance.clone();
+        let reference = self.reference.clone();
+        (!self.is_local).then_some(Source { uri: source, reference, path, revision: commit })
     }
 
     /// Returns the files of one of the skills, unless it is a directory of this machine.

@@ -1,5 +1,7 @@
 //! One file per verb: data in, data out. Nothing here prints, exits or reads the environment.
 
+pub mod attest;
+pub mod attestations;
 pub mod audit;
 pub mod build;
 pub mod changes;

@@ -13,7 +13,8 @@ use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
-use crate::trust::bundle::{self, SIGNED, Statement};
+use crate::trust::attestation::{self, Attestations};
+use crate::trust::bundle::{self, Statement};
 use crate::trust::check::check;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::{Policy, Rule};
@@ -77,8 +78,9 @@ impl<'a> Seal<'a> {
             }
         }
         if to >= State::Published && !seal.rules.is_empty() {
-            let signatures = seal.signatures(reference, &source.digest)?;
-            check(&signatures, reference, (&source.digest, &source.info), &seal.rules)?;
+            let (signatures, attestations) =
+                (seal.signatures(reference, &source.digest)?, seal.attestations(reference, &source.digest)?);
+            check((&signatures, &attestations), reference, (&source.digest, &source.info), &seal.rules)?;
         }
         Ok(seal)
     }
@@ -92,6 +94,13 @@ impl<'a> Seal<'a> {
         Ok(match self.place {
             Place::Store(layout) => attached::signatures(layout, digest)?,
             Place::Registry(_, remote, _) => remote_attached::signatures(&remote.origin, reference, digest)?,
+        })
+    }
+
+    fn attestations(&self, reference: &Reference, digest: &str) -> Result<Attestations> {
+        Ok(match self.place {
+            Place::Store(layout) => attached::attestations(layout, digest)?,
+            Place::Registry(_, remote, _) => remote_attached::attestations(&remote.origin, reference, digest)?,
         })
     }
 
@@ -112,28 +121,25 @@ impl<'a> Seal<'a> {
         self.attest_again(source, new, name, key)?;
         let own = Rule { keys: vec![key.public().clone()], ..Rule::default() };
         let rules: Vec<Rule> = [own].into_iter().chain(self.rules.iter().cloned()).collect();
-        let signatures = self.signatures(name, &new.digest)?;
-        check(&signatures, name, (&new.digest, &new.info), &rules)?;
+        let (signatures, attestations) = (self.signatures(name, &new.digest)?, self.attestations(name, &new.digest)?);
+        check((&signatures, &attestations), name, (&new.digest, &new.info), &rules)?;
         Ok(())
     }
 
     /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so
     /// that it is seen where it comes from.
     fn attest_again(&self, source: &Manifest, new: &Manifest, name: &Reference, key: &dyn Signer) -> Result<()> {
-        let keys: Vec<&PublicKey> =
-            [key.public()].into_iter().chain(self.rules.iter().flat_map(|rule| &rule.keys)).collect();
-        let there = self.signatures(name, &new.digest)?;
+        let trusted = self.rules.iter().flat_map(|rule| &rule.keys);
+        let keys: Vec<PublicKey> = [key.public()].into_iter().chain(trusted).cloned().collect();
+        let there = self.attestations(name, &new.digest)?;
         let is_there = |wanted: &Statement| {
             there.bundles.iter().any(|own| bundle::verify(&own.bytes, key.public()).is_ok_and(|own| own == *wanted))
         };
         let descriptor = serde_json::to_value(new.descriptor()?)?;
-        for old in self.signatures(name, &source.digest)?.bundles {
-            let statement = keys.iter().find_map(|key| bundle::verify(&old.bytes, key).ok());
-            let Some(old) = statement.filter(|old| old.predicate_type != SIGNED) else { continue };
-            if !old.subjects.contains(&source.digest) {
-                continue;
-            }
-            let statement = Statement { subjects: vec![new.digest.clone(), source.digest.clone()], ..old };
+        for old in self.attestations(name, &source.digest)?.bundles {
+            let Ok(old) = attestation::verify(&old.bytes, &source.digest, &keys) else { continue };
+            let subjects = vec![new.digest.clone(), source.digest.clone()];
+            let statement = Statement { subjects, ..old.statement };
             if is_there(&statement) {
                 continue;
             }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
 use super::blob::sha256;
@@ -12,13 +13,14 @@ use super::index::SUBJECT;
 use super::layout::{Entry, Layout, entry_name};
 use crate::error::{Error, Result};
 use crate::image::Info;
-use crate::trust::bundle::{self, BUNDLE};
+use crate::trust::attestation::{Attestations, MAX_ATTESTATION};
+use crate::trust::bundle::{self, BUNDLE, PREDICATE_TYPE};
 use crate::trust::read;
 use crate::trust::simple::{self, Signature};
 use crate::trust::verify::{Bundle, Signatures};
 
 /// The annotations of a bundle's manifest that its entry repeats.
-const ANNOTATIONS: [&str; 2] = ["dev.sigstore.bundle.content", "dev.sigstore.bundle.predicateType"];
+const ANNOTATIONS: [&str; 2] = ["dev.sigstore.bundle.content", PREDICATE_TYPE];
 /// Longest of them, in bytes.
 const MAX_ANNOTATION: usize = 256;
 
@@ -60,6 +62,19 @@ pub fn signatures(layout: &Layout, digest: &str) -> Result<Signatures> {
     Ok(signatures)
 }
 
+/// Returns the attestations of a manifest.
+///
+/// # Errors
+/// As [`signatures`].
+pub fn attestations(layout: &Layout, digest: &str) -> Result<Attestations> {
+    let mut attestations = Attestations::default();
+    for entry in entries(layout, digest)? {
+        let bundle = |digest: &str, _| layout.read_small(&described(layout, digest)?, MAX_ATTESTATION);
+        attestations.add(&layout.read_json(&entry.descriptor)?, bundle)?;
+    }
+    Ok(attestations)
+}
+
 /// Returns the entry of a bundle of a manifest.
 ///
 /// # Errors
@@ -71,8 +86,11 @@ pub fn entry_of(layout: &Layout, digest: &str, bundle: &Bundle) -> Result<Option
 
 /// Returns a blob that is as small as a manifest.
 fn blob(layout: &Layout, digest: &str) -> Result<Vec<u8>> {
-    let missing = || Error::damaged(format!("blob {digest}"), "it is missing");
-    layout.read_json(&layout.describe(digest).ok_or_else(missing)?)
+    layout.read_json(&described(layout, digest)?)
+}
+
+fn described(layout: &Layout, digest: &str) -> Result<Descriptor> {
+    layout.describe(digest).ok_or_else(|| Error::damaged(format!("blob {digest}"), "it is missing"))
 }
 
 /// Adds simple signatures of a manifest to those that it has. The caller holds [`Layout::writing`].

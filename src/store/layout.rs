@@ -348,7 +348,15 @@ impl Layout {
     /// # Errors
     /// [`Error::Damaged`] if the bytes are not those that the descriptor names.
     pub fn read_json(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        if descriptor.size() > MAX_JSON {
+        self.read_small(descriptor, MAX_JSON)
+    }
+
+    /// The same of a blob that may have up to `most` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::read_json`].
+    pub fn read_small(&self, descriptor: &Descriptor, most: u64) -> Result<Vec<u8>> {
+        if descriptor.size() > most {
             return Err(Error::damaged(
                 format!("blob {}", descriptor.digest()),
                 format!("{} bytes are too many for JSON", descriptor.size()),

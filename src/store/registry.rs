@@ -171,14 +171,22 @@ impl Registry {
     /// [`Error::Registry`]; with [`Fault::NotFound`] where it is not there, and [`Fault::Protocol`] where it has another
     /// size or digest, or is larger than 4 MiB.
     pub fn blob(&self, reference: &Reference, digest: &str, size: u64) -> Result<Vec<u8>> {
+        self.blob_up_to(LIMIT, reference, digest, size)
+    }
+
+    /// The same of a blob of at most `most` bytes, which are in memory at once.
+    ///
+    /// # Errors
+    /// As [`Self::blob`].
+    pub fn blob_up_to(&self, most: usize, reference: &Reference, digest: &str, size: u64) -> Result<Vec<u8>> {
         let (registry, repository) = reference.name().split_once('/').unwrap_or(("", reference.name()));
         let what = format!("{repository}@{digest}");
         let protocol = |reason: String| error(registry, Fault::Protocol, format!("{what}: {reason}"));
         if !is_digest(digest) {
             return Err(protocol("its digest is none of sha256".into()));
         }
-        let Some(limit) = usize::try_from(size).ok().filter(|size| *size <= LIMIT) else {
-            return Err(protocol(too_large(LIMIT)));
+        let Some(limit) = usize::try_from(size).ok().filter(|size| *size <= most) else {
+            return Err(protocol(too_large(most)));
         };
         let blob = self.read(reference, |endpoint| {
             let call = Call {
@@ -186,7 +194,7 @@ impl Registry {
                 path: format!("/v2/{}/blobs/{digest}", endpoint.repository()),
                 accept: None,
                 // An error page may be longer than the blob.
-                limit: LIMIT,
+                limit: limit.max(LIMIT),
                 body: None,
                 actions: self.reading(),
                 what: format!("{}@{digest}", endpoint.repository()),

@@ -1,6 +1,9 @@
 //! Signatures on registries: the tag `sha256-<hex>.sig`, and what refers to a manifest by the registry's word or, where that does not
 //! say, by the index at the tag `sha256-<hex>` (distribution specification, referrers tag schema).
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::attached;
@@ -12,14 +15,17 @@ use super::repository::Manifest;
 use super::transfer::Copying;
 use crate::error::{Error, Fault, Result};
 use crate::reference::{Reference, is_digest};
+use crate::trust::attestation::{Attestations, MAX_ATTESTATION};
 use crate::trust::bundle::BUNDLE;
-use crate::trust::read::{self, MAX_SIGNATURES};
+use crate::trust::read::{self, MAX_REFERRERS};
 use crate::trust::simple::{self, Signature};
 use crate::trust::verify::Signatures;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// How often an index that others write, too, is read again and merged with ours: registries ignore `If-Match`.
 const MERGES: u32 = 5;
+/// How long after our own write it is looked at once more: who has read before that writes within this.
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// Returns the signatures of a manifest that a registry has. `reference` names the repository.
 ///
@@ -28,24 +34,46 @@ const MERGES: u32 = 5;
 pub fn signatures(registry: &Registry, reference: &Reference, digest: &str) -> Result<Signatures> {
     let mut signatures = simple_signatures(registry, reference, digest)?;
     let blob = |digest: &str, size: u64| registry.blob(reference, digest, size);
-    let mut referrers = match registry.referrers(&reference.with_digest(digest)?, MAX_SIGNATURES)? {
+    let more = each_referrer(registry, reference, digest, &mut |manifest| signatures.add(manifest, blob))?;
+    signatures.unread.extend(more);
+    Ok(signatures)
+}
+
+/// Returns the attestations of a manifest that a registry has. `reference` names the repository.
+///
+/// # Errors
+/// [`Error::Registry`].
+pub fn attestations(registry: &Registry, reference: &Reference, digest: &str) -> Result<Attestations> {
+    let mut attestations = Attestations::default();
+    let most = usize::try_from(MAX_ATTESTATION).unwrap_or(usize::MAX);
+    let blob = |digest: &str, size: u64| registry.blob_up_to(most, reference, digest, size);
+    let more = each_referrer(registry, reference, digest, &mut |manifest| attestations.add(manifest, blob))?;
+    attestations.unread.extend(more);
+    Ok(attestations)
+}
+
+/// Passes every manifest that refers to another one to `take`. Returns that there are more than are looked at, where there are.
+fn each_referrer(
+    registry: &Registry,
+    reference: &Reference,
+    digest: &str,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Option<String>> {
+    let mut referrers = match registry.referrers(&reference.with_digest(digest)?, MAX_REFERRERS)? {
         Some(referrers) => referrers,
         None => listed(registry, reference, digest)?.iter().filter_map(digest_of).map(str::to_owned).collect(),
     };
     referrers.retain(|referrer| is_digest(referrer));
-    if referrers.len() > MAX_SIGNATURES {
-        signatures.unread.push(format!("beyond the first {MAX_SIGNATURES} referrers"));
-        referrers.truncate(MAX_SIGNATURES);
-    }
-    for referrer in referrers {
+    let more = referrers.len() > MAX_REFERRERS;
+    for referrer in referrers.iter().take(MAX_REFERRERS) {
         // What is listed and gone is no signature, and what says that it refers to something else is none of this.
-        let Some(found) = registry.manifest(&reference.with_digest(&referrer)?)? else { continue };
+        let Some(found) = registry.manifest(&reference.with_digest(referrer)?)? else { continue };
         let value: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
         if value["subject"]["digest"] == digest {
-            signatures.add(&found.bytes, blob)?;
+            take(&found.bytes)?;
         }
     }
-    Ok(signatures)
+    Ok(more.then(|| format!("beyond the first {MAX_REFERRERS} referrers")))
 }
 
 /// Returns the same, but only those that podman reads.
@@ -142,7 +170,7 @@ fn not_kept(tag: &Reference) -> Error {
 
 /// Has a registry that does not list referrers by itself name one in the index of them.
 fn list(registry: &Registry, reference: &Reference, digest: &str, entry: &Entry) -> Result<()> {
-    if registry.referrers(&reference.with_digest(digest)?, MAX_SIGNATURES)?.is_some() {
+    if registry.referrers(&reference.with_digest(digest)?, 0)?.is_some() {
         return Ok(());
     }
     let tag = reference.with_tag(&digest.replacen(':', "-", 1))?;
@@ -153,9 +181,14 @@ fn list(registry: &Registry, reference: &Reference, digest: &str, entry: &Entry)
         "artifactType": BUNDLE,
         "annotations": attached::referrer_annotations(entry),
     });
+    let is_in = |entries: &[Value]| entries.iter().any(|other| digest_of(other) == Some(entry.digest()));
     for attempt in 0..=MERGES {
         let mut entries = listed(registry, reference, digest)?;
-        if entries.iter().any(|other| digest_of(other) == Some(entry.digest())) {
+        if is_in(&entries) && attempt > 0 {
+            thread::sleep(SETTLED);
+            entries = listed(registry, reference, digest)?;
+        }
+        if is_in(&entries) {
             return Ok(());
         }
         if attempt < MERGES {

@@ -7,6 +7,7 @@ use super::transfer::MAX_INSTANCES;
 use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::reference::{Reference, is_digest};
+use crate::trust::attestation::Attestations;
 use crate::trust::check::{self, Against, Verified, by};
 use crate::trust::policy::{Policy, Rule};
 
@@ -66,7 +67,9 @@ pub fn check(
         return Ok(None);
     }
     let signatures = attached::signatures(layout, digest)?;
-    let (mut verified, _) = check::check(&signatures, reference, (digest, info), &rules)?;
+    let wanted = rules.iter().any(|rule| !rule.attestations.is_empty());
+    let attestations = if wanted { attached::attestations(layout, digest)? } else { Attestations::default() };
+    let (mut verified, _) = check::check((&signatures, &attestations), reference, (digest, info), &rules)?;
     let of = |digest: &str| attached::signatures(layout, digest);
     let instances = info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(check::unsigned_instance((reference, info), instances, &rules, of)?);

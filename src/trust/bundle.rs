@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::key::PublicKey;
 use super::signer::Signer;
 use crate::error::{Error, Result};
+use crate::strict;
 
 /// Media type of a bundle, and of what a bundle's manifest is.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -19,8 +20,12 @@ pub const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 /// The empty JSON object, which artifacts have for a config (image specification).
 pub const EMPTY: &[u8] = b"{}";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+/// The annotation of a bundle's manifest that says what kind of statement is in it, so that others need not be fetched.
+pub const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// Longest reason why a bundle counts for nothing, in characters.
+const MAX_REASON: usize = 256;
 /// The form of what we state; older ones are read, too.
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const OLD_STATEMENT: &str = "https://in-toto.io/Statement/v0.1";
@@ -111,6 +116,31 @@ pub fn make(key: &dyn Signer, statement: &Statement) -> Result<Vec<u8>> {
 ///
 /// Errors are why it counts for nothing.
 pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
+    let (payload, signature) = open(bundle).map_err(short)?;
+    match key.verifies(&encoding(PAYLOAD_TYPE, &payload), &signature) {
+        true => statement(&payload).map_err(short),
+        false => Err(format!("not by the key {}", key.id())),
+    }
+}
+
+/// Returns what a bundle states, whoever has signed it: to be shown, and for nothing else.
+///
+/// Errors are why it says nothing.
+pub fn unverified(bundle: &[u8]) -> Result<Statement, String> {
+    open(bundle).and_then(|(payload, _)| statement(&payload)).map_err(short)
+}
+
+/// Cuts a reason, which may repeat all of what somebody has put where a word belongs.
+fn short(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
+}
+
+/// Returns the payload of a bundle, and its only signature.
+fn open(bundle: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let bundle: Bundle = serde_json::from_slice(bundle).map_err(|e| format!("a damaged bundle: {e}"))?;
     if bundle.media_type != BUNDLE {
         return Err(format!("a bundle of the type {}, which is not supported", bundle.media_type));
@@ -123,11 +153,13 @@ pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
         return Err(format!("an envelope with {} signatures, and not one", envelope.signatures.len()));
     };
     let decode = |text: &str| STANDARD.decode(text).map_err(|e| format!("a damaged envelope: {e}"));
-    let payload = decode(&envelope.payload)?;
-    if !key.verifies(&encoding(PAYLOAD_TYPE, &payload), &decode(&signature.sig)?) {
-        return Err(format!("not by the key {}", key.id()));
-    }
-    let wire: Wire = serde_json::from_slice(&payload).map_err(|e| format!("its statement: {e}"))?;
+    Ok((decode(&envelope.payload)?, decode(&signature.sig)?))
+}
+
+fn statement(payload: &[u8]) -> Result<Statement, String> {
+    // Of two equal keys readers take one or the other.
+    strict::unique(payload).map_err(|e| format!("its statement: {e}"))?;
+    let wire: Wire = serde_json::from_slice(payload).map_err(|e| format!("its statement: {e}"))?;
     if ![STATEMENT, OLD_STATEMENT].contains(&wire.kind.as_str()) {
         return Err(format!("its statement is a {:?}", wire.kind));
     }
@@ -150,7 +182,7 @@ pub fn manifest(subject: &Value, predicate_type: &str, (digest, size): (&str, us
         "subject": {"mediaType": subject["mediaType"], "digest": subject["digest"], "size": subject["size"]},
         "annotations": {
             "dev.sigstore.bundle.content": "dsse-envelope",
-            "dev.sigstore.bundle.predicateType": predicate_type,
+            PREDICATE_TYPE: predicate_type,
         },
     })
 }
@@ -214,6 +246,8 @@ mod tests {
             let error = changed(pointer, to);
             assert!(error.contains(why), "{pointer}: {error}");
         }
+        let long = changed("/dsseEnvelope/payloadType", json!("x".repeat(1 << 20)));
+        assert_eq!(long.chars().count(), MAX_REASON + 1);
         let twice = bundle.to_string().replacen("\"payloadType\"", "\"payloadType\":\"text/plain\",\"payloadType\"", 1);
         assert!(verify(twice.as_bytes(), key.public()).unwrap_err().contains("duplicate field"));
     }

@@ -3,10 +3,11 @@
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 
-use super::attestation::is_attested;
+use super::attestation::{Attestations, attested};
 use super::key::PublicKey;
 use super::policy::{Policy, Rule};
 use super::verify::{Holds, Signatures, Signer, Subject, is_signed_for_podman, verify};
+use crate::attest::kind::short_name;
 use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::lifecycle::State;
@@ -60,7 +61,7 @@ impl<'a> Against<'a> {
 /// # Errors
 /// [`Error::NotVerified`].
 pub fn check(
-    signatures: &Signatures,
+    (signatures, attestations): (&Signatures, &Attestations),
     reference: &Reference,
     (digest, info): (&str, &Info),
     rules: &[Rule],
@@ -96,10 +97,8 @@ pub fn check(
         let Holds { signers, signatures: own } = verify(signatures, subject, &rule.keys)
             .map_err(|why| refused(format!("signed by {}", ids(&rule.keys)), why.to_string()))?;
         for wanted in &rule.attestations {
-            if !is_attested(signatures, digest, wanted, &rule.keys) {
-                let required = format!("attested by {} ({wanted})", ids(&rule.keys));
-                return Err(refused(required, "there is no such attestation".to_owned()));
-            }
+            let required = || format!("attested by {} ({})", ids(&rule.keys), short_name(wanted).unwrap_or(wanted));
+            attested(&attestations.bundles, digest, wanted, &rule.keys).map_err(|found| refused(required(), found))?;
         }
         verified.keys.extend(rule.keys.iter().filter(|key| signers.iter().any(|one| one.key == key.id())).cloned());
         verified.identity = verified.identity.or_else(|| rule.identity.clone());

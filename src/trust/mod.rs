@@ -7,6 +7,8 @@
 //!
 //! A simple signature names the repository that it is for. A bundle signs the digest alone, so whoever can write to a repository
 //! can serve there what was signed for another one: what an image says it is has to be compared with what was asked for, too.
+//!
+//! Attestations are bundles with statements of other types; what they state is made in `attest/`.
 
 pub mod attestation;
 pub mod bundle;

@@ -15,8 +15,8 @@
 
 use serde::Deserialize;
 
-use super::attestation;
 use super::key::PublicKey;
+use crate::attest::kind::predicate_type;
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
 use crate::reference::{Reference, is_digest};
@@ -221,8 +221,7 @@ impl Written {
                 .map_err(|_| format!("states of {prefix:?} has {state:?}, which is no lifecycle state"))
         });
         let states = states.collect::<Result<Vec<_>, _>>()?;
-        let attestations: Vec<String> =
-            self.attestations.iter().map(|name| attestation::predicate_type(name)).collect();
+        let attestations = self.attestations.iter().map(|name| predicate_type(name)).collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() && (self.pin || !attestations.is_empty()) {
             return Err(format!("{prefix:?} has no keys, whose attestations or signatures could count"));
         }

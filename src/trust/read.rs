@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::bundle::BUNDLE;
+use super::bundle::{BUNDLE, PREDICATE_TYPE, SIGNED};
 use super::simple::{self, Signature};
 use super::verify::{Bundle, Signatures};
 use crate::error::{Error, Fault, Result};
@@ -11,6 +11,8 @@ use crate::error::{Error, Fault, Result};
 pub const MAX_SIGNATURES: usize = 64;
 /// Largest payload or bundle, in bytes: with a certificate and a proof of a log it has some 10 KiB.
 pub const MAX_SIGNATURE: u64 = 1 << 20;
+/// Most manifests that refer to an image that are looked at, of whatever kind: signatures are to be found among attestations.
+pub const MAX_REFERRERS: usize = 256;
 
 impl Signatures {
     /// Adds those of a manifest, whose blobs `blob` returns by digest and size. Manifests of other kinds have none. What cannot be
@@ -23,6 +25,9 @@ impl Signatures {
             self.unread.push("in a manifest that is no JSON".to_owned());
             return Ok(());
         };
+        if states(&manifest).is_some_and(|kind| kind != SIGNED) {
+            return Ok(());
+        }
         for layer in manifest["layers"].as_array().into_iter().flatten() {
             let signature = simple::signature_of(layer);
             let have = match &signature {
@@ -39,13 +44,8 @@ impl Signatures {
                 self.unread.push(format!("of {size} bytes, more than {MAX_SIGNATURE}"));
                 continue;
             }
-            let read = match blob(layer["digest"].as_str().unwrap_or_default(), size) {
-                Err(e) if matches!(e.fault(), Some(Fault::NotFound | Fault::Protocol)) => {
-                    self.unread.push(format!("not to be had: {e}"));
-                    continue;
-                }
-                read => read?,
-            };
+            let digest = layer["digest"].as_str().unwrap_or_default();
+            let Some(read) = had(blob(digest, size), &mut self.unread)? else { continue };
             match signature {
                 Some(signature) => self.simple.push(Signature { payload: read, signature, layer: layer.clone() }),
                 None => self.bundles.push(Bundle { bytes: read, manifest: bytes.to_vec() }),
@@ -53,6 +53,26 @@ impl Signatures {
         }
         Ok(())
     }
+}
+
+/// Returns what a blob is; `None`, with a note, where that is not to be had.
+///
+/// # Errors
+/// Those that are about how it is reached.
+pub(super) fn had(blob: Result<Vec<u8>>, unread: &mut Vec<String>) -> Result<Option<Vec<u8>>> {
+    match blob {
+        Err(e) if matches!(e.fault(), Some(Fault::NotFound | Fault::Protocol)) => {
+            unread.push(format!("not to be had: {e}"));
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
+}
+
+/// Returns what the manifest of a bundle says that its statement is about. The signer does not sign that: what is left out by it is
+/// what whoever wrote the manifest could have left out, too.
+pub(super) fn states(manifest: &Value) -> Option<&str> {
+    manifest["annotations"][PREDICATE_TYPE].as_str()
 }
 
 /// Returns the layers of an image of signatures, of all kinds.

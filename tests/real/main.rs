@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod attest;
 mod audit;
 mod cell;
 mod collections;

@@ -37,10 +37,12 @@ pub fn registry(world: &World, kind: Kind) -> (Registry, String) {
     (hub, name)
 }
 
+/// Returns the path of a key, without its end.
 pub fn key(world: &World, name: &str) -> String {
     world.path(name).display().to_string()
 }
 
+/// Runs skillctl with the passphrase of the keys.
 pub fn skillctl(world: &World, args: &[&str]) -> crate::cell::Done {
     let mut command = world.command(env!("CARGO_BIN_EXE_skillctl"), args);
     command.env("COSIGN_PASSWORD", "secret");
