@@ -8,12 +8,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use chrono::Utc;
 
 use super::journal;
 use super::shell::{Shell, open_dir};
 use crate::audit::log::Log;
 use crate::audit::settings::{self, Effective, Mode, Settings};
-use crate::audit::{Action, Event, Outcome, User, hash};
+use crate::audit::{Action, Event, Outcome, Record, User, hash};
 use crate::error::Error;
 use crate::ops::install::Installed;
 use crate::ops::promote::Promoted;
@@ -26,7 +27,7 @@ use crate::trust::verify::Signer;
 
 /// Whom the journal says that a record is by.
 const IDENTIFIER: &str = "skillctl-audit";
-/// Most bytes of a file of settings, and of the files of the system that say who somebody is.
+/// Most bytes of a file of settings.
 const MAX_FILE: u64 = 1 << 20;
 /// What the kernel says where nobody has logged in.
 const NOBODY: u32 = u32::MAX;
@@ -34,10 +35,8 @@ const NOBODY: u32 = u32::MAX;
 /// The log of one user, and whether it has to be written.
 #[derive(Debug)]
 pub struct Recorder {
-    /// The directory of the log.
-    pub dir: PathBuf,
-    /// What counts.
-    pub settings: Effective,
+    dir: PathBuf,
+    settings: Effective,
 }
 
 /// What a process knows of its records.
@@ -76,25 +75,22 @@ impl Recorder {
     /// Records what has happened.
     ///
     /// # Errors
-    /// If the log cannot be written. The journal takes what it can.
+    /// If the log cannot be written. The journal gets the records all the same, outside of the chain.
     pub fn record(&self, events: &[Event], user: &User) -> Result<(), Error> {
         if self.settings.mode == Mode::Off || events.is_empty() {
             return Ok(());
         }
-        let lines = self.opened(|dir| Log::open(dir)?.append(events, user, self.is_required()))?;
-        for line in lines.iter().filter(|_| self.settings.journald) {
-            // Whoever reads the journal has the records that were, whatever becomes of the file.
-            let fields = [
-                ("PRIORITY", "6"),
-                ("SYSLOG_IDENTIFIER", IDENTIFIER),
-                ("AUDIT_HEAD", &*hash(line.as_bytes())),
-                ("MESSAGE", line),
-            ];
-            if journal::send(&fields).is_err() {
-                break;
+        let written = self.opened(|dir| Log::open(dir)?.append(events, user, self.is_required()));
+        if self.settings.journald {
+            match &written {
+                Ok(lines) => lines.iter().for_each(|line| to_journal(line, Some(&hash(line.as_bytes())))),
+                Err(_) => events.iter().for_each(|event| {
+                    let record = Record { seq: 0, ..Record::following(None, event, user, Utc::now()) };
+                    to_journal(&record.line().unwrap_or_default(), None);
+                }),
             }
         }
-        Ok(())
+        written.map(drop)
     }
 
     fn opened<T>(&self, act: impl FnOnce(&cap_std::fs::Dir) -> io::Result<T>) -> Result<T, Error> {
@@ -122,12 +118,18 @@ impl Recorder {
     }
 }
 
+/// Tells the journal, where there is one: whoever reads that has the records that were, whatever becomes of the file.
+fn to_journal(line: &str, head: Option<&str>) {
+    let head = head.map(|head| ("AUDIT_HEAD", head));
+    let fields = [("PRIORITY", "6"), ("SYSLOG_IDENTIFIER", IDENTIFIER), ("MESSAGE", line)];
+    let _ = journal::send(&fields.into_iter().chain(head).collect::<Vec<_>>());
+}
+
 fn read(config: &Path) -> Result<Option<Settings>, Error> {
     let path = config.join(settings::FILE);
     let shown = path.display().to_string();
     match fs::symlink_metadata(&path) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        // Of whoever may not look there it is not for.
         Ok(metadata) if metadata.len() > MAX_FILE => {
             return Err(Error::Unavailable { reason: format!("{shown} is too large"), hint: None });
         }
@@ -177,7 +179,7 @@ fn passwd(uid: u32, text: &str) -> Option<(String, PathBuf)> {
 }
 
 /// Returns what came of something that failed.
-pub fn outcome(error: &anyhow::Error) -> Outcome {
+fn outcome(error: &anyhow::Error) -> Outcome {
     match not_verified(error) {
         Some(_) => Outcome::Refused,
         None => Outcome::Failed,

@@ -1,7 +1,9 @@
 //! The audit log of containers, and of what is loaded for them.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,10 +14,17 @@ matrix! { what_a_container_is_given_is_recorded }
 
 /// What only root can set up.
 mod rootful {
-    use super::{a_full_disk_is_noticed_before, what_the_machine_requires_holds_for_containers};
+    use super::{
+        a_full_disk_is_noticed_before, the_journal_gets_every_record, what_the_machine_requires_holds_for_containers,
+    };
     use crate::cell::matrix;
 
-    matrix! { @roots what_the_machine_requires_holds_for_containers, a_full_disk_is_noticed_before }
+    matrix! {
+        @roots
+        what_the_machine_requires_holds_for_containers,
+        a_full_disk_is_noticed_before,
+        the_journal_gets_every_record,
+    }
 }
 
 fn dir(world: &World) -> PathBuf {
@@ -121,4 +130,41 @@ fn a_full_disk_is_noticed_before(world: &World) {
     fs::remove_file(state.join("full")).expect("it goes");
     generate("two").ok();
     world.run("umount", [&shown]).ok();
+}
+
+fn the_journal_gets_every_record(world: &World) {
+    fs::create_dir_all("/run/systemd/journal").expect("a directory");
+    let journal = UnixDatagram::bind("/run/systemd/journal/socket").expect("a socket");
+    journal.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+    let told = || {
+        let mut text = vec![0; 1 << 20];
+        let length = journal.recv(&mut text).expect("a message");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let generate = |name: &str| {
+        let name = world.path(name).display().to_string();
+        let mut command = world.command(env!("CARGO_BIN_EXE_skillctl"), ["key", "generate", &name]);
+        command.env("COSIGN_PASSWORD", "secret");
+        Done::of(command)
+    };
+    generate("one").ok();
+    let line = fs::read_to_string(dir(world).join("audit.log")).expect("a log");
+    let head = world.skillctl(["audit", "head"]).ok();
+    let hash = head.split_once(' ').expect("number and hash").1;
+    let want =
+        format!("PRIORITY=6\nSYSLOG_IDENTIFIER=skillctl-audit\nMESSAGE={}\nAUDIT_HEAD={hash}\n", line.trim_end());
+    assert_eq!(told(), want);
+    // Also where the file cannot be written, and is not required.
+    fs::rename(dir(world).join("audit.log"), dir(world).join("kept")).expect("it moves");
+    fs::create_dir(dir(world).join("audit.log")).expect("no file");
+    generate("two").ok();
+    let message = told();
+    assert!(message.contains("MESSAGE={\"seq\":0,") && message.contains("\"action\":\"generate-key\""), "{message}");
+    assert!(!message.contains("AUDIT_HEAD"), "{message}");
+    fs::create_dir_all("/etc/skillctl").expect("a directory");
+    fs::write("/etc/skillctl/audit.toml", "journald = false\n").expect("settings");
+    fs::remove_dir(dir(world).join("audit.log")).expect("it goes");
+    generate("three").ok();
+    journal.set_nonblocking(true).expect("a socket");
+    journal.recv(&mut [0; 16]).expect_err("nothing");
 }
