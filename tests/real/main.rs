@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod airgap;
 mod cell;
 mod collections;
 mod container;
