@@ -1,6 +1,7 @@
 //! Everything that runs the binary without podman or skopeo, in one test binary.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods)]
 
+mod airgap;
 mod attest;
 mod audit;
 mod build;

@@ -75,7 +75,7 @@ impl Figure {
 type Measure = fn(&Bench, &'static str) -> Result<Figure>;
 
 /// All figures, in the order of the table.
-pub const FIGURES: [(&str, Measure); 31] = [
+pub const FIGURES: [(&str, Measure); 33] = [
     ("version", Bench::version),
     ("build small", Bench::build_small),
     ("build many", Bench::build_many),
@@ -107,6 +107,8 @@ pub const FIGURES: [(&str, Measure); 31] = [
     ("generate kube 50", Bench::generate_kube),
     ("sign", Bench::sign_one),
     ("verify", Bench::verify_one),
+    ("load and verify 100", Bench::load_set),
+    ("load and verify 100, loaded", Bench::load_set_mounted),
 ];
 
 pub const fn ms(count: u64) -> Duration {

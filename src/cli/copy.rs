@@ -70,7 +70,7 @@ pub struct Args {
 /// What differs between the two registries.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "One of two registries")]
-struct SideArgs {
+pub struct SideArgs {
     /// Credentials file for the source
     #[arg(long, value_name = "FILE")]
     src_authfile: Option<PathBuf>,
@@ -95,6 +95,40 @@ struct SideArgs {
     /// Whether to require a valid certificate
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     dest_tls_verify: Option<bool>,
+}
+
+impl SideArgs {
+    /// Returns the flags of each side: its own, else those of both. A password is for one registry. `from` says whether a source is on
+    /// a registry, and whether it may be.
+    pub fn split(&self, both: &RegistryArgs, from: (bool, bool), to: bool) -> Result<(RegistryArgs, RegistryArgs)> {
+        let (from, named) = from;
+        if both.creds.is_some() && from && to {
+            bail!("--creds would be sent to both registries: say --src-creds or --dest-creds");
+        }
+        let source = RegistryArgs {
+            authfile: self.src_authfile.clone().or_else(|| both.authfile.clone()),
+            creds: self.src_creds.clone().or_else(|| both.creds.clone().filter(|_| !to)).filter(|_| named),
+            cert_dir: self.src_cert_dir.clone().or_else(|| both.cert_dir.clone()),
+            tls_verify: self.src_tls_verify.or(both.tls_verify),
+            retry: both.retry,
+        };
+        let destination = RegistryArgs {
+            authfile: self.dest_authfile.clone().or_else(|| both.authfile.clone()),
+            creds: self.dest_creds.clone().or_else(|| both.creds.clone()).filter(|_| to),
+            cert_dir: self.dest_cert_dir.clone().or_else(|| both.cert_dir.clone()),
+            tls_verify: self.dest_tls_verify.or(both.tls_verify),
+            retry: both.retry,
+        };
+        Ok((source, destination))
+    }
+}
+
+/// Returns whether a bare name has a registry in it, where it is read if it is not here.
+pub fn may_be_remote(text: &str) -> bool {
+    match End::parse(text) {
+        Ok(End::Store(name)) => name.parse::<Reference>().is_ok_and(|name| name.registry().is_some()),
+        _ => false,
+    }
 }
 
 impl Args {
@@ -143,35 +177,11 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Returns the flags of each side: its own, else those of both. A password is for one registry.
+    /// Returns the flags of each side.
     fn sides(&self) -> Result<(RegistryArgs, RegistryArgs)> {
-        let (both, s) = (&self.registry, &self.sides);
         let remote = |text: &str| matches!(End::parse(text), Ok(End::Registry(_)));
         let (from, to) = (remote(&self.source), remote(&self.destination));
-        // A bare name with a registry in it is read there where it is not here.
-        let maybe = |text: &str| match End::parse(text) {
-            Ok(End::Store(name)) => name.parse::<Reference>().is_ok_and(|name| name.registry().is_some()),
-            _ => false,
-        };
-        let named = from || maybe(&self.source);
-        if both.creds.is_some() && from && to {
-            bail!("--creds would be sent to both registries: say --src-creds or --dest-creds");
-        }
-        let source = RegistryArgs {
-            authfile: s.src_authfile.clone().or_else(|| both.authfile.clone()),
-            creds: s.src_creds.clone().or_else(|| both.creds.clone().filter(|_| !to)).filter(|_| named),
-            cert_dir: s.src_cert_dir.clone().or_else(|| both.cert_dir.clone()),
-            tls_verify: s.src_tls_verify.or(both.tls_verify),
-            retry: both.retry,
-        };
-        let destination = RegistryArgs {
-            authfile: s.dest_authfile.clone().or_else(|| both.authfile.clone()),
-            creds: s.dest_creds.clone().or_else(|| both.creds.clone()).filter(|_| to),
-            cert_dir: s.dest_cert_dir.clone().or_else(|| both.cert_dir.clone()),
-            tls_verify: s.dest_tls_verify.or(both.tls_verify),
-            retry: both.retry,
-        };
-        Ok((source, destination))
+        self.sides.split(&self.registry, (from, from || may_be_remote(&self.source)), to)
     }
 
     /// Refuses names that are taken for the store's by mistake.

@@ -1,5 +1,6 @@
 //! `load` and `unload`, and the loading that `build` and `tag` end with.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,11 +8,13 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
+use super::load_input;
 use super::shell::{Format, Shell, hint_of};
 use super::verify::VerifyArgs;
 use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::image::Platform;
+use crate::limits::Limits;
 use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout};
@@ -23,7 +26,7 @@ use crate::trust::policy::Rule;
 
 /// Whether an image is loaded into containers-storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum When {
+pub enum When {
     /// Load it where possible; where not, say why in one line and succeed
     Auto,
     /// Load it, or fail
@@ -77,7 +80,7 @@ impl LoadArgs {
 }
 
 /// Loads an entry of the store and returns the name of the storage driver.
-fn load(
+pub fn load(
     shell: &Shell,
     layout: &Layout,
     entry: &Entry,
@@ -108,7 +111,8 @@ fn load(
     Ok(storage.driver()?.to_string())
 }
 
-fn loading(entry: &Entry) -> String {
+/// Returns what is said before an error of a load.
+pub fn loading(entry: &Entry) -> String {
     let name = entry.name.as_deref().unwrap_or(entry.digest());
     let name = name.parse().map_or_else(|_| name.to_owned(), |reference: Reference| reference.in_storage());
     format!("Loading {name} into containers-storage")
@@ -162,32 +166,54 @@ Examples:
     skillctl list --format json | jq -r '.[] | select(.loaded == \"no\").reference' |
       xargs -r skillctl load
   Without waiting for another podman:
-    skillctl load --load-timeout 1 acme/hr:1.0.0";
+    skillctl load --load-timeout 1 acme/hr:1.0.0
+  From a stick, on a host without a network, all that is on it and only what is
+  signed:
+    skillctl load --verify --key acme.pub -i /run/media/stick/skills.bundle";
 
-/// Load images of the store into containers-storage
+/// Load images of the store, or of a file, into containers-storage
 ///
 /// podman and CRI-O mount images from there. Names without a registry are below localhost/ there.
+///
+/// With --input the images come from a layout that save, skopeo or oras has written, with their signatures and attestations: a
+/// directory, a tar archive, packed with gzip or not, or stdin. They are in the store then, too. All of them are verified first where
+/// that is asked for, and all get their names, or none.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Images of the store
-    #[arg(required = true, value_name = "REFERENCE")]
-    references: Vec<String>,
+    /// Images of the store; with --input of that, all unless some are named
+    #[arg(required_unless_present = "input", value_name = "REFERENCE")]
+    pub references: Vec<String>,
+    /// Take them from a layout, a file or a directory; - is stdin
+    #[arg(long, short, value_name = "PATH")]
+    pub input: Option<PathBuf>,
+    /// With --input: whether to load them into containers-storage, too
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", requires = "input")]
+    pub load: When,
+    /// With --input: also where a tag is published with other content
+    #[arg(long, short, requires = "input")]
+    pub force: bool,
+    /// With --input: most bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size, requires = "input")]
+    pub max_size: u64,
     /// Which image of an index [default: that of this host]
     #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    pub platform: Option<Platform>,
     /// How long to wait for locked storage
     #[arg(long, value_name = "SECONDS", default_value_t = LOAD_TIMEOUT.as_secs())]
-    load_timeout: u64,
+    pub load_timeout: u64,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    pub format: Format,
     #[command(flatten)]
-    verify: VerifyArgs,
+    pub verify: VerifyArgs,
 }
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        if let Some(input) = &self.input {
+            return load_input::run(shell, &self, input);
+        }
         let layout = shell.store_with(&self.references[0])?;
         let trust = self.verify.rule(shell, &self.references)?;
         each(shell, &self.references, self.format, "Loaded", |reference| {

@@ -27,8 +27,10 @@ mod key;
 mod keyless;
 mod late;
 mod load;
+mod load_input;
 mod login;
 mod make;
+mod mirror;
 mod passphrase;
 mod policy;
 mod progress;
@@ -40,6 +42,8 @@ mod push;
 mod record;
 mod registry;
 mod rm;
+mod save;
+mod save_storage;
 mod shell;
 mod sign;
 mod signer;
@@ -154,7 +158,7 @@ enum Command {
     Rm(Late<rm::Args>),
     /// Remove superseded states and free the blobs that nothing names
     Prune(Late<prune::Args>),
-    /// Load images of the store into containers-storage
+    /// Load images of the store, or of a file, into containers-storage
     Load(Late<load::Args>),
     /// Take names away from containers-storage
     Unload(Late<load::UnloadArgs>),
@@ -168,6 +172,10 @@ enum Command {
     History(Late<history::Args>),
     /// Copy an image from any transport to any transport
     Copy(Late<copy::Args>),
+    /// Save images with their signatures, for a host without a network
+    Save(Late<save::Args>),
+    /// Copy images with their signatures to another registry
+    Mirror(Late<mirror::Args>),
     /// Make an image that can be mounted of a skill in any form
     Convert(Late<convert::Args>),
     /// Log in to a registry
@@ -254,6 +262,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Promote(args) => args.0.run(&shell),
         Command::History(args) => args.0.run(&shell),
         Command::Copy(args) => args.0.run(&shell),
+        Command::Save(args) => args.0.run(&shell),
+        Command::Mirror(args) => args.0.run(&shell),
         Command::Convert(args) => args.0.run(&shell),
         Command::Login(args) => args.0.run(&shell),
         Command::Logout(args) => args.0.run(&shell),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
-use crate::ops::push;
+use crate::ops::push::{self, How};
 use crate::output::harmless_line;
 use crate::reference::{Reference, Transport};
 
@@ -21,7 +21,8 @@ Examples:
 
 /// Push an image of the store to a registry
 ///
-/// The registry gets the same bytes, with the same digest, of all platforms, and the store gets the new name. Where the
+/// The registry gets the same bytes, with the same digest, of all platforms, then the signatures and attestations that the store has
+/// of the image, and its tag last; the store gets the new name. Where the
 /// tag is published on the registry with other content, or the registry does not let us look, nothing is pushed without
 /// --force.
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,9 @@ pub struct Args {
     /// Also where the tag is published with other content, or cannot be looked at
     #[arg(long, short)]
     force: bool,
+    /// Leave the signatures and attestations behind that the store has of it
+    #[arg(long)]
+    no_signatures: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -58,7 +62,7 @@ impl Args {
             (&layout, &remote),
             self.reference.trim_start_matches("docker://"),
             destination.as_ref(),
-            self.force,
+            How { force: self.force, signatures: !self.no_signatures },
             copying,
         )
         .with_context(context)?;

@@ -18,7 +18,7 @@ use crate::output::harmless_line;
 use crate::reference::Reference;
 use crate::store::registries_conf::RegistriesConf;
 use crate::store::{self, trusted};
-use crate::trust::check::{Against, Verified};
+use crate::trust::check::{Against, Verified, nobody};
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
 use crate::trust::verify::Form;
@@ -90,6 +90,11 @@ pub struct VerifyArgs {
 }
 
 impl VerifyArgs {
+    /// Returns whether everything has to be verified, by whomever.
+    pub fn is_asked(&self) -> bool {
+        self.verify
+    }
+
     /// Returns what has to hold beside the policy; `None` where nothing was asked for.
     ///
     /// # Errors
@@ -107,14 +112,6 @@ impl VerifyArgs {
             }
         }
         Ok(rule)
-    }
-}
-
-/// The error where nothing says who has to have signed an image.
-fn nobody(text: &str) -> Error {
-    Error::Unavailable {
-        reason: format!("nothing says who has to have signed {text}"),
-        hint: Some("give --key FILE, or name the keys of the repository with skillctl trust add".into()),
     }
 }
 

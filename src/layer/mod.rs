@@ -28,7 +28,7 @@ pub use pack::{PackOptions, Packed, pack};
 pub use stream::{Encoding, Expected};
 pub use tree::{Contents, Entries, Item, Stored, Subtree, Tree};
 pub use tree_walk::{Selection, pack_tree};
-pub use unpack::{UnpackOptions, Unpacked, read, unpack, unpack_listed};
+pub use unpack::{UnpackOptions, Unpacked, read, read_archive, unpack, unpack_listed};
 
 #[cfg(test)]
 mod testing;

@@ -230,10 +230,7 @@ impl<'a, R: Input> Source<'a, R> {
             Encoding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(blob))),
             Encoding::Tar => Decoder::Tar(blob),
         };
-        // What no archive within the limits reaches: attributes without number would keep us busy for hours.
-        let overhead = limits.entries.saturating_mul(OVERHEAD).saturating_add(TRAILER);
-        let ceiling = limits.size.saturating_add(overhead);
-        Self { decoder, expected, limits: *limits, ceiling, inflated: 0 }
+        Self { decoder, expected, limits: *limits, ceiling: ceiling(limits), inflated: 0 }
     }
 
     fn blob(&self) -> &R {
@@ -255,16 +252,7 @@ impl<'a, R: Input> Source<'a, R> {
     }
 
     fn check_size(&self) -> Result<()> {
-        let ratio = self.limits.ratio;
-        if self.inflated > RATIO_AFTER && self.inflated / ratio.max(1) > self.blob().count() {
-            let what = format!("the ratio of unpacked to packed bytes of {}", self.expected.digest);
-            return Err(exceeded(what, ratio.to_string(), "--max-ratio"));
-        }
-        if self.inflated > self.ceiling {
-            let what = format!("the size of the archive in {}", self.expected.digest);
-            return Err(exceeded(what, format!("{} bytes", self.ceiling), "--max-size"));
-        }
-        Ok(())
+        check_size(&self.expected.digest, (self.inflated, self.blob().count()), self.ceiling, &self.limits)
     }
 
     fn verify(&self) -> io::Result<()> {
@@ -278,6 +266,24 @@ impl<'a, R: Input> Source<'a, R> {
         }
         Ok(())
     }
+}
+
+/// Returns how many bytes no archive within the limits reaches: attributes without number would keep us busy for hours.
+fn ceiling(limits: &Limits) -> u64 {
+    let overhead = limits.entries.saturating_mul(OVERHEAD).saturating_add(TRAILER);
+    limits.size.saturating_add(overhead)
+}
+
+fn check_size(object: &str, (inflated, packed): (u64, u64), ceiling: u64, limits: &Limits) -> Result<()> {
+    if inflated > RATIO_AFTER && inflated / limits.ratio.max(1) > packed {
+        let what = format!("the ratio of unpacked to packed bytes of {object}");
+        return Err(exceeded(what, limits.ratio.to_string(), "--max-ratio"));
+    }
+    if inflated > ceiling {
+        let what = format!("the size of the archive in {object}");
+        return Err(exceeded(what, format!("{ceiling} bytes"), "--max-size"));
+    }
+    Ok(())
 }
 
 /// Replaces a chunk by the next one.
@@ -387,6 +393,51 @@ pub(super) fn with_stream<R: Read + Send, T>(
         let mut chunks = Chunks::start(scope, move |chunk| source.fill(chunk));
         consume(Stream::new(&expected.digest, hash, move |chunk| chunks.next(chunk)))
     })
+}
+
+/// A reader that counts.
+struct Counted<R> {
+    inner: R,
+    read: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.read += got as u64;
+        Ok(got)
+    }
+}
+
+/// Runs `work` on an archive of which nothing is known but its name for messages, to its end.
+pub(super) fn with_archive<R: Read, T>(
+    archive: R,
+    (name, encoding): (&str, Encoding),
+    limits: &Limits,
+    work: impl FnOnce(&mut Stream<'_>) -> Result<T>,
+) -> Result<T> {
+    let archive = BufReader::with_capacity(CHUNK, Counted { inner: archive, read: 0 });
+    let mut decoder = match encoding {
+        Encoding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(archive))),
+        Encoding::Tar => Decoder::Tar(archive),
+    };
+    let (ceiling, mut inflated) = (ceiling(limits), 0);
+    let mut stream = Stream::new(name, None, move |chunk| {
+        chunk.fill(|space| match &mut decoder {
+            Decoder::Gzip(decoder) => decoder.read(space),
+            Decoder::Tar(archive) => archive.read(space),
+        })?;
+        inflated += chunk.len as u64;
+        let packed = match &decoder {
+            Decoder::Gzip(decoder) => decoder.get_ref().get_ref().read,
+            // Not packed at all.
+            Decoder::Tar(_) => inflated,
+        };
+        check_size(name, (inflated, packed), ceiling, limits).map_err(io::Error::other)
+    });
+    let result = work(&mut stream)?;
+    stream.finish(None)?;
+    Ok(result)
 }
 
 /// Fills chunks until the end, an error, or until nobody wants them.

@@ -25,7 +25,7 @@ use super::archive::{Archive, Content, Entry, Kind};
 use super::bounds::Tally;
 use super::listing::Listing;
 use super::names::refused;
-use super::stream::{Expected, with_stream};
+use super::stream::{Encoding, Expected, with_archive, with_stream};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -156,6 +156,20 @@ pub fn read<R: Read + Send>(
     let (tally, diff_id) = with_stream(layer, (expected, true), &options.limits, |stream| archive.run(stream, visit))?;
     let Tally { entries, files, bytes, .. } = tally;
     Ok(Unpacked { diff_id: diff_id.unwrap_or_default(), entries, files, bytes, leftover: None })
+}
+
+/// Passes every entry of an archive of unknown origin to `visit`, a directory before what is in it; `name` is for messages.
+///
+/// # Errors
+///
+/// As [`read`], where nothing is expected of the archive as a whole.
+pub fn read_archive<R: Read>(
+    archive: R,
+    (name, encoding): (&str, Encoding),
+    limits: &Limits,
+    visit: &mut dyn FnMut(&Entry, &mut Content<'_, '_>) -> Result<()>,
+) -> Result<()> {
+    with_archive(archive, (name, encoding), limits, |stream| Archive::new(limits, true).run(stream, visit)).map(drop)
 }
 
 /// A hidden directory beside the one that is to be published; removed with all that is in it unless that happens.

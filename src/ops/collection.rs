@@ -13,6 +13,7 @@ use super::pull::{self, Pulled, Rule, When};
 use crate::card::Provenance;
 use crate::collection::{self, Collection, Form, Index, Listed, MAX_YAML, Member, Origin};
 use crate::error::{Error, Fault};
+use crate::image::Info;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
 use crate::store::remote::Remote;
@@ -133,15 +134,22 @@ fn read(layout: &Layout, found: &Found, reference: &Reference) -> Result<Opened>
             let here = listed.iter().all(|one| layout.all().any(|store| store.has_whole(&one.descriptor)));
             Ok(Opened::image(collection, named, Form::Index, (listed, here)))
         }
-        Form::Artifact => {
-            let layer = collection::layer(&found.info, &object)?;
-            let mut bytes = Vec::new();
-            // Verified while it is read; that it is not larger was looked at.
-            layout.open_blob(layer)?.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes).context("Reading its layer")?;
-            let collection = Collection::parse(&bytes, &object)?;
-            Ok(Opened::image(collection, named, Form::Artifact, (Vec::new(), false)))
-        }
+        Form::Artifact => artifact(layout, &found.info, reference, found.entry.digest()),
     }
+}
+
+/// Reads a collection of the store that is a file.
+///
+/// # Errors
+/// If it is damaged, or no collection.
+pub fn artifact(layout: &Layout, info: &Info, reference: &Reference, digest: &str) -> Result<Opened> {
+    let object = reference.to_string();
+    let layer = collection::layer(info, &object)?;
+    let mut bytes = Vec::new();
+    // Verified while it is read; that it is not larger was looked at.
+    layout.open_blob(layer)?.take(MAX_YAML as u64 + 1).read_to_end(&mut bytes).context("Reading its layer")?;
+    let collection = Collection::parse(&bytes, &object)?;
+    Ok(Opened::image(collection, (reference, digest), Form::Artifact, (Vec::new(), false)))
 }
 
 /// Fetches a collection into the store; an index with all that it lists, where that can be.

@@ -1,6 +1,6 @@
 //! `push`: an image of the store to a registry, with its digest.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{immutable, tag};
@@ -10,8 +10,9 @@ use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout};
 use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
+use crate::store::set::Member;
 use crate::store::transfer::Copying;
-use crate::store::{self, Found};
+use crate::store::{self, Found, attached, remote_attached};
 
 /// An image that a registry has.
 #[derive(Debug, Clone, Serialize)]
@@ -24,16 +25,25 @@ pub struct Pushed {
     pub digest: String,
 }
 
+/// How an image is pushed.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Whether a tag that is published with other content is replaced.
+    pub force: bool,
+    /// Whether what the store has of signatures and attestations goes along.
+    pub signatures: bool,
+}
+
 /// Pushes what `source` names to `destination`, or to the registry that is in its name, and tags it so in the store.
 ///
 /// # Errors
-/// If there is no such image or no registry in the name, the tag is published there with other content and `force` is
-/// not given, or it cannot be sent.
+/// If there is no such image or no registry in the name, the tag is published there with other content and that
+/// is not forced, or it cannot be sent.
 pub fn push(
     (layout, remote): (&Layout, &Remote),
     source: &str,
     destination: Option<&Reference>,
-    force: bool,
+    how: How,
     copying: Copying<'_>,
 ) -> Result<Pushed> {
     let found = store::open(layout, source)?;
@@ -64,9 +74,61 @@ pub fn push(
         true => tag::tag(layout, &digest, &to, true).map(drop),
         false => Ok(()),
     };
-    send((layout, remote), &found, &to, force, name, copying)?;
+    let own = to.clone();
+    let manifest = Manifest::new(&digest, found.manifest.clone())?;
+    let attached = match how.signatures {
+        true => attached::all(layout, Member::subjects(&manifest))?,
+        false => Vec::new(),
+    };
+    match attached.is_empty() {
+        true => send((layout, remote), &found, &to, how.force, name, copying)?,
+        false => {
+            let member = Member { name: own, manifest, attached };
+            send_all((layout, remote), &member, &to, how.force, copying)?;
+            name()?;
+        }
+    }
     let reference = found.entry.name.unwrap_or_else(|| digest.clone());
     Ok(Pushed { reference, destination: to.to_string(), digest })
+}
+
+/// Sends an image of the store to a registry with what belongs to it: the image by its digest, then that, and its tag last, so that
+/// whoever finds the tag finds all.
+///
+/// # Errors
+/// As [`push`].
+pub fn send_all(
+    (layout, remote): (&Layout, &Remote),
+    member: &Member,
+    to: &Reference,
+    force: bool,
+    copying: Copying<'_>,
+) -> Result<()> {
+    let Manifest { digest, media_type, bytes, info } = &member.manifest;
+    // Returns whether the tag has to be written.
+    let may = || match held(remote, to) {
+        Ok(Some(held)) if held.digest == *digest => Ok(false),
+        _ if force => Ok(true),
+        Ok(Some(held)) => check(to, &held, digest, info).map(|()| true),
+        Ok(None) => Ok(true),
+        Err(e) => Err(e),
+    };
+    // Before anything is sent; and once more then.
+    may()?;
+    let _writing = layout.writing()?;
+    let entry = Entry { name: None, descriptor: member.manifest.descriptor()? };
+    let found = Found { entry, manifest: bytes.clone(), info: info.clone() };
+    let by_digest = to.with_digest(digest)?;
+    send((layout, remote), &found, &by_digest, force, || Ok(()), copying)?;
+    for attached in &member.attached {
+        remote_attached::send((layout, remote), to, attached, copying)
+            .context("Sending its signatures and attestations")?;
+    }
+    if to.digest().is_none() && may()? {
+        remote.origin.put(to, media_type, bytes)?;
+        arrived(remote, to, digest, force)?;
+    }
+    Ok(())
 }
 
 /// Sends an image of the store to a registry, and does then what `after` does.

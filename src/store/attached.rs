@@ -3,7 +3,8 @@
 //! They are entries of the index without a name, which `list` does not show, with an annotation that says what they belong to. They stay
 //! as long as that does: see `prune`. One image of signatures has all those of a digest, whatever repository they are for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
@@ -11,14 +12,20 @@ use serde_json::{Value, json};
 use super::blob::sha256;
 use super::index::SUBJECT;
 use super::layout::{Entry, Layout, entry_name};
+use super::repository::Manifest;
 use crate::error::{Error, Result};
 use crate::image::Info;
 use crate::trust::attestation::{Attestations, MAX_ATTESTATION};
-use crate::trust::bundle::{self, BUNDLE, PREDICATE_TYPE};
+use crate::trust::bundle::{self, PREDICATE_TYPE};
 use crate::trust::read;
 use crate::trust::simple::{self, Signature};
 use crate::trust::verify::{Bundle, Signatures};
 
+/// Most things that belong to one image, on all levels, that come with it from elsewhere.
+pub const MAX_ATTACHED: usize = 4 * read::MAX_SIGNATURES;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// What says nothing of its kind.
+const UNKNOWN: &str = "application/octet-stream";
 /// The annotations of a bundle's manifest that its entry repeats.
 const ANNOTATIONS: [&str; 2] = ["dev.sigstore.bundle.content", PREDICATE_TYPE];
 /// Longest of them, in bytes.
@@ -105,7 +112,7 @@ pub fn add_simple(layout: &Layout, subject: &str, added: &[Signature]) -> Result
             Some(digest) => read::layers(&blob(layout, digest)?)?,
             None => Vec::new(),
         };
-        layers.extend(lacking(&layers, added));
+        layers.extend(lacking(&layers, &layers_of(added)));
         let (entry, value) = new_entry(&image_of_signatures(layout, &layers)?, subject, &[])?;
         if let Some(old) = old {
             entries.remove(old);
@@ -135,14 +142,88 @@ pub fn image_of_signatures(layout: &Layout, layers: &[Value]) -> Result<Vec<u8>>
     Ok(manifest)
 }
 
-/// Returns the layers of signatures that are not among `layers`.
-pub fn lacking(layers: &[Value], signatures: &[Signature]) -> Vec<Value> {
-    let is_in = |own: &Value| {
+/// Returns those of `added`, layers of an image of signatures, that are not among `layers`.
+pub fn lacking(layers: &[Value], added: &[Value]) -> Vec<Value> {
+    let is_in = |own: &&Value| {
         layers
             .iter()
             .any(|other| other["digest"] == own["digest"] && simple::signature_of(other) == simple::signature_of(own))
     };
-    signatures.iter().map(|signature| &signature.layer).filter(|layer| !is_in(layer)).cloned().collect()
+    added.iter().filter(|own| !is_in(own)).cloned().collect()
+}
+
+/// Returns the layers of signatures.
+pub fn layers_of(signatures: &[Signature]) -> Vec<Value> {
+    signatures.iter().map(|signature| signature.layer.clone()).collect()
+}
+
+/// Something that belongs to a manifest.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// Digest of what it belongs to.
+    pub subject: String,
+    /// Whether it is the image of its signatures, and not something that refers to it by itself.
+    pub is_signatures: bool,
+    /// Its own manifest, which several names may have in common.
+    pub manifest: Arc<Manifest>,
+}
+
+/// Returns what belongs to manifests, and what belongs to that in turn.
+///
+/// # Errors
+/// [`Error::Damaged`] where something is not what its digest says.
+pub fn all(layout: &Layout, subjects: Vec<String>) -> Result<Vec<Attached>> {
+    let (mut all, mut queue) = (Vec::<Attached>::new(), VecDeque::from(subjects));
+    while let Some(subject) = queue.pop_front() {
+        for entry in entries(layout, &subject)? {
+            if all.iter().any(|other| other.subject == subject && other.manifest.digest == entry.digest()) {
+                continue;
+            }
+            let is_signatures = entry.descriptor.artifact_type().is_none();
+            let manifest = Manifest::new(entry.digest(), layout.read_json(&entry.descriptor)?)?;
+            queue.push_back(manifest.digest.clone());
+            all.push(Attached { subject: subject.clone(), is_signatures, manifest: Arc::new(manifest) });
+        }
+    }
+    Ok(all)
+}
+
+/// Adds to the entries of an index what came from elsewhere and whose blobs are here, as [`all`] returns it. Of two images of
+/// signatures one with all of them is made.
+///
+/// # Errors
+/// If that one cannot be written.
+pub fn enter(layout: &Layout, entries: &mut Vec<Value>, attached: &Attached) -> Result<()> {
+    let Attached { subject, is_signatures, manifest } = attached;
+    if !is_signatures {
+        let value = referrer(&manifest.bytes, subject)?.1;
+        entries.retain(|other| !(is_attached(other, subject) && other["digest"] == value["digest"]));
+        entries.push(value);
+        return Ok(());
+    }
+    let old = entries.iter().position(|entry| is_image_of_signatures(entry, subject));
+    let bytes = match old.map(|at| entries.remove(at)) {
+        Some(old) if old["digest"] != manifest.digest.as_str() => {
+            merged(layout, &blob(layout, old["digest"].as_str().unwrap_or_default())?, &manifest.bytes)?
+        }
+        _ => manifest.bytes.clone(),
+    };
+    entries.push(new_entry(&bytes, subject, &[])?.1);
+    Ok(())
+}
+
+/// Writes the image of the signatures of two, whose blobs are in the store, and returns its manifest: that of one where it has all.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn merged(layout: &Layout, one: &[u8], other: &[u8]) -> Result<Vec<u8>> {
+    let mut layers = read::layers(one)?;
+    let added = lacking(&layers, &read::layers(other)?);
+    if added.is_empty() {
+        return Ok(one.to_vec());
+    }
+    layers.extend(added);
+    image_of_signatures(layout, &layers)
 }
 
 /// Keeps signatures that hold, as their signers have written them. The caller holds [`Layout::writing`].
@@ -187,15 +268,7 @@ pub fn add_bundle(layout: &Layout, subject: &Value, bundle: &[u8], predicate_typ
 /// Adds the manifest of a bundle.
 fn attach(layout: &Layout, manifest: &[u8], subject: &str) -> Result<Entry> {
     layout.write_blob(manifest)?;
-    let value: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("a signature", e))?;
-    // Those alone, and short: the index is read whole, and others of its annotations have a meaning.
-    let annotations = value["annotations"].as_object().into_iter().flatten();
-    let own: Vec<(&str, &str)> = annotations
-        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
-        .filter(|(key, value)| ANNOTATIONS.contains(key) && value.len() <= MAX_ANNOTATION)
-        .collect();
-    let (entry, mut value) = new_entry(manifest, subject, &own)?;
-    value["artifactType"] = BUNDLE.into();
+    let (entry, value) = referrer(manifest, subject)?;
     layout.update(|entries| {
         entries.retain(|other| !(is_attached(other, subject) && other["digest"] == value["digest"]));
         entries.push(value);
@@ -204,10 +277,52 @@ fn attach(layout: &Layout, manifest: &[u8], subject: &str) -> Result<Entry> {
     Ok(entry)
 }
 
+/// Returns the entry of what refers to a manifest, and the same as JSON.
+fn referrer(manifest: &[u8], subject: &str) -> Result<(Entry, Value)> {
+    let value: Value = serde_json::from_slice(manifest).map_err(|e| Error::damaged("a signature", e))?;
+    // Those alone, and short: the index is read whole, and others of its annotations have a meaning.
+    let annotations = value["annotations"].as_object().into_iter().flatten();
+    let own: Vec<(&str, &str)> = annotations
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .filter(|(key, value)| ANNOTATIONS.contains(key) && value.len() <= MAX_ANNOTATION)
+        .collect();
+    let (_, mut entry) = new_entry(manifest, subject, &own)?;
+    entry["artifactType"] = artifact_type(&value).into();
+    entry["mediaType"] = value["mediaType"].as_str().unwrap_or(MANIFEST).into();
+    let descriptor = serde_json::from_value(entry.clone()).map_err(|e| Error::damaged("an entry", e))?;
+    Ok((Entry::new(descriptor), entry))
+}
+
+/// Returns the entry of what refers to a manifest, as an index has it.
+///
+/// # Errors
+/// [`Error::Damaged`] where it is none.
+pub fn entry(manifest: &Manifest, subject: &str) -> Result<Value> {
+    referrer(&manifest.bytes, subject).map(|(_, entry)| entry)
+}
+
+/// Returns how an index of referrers names one (distribution specification, listing referrers).
+pub fn listing(manifest: &Manifest) -> Value {
+    let value: Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
+    json!({
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.bytes.len(),
+        "artifactType": artifact_type(&value),
+        "annotations": manifest.info.annotations,
+    })
+}
+
+/// Returns what kind of artifact a manifest is: as it says, else the type of its config (distribution specification).
+fn artifact_type(manifest: &Value) -> &str {
+    let own = manifest["artifactType"].as_str().filter(|own| !own.is_empty());
+    own.or_else(|| manifest["config"]["mediaType"].as_str()).unwrap_or(UNKNOWN)
+}
+
 /// Returns an entry, and the same as JSON.
 fn new_entry(manifest: &[u8], subject: &str, annotations: &[(&str, &str)]) -> Result<(Entry, Value)> {
     let mut value = json!({
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": MANIFEST,
         "digest": sha256(manifest),
         "size": manifest.len(),
         "annotations": {SUBJECT: subject},

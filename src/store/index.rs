@@ -1,5 +1,7 @@
 //! The entries of `index.json`, as values and as JSON that keeps what is unknown to us.
 
+use std::collections::HashSet;
+
 use oci_spec::image::{Descriptor, MediaType};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -126,6 +128,21 @@ pub fn take_name(entries: &mut Vec<Value>, which: impl Fn(&str) -> bool) {
         }
         entries.push(entry);
     }
+}
+
+/// Gives names to entries, all at once: each comes under its reference as it is written without `localhost/` and with its tag. What
+/// had one of the names is handled as [`take_name`] does.
+pub fn put_names(entries: &mut Vec<Value>, named: Vec<(Reference, Value)>) {
+    let digests: HashSet<Value> = named.iter().map(|(_, entry)| entry["digest"].clone()).collect();
+    let taken: HashSet<Reference> = named.iter().map(|(name, _)| name.clone()).collect();
+    take_name(entries, |other| {
+        other.parse::<Reference>().is_ok_and(|reference| taken.contains(&reference.or_latest()))
+    });
+    entries.retain(|other| !is_nameless(other) || !digests.contains(&other["digest"]));
+    entries.extend(named.into_iter().map(|(name, mut entry)| {
+        entry["annotations"][REF_NAME] = name.to_string().into();
+        entry
+    }));
 }
 
 fn repository_of(name: &str) -> Option<String> {

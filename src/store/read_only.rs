@@ -116,7 +116,7 @@ fn whole_name(entry: &Entry) -> Option<String> {
 }
 
 /// Returns all blobs of an image, or of all images of an index, and last the manifest itself.
-fn names(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Descriptor>> {
+pub(super) fn names(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Descriptor>> {
     check_whole(layout, manifest)?;
     let info = |one: &Descriptor| Info::parse(&layout.read_json(one)?, one.digest().as_ref());
     let mut all = Vec::new();

@@ -1,14 +1,17 @@
 //! Signatures on registries: the tag `sha256-<hex>.sig`, and what refers to a manifest by the registry's word or, where that does not
 //! say, by the index at the tag `sha256-<hex>` (distribution specification, referrers tag schema).
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
-use super::attached;
+use super::attached::{self, Attached, MAX_ATTACHED};
 use super::blob::sha256;
-use super::layout::{Entry, Layout};
+use super::layout::{Entry, Layout, MAX_JSON};
 use super::registry::Registry;
 use super::remote::Remote;
 use super::repository::Manifest;
@@ -59,13 +62,8 @@ fn each_referrer(
     digest: &str,
     take: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Option<String>> {
-    let mut referrers = match registry.referrers(&reference.with_digest(digest)?, MAX_REFERRERS)? {
-        Some(referrers) => referrers,
-        None => listed(registry, reference, digest)?.iter().filter_map(digest_of).map(str::to_owned).collect(),
-    };
-    referrers.retain(|referrer| is_digest(referrer));
-    let more = referrers.len() > MAX_REFERRERS;
-    for referrer in referrers.iter().take(MAX_REFERRERS) {
+    let (referrers, more) = referrers(registry, reference, digest)?;
+    for referrer in &referrers {
         // What is listed and gone is no signature, and what says that it refers to something else is none of this.
         let Some(found) = registry.manifest(&reference.with_digest(referrer)?)? else { continue };
         let value: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
@@ -86,6 +84,110 @@ pub fn simple_signatures(registry: &Registry, reference: &Reference, digest: &st
         signatures.add(&found.bytes, |digest, size| registry.blob(reference, digest, size))?;
     }
     Ok(signatures)
+}
+
+/// Returns the digests of what refers to a manifest, not more than [`MAX_REFERRERS`], and whether there are more.
+fn referrers(registry: &Registry, reference: &Reference, digest: &str) -> Result<(Vec<String>, bool)> {
+    let mut referrers = match registry.referrers(&reference.with_digest(digest)?, MAX_REFERRERS)? {
+        Some(referrers) => referrers,
+        None => listed(registry, reference, digest)?.iter().filter_map(digest_of).map(str::to_owned).collect(),
+    };
+    referrers.retain(|referrer| is_digest(referrer));
+    let more = referrers.len() > MAX_REFERRERS;
+    referrers.truncate(MAX_REFERRERS);
+    Ok((referrers, more))
+}
+
+/// Fetches into the store what belongs to manifests, and what belongs to that in turn; nothing gets an entry. Returns it, and what
+/// was left out. The caller holds [`Layout::writing`].
+///
+/// By our own client: policy.json wants a signature of whatever skopeo fetches, and a signature has none.
+///
+/// # Errors
+/// [`Error::Registry`].
+pub fn fetch(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    subjects: Vec<String>,
+    (limit, copying): (u64, Copying<'_>),
+) -> Result<(Vec<Attached>, Vec<String>)> {
+    let registry = &remote.registry;
+    let (mut all, mut warnings) = (Vec::<Attached>::new(), Vec::new());
+    let mut queue = VecDeque::from(subjects);
+    while let Some(subject) = queue.pop_front() {
+        let tag = reference.with_tag(&simple::tag(&subject))?;
+        let mut found: Vec<(Reference, bool)> = vec![(tag, true)];
+        let (referrers, more) = referrers(registry, reference, &subject)?;
+        warnings.extend(more.then(|| format!("{reference} has more than {MAX_REFERRERS} referrers")));
+        for referrer in referrers {
+            found.push((reference.with_digest(&referrer)?, false));
+        }
+        for (at, is_signatures) in found {
+            let Some(image) = registry.manifest(&at)? else { continue };
+            let value: Value = serde_json::from_slice(&image.bytes).unwrap_or_default();
+            if !is_signatures && value["subject"]["digest"] != subject.as_str() {
+                continue;
+            }
+            let manifest = match image.read(&at) {
+                Ok(manifest) if manifest.info.instances.is_empty() => manifest,
+                _ => {
+                    warnings.push(format!("{at} is left out: it is no manifest of an image or an artifact"));
+                    continue;
+                }
+            };
+            if all.len() >= MAX_ATTACHED {
+                return Err(too_many(reference));
+            }
+            bring((layout, remote), &at, &manifest, (limit, copying))?;
+            if !is_signatures {
+                queue.push_back(manifest.digest.clone());
+            }
+            all.push(Attached { subject: subject.clone(), is_signatures, manifest: Arc::new(manifest) });
+        }
+    }
+    Ok((all, warnings))
+}
+
+/// Fetches the blobs of a manifest, and writes it.
+fn bring(
+    (layout, remote): (&Layout, &Remote),
+    at: &Reference,
+    manifest: &Manifest,
+    (limit, copying): (u64, Copying<'_>),
+) -> Result<()> {
+    let blobs = || manifest.info.layers.iter().chain(&manifest.info.config);
+    if blobs().any(|blob| blob.size() > MAX_JSON) {
+        remote.fetch(layout, at, limit, copying)?;
+        return Ok(());
+    }
+    for blob in blobs().filter(|blob| !layout.has_whole(blob)) {
+        layout.write_blob(&remote.registry.blob(at, blob.digest().as_ref(), blob.size())?)?;
+    }
+    layout.write_blob(&manifest.bytes).map(drop)
+}
+
+fn too_many(reference: &Reference) -> Error {
+    let reason = format!("{reference} has more than {MAX_ATTACHED} signatures and attestations");
+    Error::Unavailable { reason, hint: None }
+}
+
+/// Sends something that belongs to a manifest and is in the store. The caller holds [`Layout::writing`].
+///
+/// # Errors
+/// As [`send_simple`].
+pub fn send(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    attached: &Attached,
+    copying: Copying<'_>,
+) -> Result<()> {
+    let Attached { subject, is_signatures, manifest } = attached;
+    let image = (reference, &**subject);
+    if *is_signatures {
+        return send_layers((layout, remote), image, (&read::layers(&manifest.bytes)?, Some(manifest)), copying);
+    }
+    let own = attached::listing(manifest);
+    send_referrer((layout, remote), image, (&manifest.descriptor()?, own), copying)
 }
 
 /// Returns the entries of the index of referrers that a tag names; none where there is no such tag.
@@ -114,20 +216,32 @@ pub fn send_simple(
     signature: &Signature,
     copying: Copying<'_>,
 ) -> Result<()> {
-    let tag = reference.with_tag(&simple::tag(digest))?;
     let added = std::slice::from_ref(signature);
     attached::write_payloads(layout, added)?;
+    send_layers((layout, remote), (reference, digest), (&attached::layers_of(added), None), copying)
+}
+
+/// Adds layers whose blobs are in the store; where the registry has no image of signatures, it gets `whole` where that is given.
+fn send_layers(
+    (layout, remote): (&Layout, &Remote),
+    (reference, digest): (&Reference, &str),
+    (added, whole): (&[Value], Option<&Manifest>),
+    copying: Copying<'_>,
+) -> Result<()> {
+    let tag = reference.with_tag(&simple::tag(digest))?;
     for attempt in 0..=MERGES {
-        let mut layers = match remote.origin.manifest(&tag)? {
-            Some(found) => read::layers(&found.bytes)?,
-            None => Vec::new(),
-        };
+        let found = remote.origin.manifest(&tag)?;
+        let mut layers = found.as_ref().map(|found| read::layers(&found.bytes)).transpose()?.unwrap_or_default();
         let ours = attached::lacking(&layers, added);
         if ours.is_empty() {
             return Ok(());
         }
         if attempt == MERGES {
             break;
+        }
+        if let (None, Some(whole)) = (&found, whole) {
+            remote.send(layout, &whole.descriptor()?, &tag, || Ok::<_, Error>(true), || Ok(()), copying)?;
+            continue;
         }
         // skopeo sends what is in the store.
         for layer in &layers {
@@ -153,10 +267,28 @@ pub fn send_bundle(
     bundle: &Entry,
     copying: Copying<'_>,
 ) -> Result<()> {
-    let to = reference.with_digest(bundle.digest())?;
-    let arrived = || remote.arrived(&to, bundle.digest());
-    remote.send(layout, &bundle.descriptor, &to, || Ok::<_, Error>(true), arrived, copying)?;
-    list(&remote.origin, reference, digest, bundle)
+    let own = json!({
+        "mediaType": bundle.descriptor.media_type().to_string(),
+        "digest": bundle.digest(),
+        "size": bundle.descriptor.size(),
+        "artifactType": BUNDLE,
+        "annotations": attached::referrer_annotations(bundle),
+    });
+    send_referrer((layout, remote), (reference, digest), (&bundle.descriptor, own), copying)
+}
+
+/// Sends what refers to a manifest; `own` is how an index of referrers names it.
+fn send_referrer(
+    (layout, remote): (&Layout, &Remote),
+    (reference, digest): (&Reference, &str),
+    (referrer, own): (&Descriptor, Value),
+    copying: Copying<'_>,
+) -> Result<()> {
+    let to = reference.with_digest(referrer.digest().as_ref())?;
+    let lacks = || Ok::<_, Error>(remote.origin.digest(&to)?.is_none());
+    let arrived = || remote.arrived(&to, referrer.digest().as_ref());
+    remote.send(layout, referrer, &to, lacks, arrived, copying)?;
+    list(&remote.origin, reference, digest, &own)
 }
 
 fn not_kept(tag: &Reference) -> Error {
@@ -169,19 +301,12 @@ fn not_kept(tag: &Reference) -> Error {
 }
 
 /// Has a registry that does not list referrers by itself name one in the index of them.
-fn list(registry: &Registry, reference: &Reference, digest: &str, entry: &Entry) -> Result<()> {
+fn list(registry: &Registry, reference: &Reference, digest: &str, own: &Value) -> Result<()> {
     if registry.referrers(&reference.with_digest(digest)?, 0)?.is_some() {
         return Ok(());
     }
     let tag = reference.with_tag(&digest.replacen(':', "-", 1))?;
-    let own = json!({
-        "mediaType": entry.descriptor.media_type().to_string(),
-        "digest": entry.digest(),
-        "size": entry.descriptor.size(),
-        "artifactType": BUNDLE,
-        "annotations": attached::referrer_annotations(entry),
-    });
-    let is_in = |entries: &[Value]| entries.iter().any(|other| digest_of(other) == Some(entry.digest()));
+    let is_in = |entries: &[Value]| entries.iter().any(|other| digest_of(other) == digest_of(own));
     for attempt in 0..=MERGES {
         let mut entries = listed(registry, reference, digest)?;
         if is_in(&entries) && attempt > 0 {

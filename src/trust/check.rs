@@ -138,6 +138,14 @@ pub fn unsigned_instance<'a>(
     Ok(None)
 }
 
+/// The error where nothing says who has to have signed an image.
+pub fn nobody(text: &str) -> Error {
+    Error::Unavailable {
+        reason: format!("nothing says who has to have signed {text}"),
+        hint: Some("give --key FILE, or name the keys of the repository with skillctl trust add".into()),
+    }
+}
+
 fn ids(keys: &[PublicKey]) -> String {
     keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or ")
 }

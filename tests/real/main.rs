@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod airgap;
 mod attest;
 mod audit;
 mod cell;

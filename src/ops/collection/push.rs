@@ -94,7 +94,8 @@ pub fn push(means: &Means<'_>, collection: &Collection, to: &Reference, options:
     means.layout.write_blob(&manifest.bytes)?;
     let to = to.clone().or_latest();
     store_as(means.layout, &to, &manifest, options.force)?;
-    image::push((means.layout, means.remote), &to.to_string(), None, options.force, means.copying)?;
+    let how = image::How { force: options.force, signatures: true };
+    image::push((means.layout, means.remote), &to.to_string(), None, how, means.copying)?;
     let warnings = match options.form {
         Form::Artifact => pinned.members.iter().filter_map(unpinned).collect(),
         Form::Index => Vec::new(),
