@@ -124,7 +124,6 @@ fn major(version: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn the_version_is_that_of_the_table() {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::ArgGroup;
 
+use super::identity::IdentityArgs;
 use super::key;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
@@ -21,7 +23,9 @@ const EXAMPLES: &str = "\
 Examples:
   skillctl verify acme/hr:1.0.0 --key acme.pub
   skillctl verify registry.example/acme/hr:1.0.0 --key acme.pub
-  skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr";
+  skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr
+  skillctl verify registry.example/acme/hr:1.0.0 --certificate-identity ana@example.org \\
+      --certificate-oidc-issuer https://accounts.google.com --trusted-root trusted_root.json";
 
 /// Verify that an image is what a key has signed
 ///
@@ -30,11 +34,12 @@ Examples:
 /// version under a newer tag is refused.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
+#[command(group = ArgGroup::new("by").required(true).multiple(true).args(["key", "certificate_identity", "certificate_identity_regexp"]))]
 pub struct Args {
     /// The image
     reference: String,
     /// Public key; with several, one suffices
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The repository that it is signed for, where that is another
     #[arg(long, value_name = "REPOSITORY", value_parser = repository)]
@@ -45,6 +50,8 @@ pub struct Args {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    keyless: IdentityArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -95,9 +102,15 @@ fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        let place = place(&self.reference, self.local)?;
+        if self.key.is_empty() {
+            let place = (place.as_ref(), self.reference.as_str());
+            let verified = self.keyless.verify(shell, place, self.identity.as_ref(), &self.registry)?;
+            return self.report(shell, &verified);
+        }
         let keys = read_keys(&self.key)?;
         let required = Required { keys: &keys, identity: self.identity.as_ref() };
-        let verified = match place(&self.reference, self.local)? {
+        let verified = match place {
             Some(reference) => verify::on_registry(&self.registry.remote(shell)?.registry, &reference, required),
             None => {
                 let layout = shell.store_with(&self.reference)?;
@@ -121,7 +134,11 @@ impl Args {
                         }
                         Form::Bundle => "bundle".to_owned(),
                     };
-                    text += &format!("Signed:  by {} ({form})\n", signer.key);
+                    let by = match (&signer.identity, &signer.issuer) {
+                        (Some(identity), Some(issuer)) => harmless_line(&format!("{identity} of {issuer}")),
+                        _ => signer.key.clone(),
+                    };
+                    text += &format!("Signed:  by {by} ({form})\n");
                 }
                 shell.print(text)?;
             }

@@ -20,6 +20,8 @@ pub mod init;
 pub mod inspect;
 pub mod install;
 pub mod installed;
+#[cfg(feature = "keyless")]
+pub mod keyless;
 pub mod list;
 pub mod present;
 pub mod promote;

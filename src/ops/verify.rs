@@ -43,22 +43,29 @@ pub struct Required<'a> {
 /// # Errors
 /// [`Error::NotVerified`].
 pub fn in_store(layout: &Layout, found: &Found, text: &str, required: Required<'_>) -> Result<Verified> {
-    let digest = found.entry.digest();
+    let reference = asked(found, text, required.identity)?;
+    let manifest = Manifest::new(found.entry.digest(), found.manifest.clone())?;
+    known(layout, &reference, &manifest, required)
+}
+
+/// Returns what an image of the store that `text` named is verified for.
+///
+/// # Errors
+/// If it has no name.
+pub(super) fn asked(found: &Found, text: &str, identity: Option<&Reference>) -> Result<Reference> {
     // What was asked for counts; where that is a digest, the name that it has.
     let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
-    let reference = match (text.parse::<Reference>(), own, required.identity) {
-        (Ok(asked), Some(own), _) if asked.name() == own.name() => asked.or_latest(),
-        (_, Some(own), _) => own.or_latest(),
-        (Ok(asked), None, _) if !is_digest(text) => asked,
-        (_, None, Some(identity)) => identity.repository(),
+    match (text.parse::<Reference>(), own, identity) {
+        (Ok(asked), Some(own), _) if asked.name() == own.name() => Ok(asked.or_latest()),
+        (_, Some(own), _) => Ok(own.or_latest()),
+        (Ok(asked), None, _) if !is_digest(text) => Ok(asked),
+        (_, None, Some(identity)) => Ok(identity.repository()),
         (_, None, None) => {
             let hint = Some("give --identity REPOSITORY".into());
             let reason = format!("{text} has no name to be verified for");
-            return Err(Error::Unavailable { reason, hint }.into());
+            Err(Error::Unavailable { reason, hint }.into())
         }
-    };
-    let manifest = Manifest::new(digest, found.manifest.clone())?;
-    known(layout, &reference, &manifest, required)
+    }
 }
 
 /// Verifies a manifest of the store by the signatures that are there.

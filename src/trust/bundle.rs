@@ -111,6 +111,17 @@ pub fn make(key: &dyn Signer, statement: &Statement) -> Result<Vec<u8>> {
 ///
 /// Errors are why it counts for nothing.
 pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
+    let (payload, signature) = parts(bundle)?;
+    if !key.verifies(&encoding(PAYLOAD_TYPE, &payload), &signature) {
+        return Err(format!("not by the key {}", key.id()));
+    }
+    statement(&payload)
+}
+
+/// Returns the payload of a bundle's envelope, which nobody has verified, and its one signature.
+///
+/// Errors are why it counts for nothing.
+pub(super) fn parts(bundle: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let bundle: Bundle = serde_json::from_slice(bundle).map_err(|e| format!("a damaged bundle: {e}"))?;
     if bundle.media_type != BUNDLE {
         return Err(format!("a bundle of the type {}, which is not supported", bundle.media_type));
@@ -123,11 +134,14 @@ pub fn verify(bundle: &[u8], key: &PublicKey) -> Result<Statement, String> {
         return Err(format!("an envelope with {} signatures, and not one", envelope.signatures.len()));
     };
     let decode = |text: &str| STANDARD.decode(text).map_err(|e| format!("a damaged envelope: {e}"));
-    let payload = decode(&envelope.payload)?;
-    if !key.verifies(&encoding(PAYLOAD_TYPE, &payload), &decode(&signature.sig)?) {
-        return Err(format!("not by the key {}", key.id()));
-    }
-    let wire: Wire = serde_json::from_slice(&payload).map_err(|e| format!("its statement: {e}"))?;
+    Ok((decode(&envelope.payload)?, decode(&signature.sig)?))
+}
+
+/// Returns what a payload states that was verified.
+///
+/// Errors are why it counts for nothing.
+pub(super) fn statement(payload: &[u8]) -> Result<Statement, String> {
+    let wire: Wire = serde_json::from_slice(payload).map_err(|e| format!("its statement: {e}"))?;
     if ![STATEMENT, OLD_STATEMENT].contains(&wire.kind.as_str()) {
         return Err(format!("its statement is a {:?}", wire.kind));
     }

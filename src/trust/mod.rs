@@ -10,6 +10,8 @@
 
 pub mod bundle;
 pub mod key;
+#[cfg(feature = "keyless")]
+pub mod keyless;
 pub mod private_key;
 pub mod read;
 pub mod signer;
