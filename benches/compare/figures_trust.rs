@@ -13,14 +13,30 @@ use super::peers::{Storage, installed, must};
 
 /// Skills of a set.
 const SET: usize = 100;
+const COSIGN: &str = "cosign verify";
 const IMAGE: &str = "bench/signed:1.0.0-draft";
 
 impl Bench {
+    /// Ours from the store, and cosign's from a registry on loopback: it reads no store, and verifies no layout that it has not written.
     pub fn verify_one(&self, name: &'static str) -> Result<Figure> {
         let (mut sign, verify) = self.signed()?;
         must(&mut sign)?;
-        let contestants = vec![Contestant::command("ours", Some(verify)), self.spawn_probe()];
-        Ok(self.figure(name, 300, contestants, vec![Target::Time(ms(5))]))
+        let cosign = self.world.cosign().map(|cosign| self.cosign_verify(cosign)).transpose()?;
+        let contestants =
+            vec![Contestant::command("ours", Some(verify)), Contestant::command(COSIGN, cosign), self.spawn_probe()];
+        Ok(self.figure(name, 100, contestants, vec![Target::Time(ms(5)), Target::Ratio(COSIGN, 0.1)]))
+    }
+
+    /// Signs the same image on the registry, and returns how cosign verifies it there, without the network as ours.
+    fn cosign_verify(&self, mut cosign: Command) -> Result<Command> {
+        let (world, registry) = (&self.world, self.registry()?);
+        let (store, key) = (world.path("trust/store"), world.path("trust/acme"));
+        let name = registry.name(IMAGE);
+        must(world.ours(&store).args(["push", "--tls-verify=false", IMAGE, &name]))?;
+        let sign = ["sign", "--tls-verify=false", &name, "--key"];
+        must(world.ours(&store).args(sign).arg(key.with_extension("key")).env("COSIGN_PASSWORD", "bench"))?;
+        cosign.args(["verify", "--insecure-ignore-tlog", "--key"]).arg(key.with_extension("pub")).arg(name);
+        Ok(cosign)
     }
 
     /// Both forms, in a store without any: scrypt opens the key, and takes most of it.

@@ -102,6 +102,17 @@ impl World {
         installed("buildah").then_some(command)
     }
 
+    /// Returns cosign 3: the one that is installed, or that of the tests.
+    pub fn cosign(&self) -> Option<Command> {
+        let roots = std::env::var_os("SKILLCTL_TEST_ROOTS").unwrap_or_else(|| "/var/cache/skillctl-tests".into());
+        let candidates = ["cosign".into(), Path::new(&roots).join("go/bin/cosign3")];
+        let is_3 = |program: &PathBuf| {
+            let said = must(self.command(program).arg("version")).unwrap_or_default();
+            said.lines().any(|line| line.starts_with("GitVersion:") && line.contains("v3."))
+        };
+        candidates.into_iter().find(is_3).map(|program| self.command(program))
+    }
+
     /// Returns `umoci` making an image of the skill in `dir`, in a layout of its own.
     pub fn umoci(&self, dir: &Path, layout: &Path) -> Option<Command> {
         if !installed("umoci") {
@@ -206,6 +217,9 @@ pub fn header(world: &World) -> Vec<String> {
         if line.contains(&name) { line } else { format!("{name}: {line}") }
     });
     lines.extend(versions);
+    let cosign = world.cosign().and_then(|mut cosign| must(cosign.arg("version")).ok()).unwrap_or_default();
+    let cosign = cosign.lines().find_map(|line| line.strip_prefix("GitVersion:")).unwrap_or("not installed").trim();
+    lines.push(format!("cosign: {cosign}"));
     let go = world.go_skillctl(&world.path("")).map_or("not installed", |_| GO_SKILLCTL);
     lines.push(format!("Go skillctl: {go}"));
     lines

@@ -18,6 +18,7 @@ mod gather;
 mod generate;
 mod history;
 mod hook;
+mod identity;
 mod images;
 mod init;
 mod install;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::ArgGroup;
 
+use super::identity::IdentityArgs;
 use super::key;
 use super::policy::files;
 use super::record;
@@ -28,7 +30,9 @@ Examples:
   skillctl verify acme/hr:1.0.0 --key acme.pub
   skillctl verify registry.example/acme/hr:1.0.0
   skillctl verify registry.example/acme/hr:1.0.0 --key acme.pub
-  skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr";
+  skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr
+  skillctl verify registry.example/acme/hr:1.0.0 --certificate-identity ana@example.org \\
+      --certificate-oidc-issuer https://accounts.google.com --trusted-root trusted_root.json";
 
 /// Verify that an image is what a key has signed
 ///
@@ -37,6 +41,7 @@ Examples:
 /// version under a newer tag is refused.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
+#[command(group = ArgGroup::new("by").multiple(true).args(["key", "certificate_identity", "certificate_identity_regexp"]))]
 pub struct Args {
     /// The image
     reference: String,
@@ -49,6 +54,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    keyless: IdentityArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -59,7 +66,7 @@ pub struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// The repository that it is signed for, where that is another
-    #[arg(long, value_name = "REPOSITORY", requires = "key", value_parser = repository)]
+    #[arg(long, value_name = "REPOSITORY", value_parser = repository)]
     identity: Option<Reference>,
 }
 
@@ -70,7 +77,10 @@ impl KeyArgs {
     /// If a key cannot be read, or is none.
     pub fn rule(&self, shell: &Shell) -> Result<Option<Rule>> {
         if self.key.is_empty() {
-            return Ok(None);
+            return match self.identity {
+                Some(_) => Err(Error::Unavailable { reason: "--identity goes with --key".into(), hint: None }.into()),
+                None => Ok(None),
+            };
         }
         let (keys, identity) = (read_keys(&self.key)?, self.identity.clone());
         let mirrors = RegistriesConf::read(&shell.registries_conf(), &files())?.mirrors();
@@ -135,9 +145,18 @@ pub fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let rule = self.keys.rule(shell)?;
         shell.can_record()?;
-        let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref());
+        let verified = match self.keyless.is_given() {
+            true => {
+                let place = place(&self.reference, self.local)?;
+                let place = (place.as_ref(), self.reference.as_str());
+                self.keyless.verify(shell, place, self.keys.identity.as_ref(), &self.registry).map(Some)
+            }
+            false => {
+                let rule = self.keys.rule(shell)?;
+                verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref())
+            }
+        };
         let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
         let verified = shell.recorded((Action::Verify, &self.reference), verified, events)?;
         self.report(shell, &verified.ok_or_else(|| nobody(&self.reference))?)
@@ -192,7 +211,11 @@ pub fn text(verified: &Verified) -> String {
             }
             Form::Bundle => "bundle".to_owned(),
         };
-        text += &format!("Signed:  by {} ({form})\n", signer.key);
+        let by = match (&signer.identity, &signer.issuer) {
+            (Some(identity), Some(issuer)) => harmless_line(&format!("{identity} of {issuer}")),
+            _ => signer.key.clone(),
+        };
+        text += &format!("Signed:  by {by} ({form})\n");
     }
     text
 }

@@ -33,23 +33,33 @@ pub fn found(layout: &Layout, found: &Found, text: &str, given: Option<&Rule>) -
     if (Against { given, policy: layout.policy() }).asks_nothing() {
         return Ok(None);
     }
-    // What was asked for counts; where that is a digest, the name that it has.
-    let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
     let identity = given.and_then(|rule| rule.identity.as_ref());
-    let reference = match (text.parse::<Reference>(), own, identity) {
-        (Ok(asked), Some(own), _) if asked.name() == own.name() => asked.or_latest(),
-        (_, Some(own), _) => own.or_latest(),
-        (Ok(asked), None, _) if !is_digest(text) => asked,
-        (_, None, Some(identity)) => identity.repository(),
+    let reference = match asked(found, text, identity) {
         // In no repository, and in no scope.
-        (_, None, None) if given.is_none() => return Ok(None),
+        Err(_) if given.is_none() => return Ok(None),
+        reference => reference?,
+    };
+    check(layout, &reference, (found.entry.digest(), &found.info), given)
+}
+
+/// Returns what an image of the store that `text` named is verified for: what was asked for, and where that is a digest the name that it
+/// has.
+///
+/// # Errors
+/// If it has no name.
+pub fn asked(found: &Found, text: &str, identity: Option<&Reference>) -> Result<Reference> {
+    let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
+    match (text.parse::<Reference>(), own, identity) {
+        (Ok(asked), Some(own), _) if asked.name() == own.name() => Ok(asked.or_latest()),
+        (_, Some(own), _) => Ok(own.or_latest()),
+        (Ok(asked), None, _) if !is_digest(text) => Ok(asked),
+        (_, None, Some(identity)) => Ok(identity.repository()),
         (_, None, None) => {
             let hint = Some("give --identity REPOSITORY".into());
             let reason = format!("{text} has no name to be verified for");
-            return Err(Error::Unavailable { reason, hint });
+            Err(Error::Unavailable { reason, hint })
         }
-    };
-    check(layout, &reference, (found.entry.digest(), &found.info), given)
+    }
 }
 
 /// Verifies a manifest of the store as what `reference` asked for.

@@ -140,7 +140,7 @@ fn short(mut reason: String) -> String {
 }
 
 /// Returns the payload of a bundle, and its only signature.
-fn open(bundle: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+pub(super) fn open(bundle: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let bundle: Bundle = serde_json::from_slice(bundle).map_err(|e| format!("a damaged bundle: {e}"))?;
     if bundle.media_type != BUNDLE {
         return Err(format!("a bundle of the type {}, which is not supported", bundle.media_type));
@@ -156,7 +156,10 @@ fn open(bundle: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((decode(&envelope.payload)?, decode(&signature.sig)?))
 }
 
-fn statement(payload: &[u8]) -> Result<Statement, String> {
+/// Returns what a payload states that was verified.
+///
+/// Errors are why it counts for nothing.
+pub(super) fn statement(payload: &[u8]) -> Result<Statement, String> {
     // Of two equal keys readers take one or the other.
     strict::unique(payload).map_err(|e| format!("its statement: {e}"))?;
     let wire: Wire = serde_json::from_slice(payload).map_err(|e| format!("its statement: {e}"))?;

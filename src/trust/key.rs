@@ -3,7 +3,7 @@
 //! ```text
 //! ECDSA P-256, SHA-256   signed and verified: all that podman and cosign read alike
 //! RSA 2048-8192, SHA-256, PKCS#1 v1.5
-//! ECDSA P-384, Ed25519   verified only: podman refuses them
+//! ECDSA P-384, Ed25519   verified only: podman refuses them. cosign 3 signs hashes with Ed25519 (Ed25519ph, RFC 8032)
 //! ```
 
 use base64::Engine as _;
@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use pem::{EncodeConfig, LineEnding, Pem};
 use ring::digest::{SHA256, digest};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use sha2::{Digest as _, Sha512};
 use spki::der::Decode as _;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
@@ -31,14 +32,33 @@ const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 struct Algorithm {
     name: &'static str,
     ways: &'static [&'static dyn VerificationAlgorithm],
+    /// Another way, which ring does not have: of the key, a message and a signature.
+    other: fn(&[u8], &[u8], &[u8]) -> bool,
 }
 
-static P256_SHA256: Algorithm = Algorithm { name: "ECDSA P-256", ways: &[&signature::ECDSA_P256_SHA256_ASN1] };
+fn no_other(_: &[u8], _: &[u8], _: &[u8]) -> bool {
+    false
+}
+
+/// Returns whether a signature is one of the SHA-512 of a message (Ed25519ph, RFC 8032, without a context).
+fn ed25519_prehashed(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let key = key.try_into().ok().and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(key).ok());
+    let signature = ed25519_dalek::Signature::from_slice(signature);
+    let (Some(key), Ok(signature)) = (key, signature) else { return false };
+    key.verify_prehashed_strict(Sha512::new_with_prefix(message), None, &signature).is_ok()
+}
+
+static P256_SHA256: Algorithm =
+    Algorithm { name: "ECDSA P-256", ways: &[&signature::ECDSA_P256_SHA256_ASN1], other: no_other };
 // cosign 2 hashes to 256 bits whatever the curve.
-static P384_ANY: Algorithm =
-    Algorithm { name: "ECDSA P-384", ways: &[&signature::ECDSA_P384_SHA384_ASN1, &signature::ECDSA_P384_SHA256_ASN1] };
-static RSA_SHA256: Algorithm = Algorithm { name: "RSA", ways: &[&signature::RSA_PKCS1_2048_8192_SHA256] };
-static ED25519_PURE: Algorithm = Algorithm { name: "Ed25519", ways: &[&signature::ED25519] };
+static P384_ANY: Algorithm = Algorithm {
+    name: "ECDSA P-384",
+    ways: &[&signature::ECDSA_P384_SHA384_ASN1, &signature::ECDSA_P384_SHA256_ASN1],
+    other: no_other,
+};
+static RSA_SHA256: Algorithm =
+    Algorithm { name: "RSA", ways: &[&signature::RSA_PKCS1_2048_8192_SHA256], other: no_other };
+static ED25519_BOTH: Algorithm = Algorithm { name: "Ed25519", ways: &[&signature::ED25519], other: ed25519_prehashed };
 
 /// A key that verifies.
 #[derive(Clone)]
@@ -78,7 +98,7 @@ impl PublicKey {
             EC if curve() == Some(P256) => &P256_SHA256,
             EC if curve() == Some(P384) => &P384_ANY,
             RSA => &RSA_SHA256,
-            ED25519 => &ED25519_PURE,
+            ED25519 => &ED25519_BOTH,
             other => return Err(format!("keys of the algorithm {other} are not supported")),
         };
         let bits = info.subject_public_key.as_bytes().ok_or("its bits are not whole bytes")?.to_vec();
@@ -87,10 +107,9 @@ impl PublicKey {
 
     /// Returns whether `signature` is one of `message` by this key.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.algorithm
-            .ways
-            .iter()
-            .any(|way| UnparsedPublicKey::new(*way, &self.bits).verify(message, signature).is_ok())
+        let Algorithm { ways, other, .. } = self.algorithm;
+        ways.iter().any(|way| UnparsedPublicKey::new(*way, &self.bits).verify(message, signature).is_ok())
+            || other(&self.bits, message, signature)
     }
 
     /// Returns what the key is of, for people.
@@ -145,8 +164,8 @@ impl Eq for PublicKey {}
 mod tests {
     use super::*;
 
-    // By OpenSSL 3.0, of the text `message`.
-    const CASES: [(&str, &str, &str); 4] = [
+    // By OpenSSL 3.0, and the last by 3.6, of the text `message`.
+    const CASES: [(&str, &str, &str); 5] = [
         (
             "RSA",
             "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA6Aijo3fQVt4kmx8BihuffTpArMfK8M+kDCU7lgVxY8WGx88jCLZ+IvyxRotWH7QmOJrbUmN4PsJCd9oj2YBwP6hrFrGn250kdj4aqvL6jrLyJlP4XttHVJtS21Mx3agai/nK0VbEz2yKDDJsiPRWbWWTpkxpQCGHv68davVMaA2KYQqnIoK5EIbX6/cDWi84ZbrZ8eEdn3qzBk/GrpuQO+IDkG8mCnG19jrJ7ookYwzzbqEMR6FCHYFWvrvVnW6V5VCNte1BTxhfZAmOT+YjF9Lomlqj3lNf6g/ngiBZ5jFTt4NvS45KtQGOdTGL+X92ay2BEIdSf9xF5T/XPvhBBwIDAQAB",
@@ -166,6 +185,12 @@ mod tests {
             "Ed25519",
             "MCowBQYDK2VwAyEAJoXLRRdrK8fp4j1ETos2h35Df67sswUR0V+U5ACmH7M=",
             "rY3mcOnDN6bnG1ZCbfoWqkMiVtfezAYjBnC7N3rO3U743NyleJR9DnBeyyrewVsuqFmGR/MRfpNV43qIB4ShAQ==",
+        ),
+        // Ed25519ph
+        (
+            "Ed25519",
+            "MCowBQYDK2VwAyEA+SFkAcEjZvdXonglf89Wc+eRK3pA/vt+2im54MNfv9Y=",
+            "z1UM6gkgMh/qucUyrlveEmqqyKYzIOsD3CbGamVAHPtEnLAR1jS1KxH42ogCDdXs3ljbE40hQeIFSnr4lbZ9Dg==",
         ),
     ];
     const P521: &str = "MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQADrIzqA46i4jQC/d2zyA8a5r9EICLkavUjYcmuBAY2FA2ju64yAjt1hs3kVfYQbzgbjNAWpng1GXQyk5UW7SQoiQB4KeT9Tl0qKdPUjMIV0QULsuKoltSZ/4+/hE+4QnxwIB1P/YgFT/WVMoj8tz5/GssczM/YAqizX+NbOSvE7WeUZE=";

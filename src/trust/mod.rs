@@ -15,6 +15,8 @@ pub mod bundle;
 pub mod check;
 pub mod edit;
 pub mod key;
+#[cfg(feature = "keyless")]
+pub mod keyless;
 pub mod podman;
 pub mod policy;
 pub mod private_key;

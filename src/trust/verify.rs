@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::bundle;
+use super::bundle::{self, Statement};
 use super::key::PublicKey;
 use super::simple;
 use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
@@ -72,8 +72,15 @@ pub enum Form {
 /// A signature that holds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Signer {
-    /// The key, as [`PublicKey::id`] names it.
+    /// The key, as [`PublicKey::id`] names it; empty where an identity has signed.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub key: String,
+    /// Who has signed without a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Who says who that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// In which form.
     pub form: Form,
     /// What it says that the image is called; a bundle does not.
@@ -148,6 +155,40 @@ pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey])
     Ok(Holds { signers, signatures: holding })
 }
 
+/// Returns the signatures of `subject` that hold, by any of `identities`: bundles alone.
+///
+/// # Errors
+/// As [`verify`].
+#[cfg(feature = "keyless")]
+pub fn verify_keyless(
+    signatures: &Signatures,
+    subject: Subject<'_>,
+    identities: &super::keyless::Identities,
+) -> Result<Holds, Refused> {
+    let mut holds = Holds { signers: Vec::new(), signatures: Signatures::default() };
+    let mut refused = Vec::new();
+    for one in &signatures.bundles {
+        let signer = identities.verify(&one.bytes, subject.digest).and_then(|(statement, identity)| {
+            is_signature_of(&statement, subject)?;
+            let (identity, issuer) = (Some(identity.name), Some(identity.issuer));
+            Ok(Signer { key: String::new(), identity, issuer, form: Form::Bundle, reference: None })
+        });
+        match signer {
+            Ok(signer) => {
+                holds.signers.push(signer);
+                holds.signatures.bundles.push(one.clone());
+            }
+            Err(reason) => refused.push(reason),
+        }
+    }
+    refused.extend(signatures.unread.iter().cloned());
+    if holds.signers.is_empty() {
+        return Err(Refused(refused));
+    }
+    says_so(subject).map_err(|reason| Refused(vec![reason]))?;
+    Ok(holds)
+}
+
 /// Returns whether podman finds a signature by any of `keys`: it reads simple ones alone.
 pub fn is_signed_for_podman(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> bool {
     signatures.simple.iter().any(|one| keys.iter().any(|key| simple_signer(one, subject, key).is_ok()))
@@ -163,13 +204,22 @@ fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, key: &Publ
     // A registry on this machine, which a reference of ours cannot name, and not the one that follows.
     let elsewhere = claim.reference.starts_with(LOCALHOST) && named.registry().is_some();
     match subject.names.iter().any(|name| name == named.name()) && !elsewhere {
-        true => Ok(Signer { key: key.id(), form: Form::Simple, reference: Some(claim.reference) }),
+        true => Ok(Signer { reference: Some(claim.reference), ..by(key, Form::Simple) }),
         false => Err(format!("for the repository {}, not {}", named.name(), subject.names.join(" or "))),
     }
 }
 
 fn bundle_signer(bytes: &[u8], subject: Subject<'_>, key: &PublicKey) -> Result<Signer, String> {
-    let statement = bundle::verify(bytes, key)?;
+    is_signature_of(&bundle::verify(bytes, key)?, subject)?;
+    Ok(by(key, Form::Bundle))
+}
+
+fn by(key: &PublicKey, form: Form) -> Signer {
+    Signer { key: key.id(), identity: None, issuer: None, form, reference: None }
+}
+
+/// Returns whether what was stated is a signature of the image that was asked for; errors are why not.
+fn is_signature_of(statement: &Statement, subject: Subject<'_>) -> Result<(), String> {
     if statement.predicate_type != bundle::SIGNED {
         return Err(format!("a statement of the type {}, which is no signature", statement.predicate_type));
     }
@@ -185,7 +235,7 @@ fn bundle_signer(bytes: &[u8], subject: Subject<'_>, key: &PublicKey) -> Result<
     let path = format!("{namespace}/{name}");
     let within = |name: &String| name.strip_suffix(&path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
     match subject.names.iter().any(within) {
-        true => Ok(Signer { key: key.id(), form: Form::Bundle, reference: None }),
+        true => Ok(()),
         false => Err(format!("for the skill {path}, not {}", subject.names.join(" or "))),
     }
 }
