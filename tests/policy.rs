@@ -5,23 +5,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::{Ran, World};
+use crate::trust::{run, world};
 
 const DRAFT: &str = "acme/hr:1.0.0-draft";
-
-/// A world with a skill, the keys `acme` and `other`, and the directories of the agent `claude`.
-fn world() -> World {
-    let world = World::new();
-    world.skill("hr", "1.0.0");
-    world.build("hr");
-    for name in ["acme", "other"] {
-        run(&world, &["key", "generate", name]).ok();
-    }
-    world
-}
-
-fn run(world: &World, args: &[&str]) -> Ran {
-    world.command(args).env("COSIGN_PASSWORD", "secret").output().unwrap().into()
-}
 
 fn trust(world: &World, args: &[&str]) {
     run(world, &[&["trust", "add", "--user"], args].concat()).ok();
@@ -118,7 +104,7 @@ fn states_and_pins_are_held() {
     run(&world, &["promote", DRAFT, "--to", "testing", "--load=never"]).ok();
     run(&world, &["install", "acme/hr:1.0.0-testing", "-t", "claude"]).ok();
 
-    let world = self::world();
+    let world = crate::trust::world();
     trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
     sign(&world, DRAFT, "acme");
     run(&world, &["install", DRAFT, "-t", "claude"]).ok();
@@ -198,7 +184,7 @@ fn a_promotion_signs_before_a_tag_names_it() {
     promote(DRAFT, "testing", &["--sign", "--key", "acme.key"]).ok();
     run(&world, &["verify", testing]).ok();
     // What becomes published has to have been signed before.
-    let world = self::world();
+    let world = crate::trust::world();
     let promote = |from: &str, to: &str, flags: &[&str]| {
         run(&world, &[&["promote", from, "--to", to, "--load=never"], flags].concat())
     };

@@ -10,7 +10,7 @@ use crate::support::{Ran, World};
 const DRAFT: &str = "acme/hr:1.0.0-draft";
 
 /// A world with a skill and the keys `acme` and `other`.
-fn world() -> World {
+pub fn world() -> World {
     let world = World::new();
     world.skill("hr", "1.0.0");
     world.build("hr");
@@ -20,7 +20,7 @@ fn world() -> World {
     world
 }
 
-fn run(world: &World, args: &[&str]) -> Ran {
+pub fn run(world: &World, args: &[&str]) -> Ran {
     world.command(args).env("COSIGN_PASSWORD", "secret").output().unwrap().into()
 }
 

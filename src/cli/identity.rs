@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::registry::RegistryArgs;
 use super::shell::Shell;
 use crate::error::Error;
-use crate::trust::check::Verified;
 use crate::reference::Reference;
+use crate::trust::check::Verified;
 
 /// An identity, who says so, and who is believed.
 #[derive(Debug, Default, clap::Args)]

@@ -19,7 +19,7 @@ fn doctor_finds_everything(world: &World) {
     // Hooks of podman before 4.5.1 see annotations of images: it works, with that limit.
     let podman = if world.podman_version() < (4, 6) { "warn" } else { "ok" };
     let mut expected = vec![("store", "ok"), ("containers-storage", "ok"), ("policy.json", "ok")];
-    expected.extend([("skopeo", "ok"), ("podman", podman), ("hook", "ok")]);
+    expected.extend([("trust", "ok"), ("skopeo", "ok"), ("podman", podman), ("hook", "ok")]);
     if world.run("id", ["-u"]).ok() != "0" {
         expected.push(("rootless", "ok"));
     }
@@ -35,7 +35,7 @@ fn doctor_finds_everything(world: &World) {
     assert!(storage.ends_with("1 of 2 loaded"), "{storage}");
     let version = world.skopeo(["--version"]).ok();
     let version = version.split_whitespace().nth(2).expect("a version");
-    let found = after[3]["message"].as_str().and_then(|message| message.split(',').next()).expect("a message");
+    let found = after[4]["message"].as_str().and_then(|message| message.split(',').next()).expect("a message");
     assert!(version.starts_with(found), "{version}: {after}");
 }
 

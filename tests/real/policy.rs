@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::cell::{Done, World, matrix};
+use crate::cell::{World, matrix};
 use crate::hook::{HR, log, with};
-use crate::registry::conf::{self, Place};
-use crate::registry::{Kind, Registry};
+use crate::registry::{Kind, conf};
+use crate::trust::{key as file, registry, skillctl};
 
 matrix! { a_container_gets_only_what_is_signed }
 
@@ -29,19 +29,9 @@ mod with_sigstore {
     matrix! { @cell sid_root("sid", "root", None), podman_holds_to_what_it_was_told }
 }
 
-fn skillctl(world: &World, args: &[&str]) -> Done {
-    let mut command = world.command(env!("CARGO_BIN_EXE_skillctl"), args);
-    command.env("COSIGN_PASSWORD", "secret");
-    Done::of(command)
-}
-
-fn file(world: &World, name: &str) -> String {
-    world.path(name).display().to_string()
-}
-
-/// Makes keys, of which the machine wants the first from `scope`.
+/// Has the machine want images of `scope` signed by the first of two keys, which are made where they are not there yet.
 fn trust(world: &World, scope: &str) {
-    for name in ["acme", "other"] {
+    for name in ["acme", "other"].into_iter().filter(|name| !world.path(&format!("{name}.key")).exists()) {
         skillctl(world, &["key", "generate", &file(world, name)]).ok();
     }
     skillctl(world, &["trust", "add", scope, "--key", &file(world, "acme.pub")]).ok();
@@ -82,21 +72,6 @@ fn a_container_gets_only_what_is_signed(world: &World) {
     assert_eq!(run().code, 126);
     assert!(last().contains("only containers-storage has it"), "{}", last());
     assert!(world.skillctl(["generate", "podman", HR]).fails(1).contains("only containers-storage has it"));
-}
-
-/// A registry with a published skill that is not signed. Returns its name there.
-fn registry(world: &World, kind: Kind) -> (Registry, String) {
-    let hub = Registry::start(world, kind);
-    if kind == Kind::Tls {
-        conf::trust(world, &hub, Place::Etc);
-    }
-    world.build("hr", "1.0.0", &["--load=never"]);
-    for (from, to) in [("acme/hr:1.0.0-draft", "testing"), ("acme/hr:1.0.0-testing", "published")] {
-        world.skillctl(["promote", from, "--to", to, "--local", "--load=never"]).ok();
-    }
-    let name = hub.name("acme/hr:1.0.0");
-    world.skillctl(["push", "acme/hr:1.0.0", &name]).ok();
-    (hub, name)
 }
 
 fn a_policy_holds_on_registries(world: &World) {

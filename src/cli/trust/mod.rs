@@ -23,7 +23,7 @@ use crate::output::{harmless_line, table};
 use crate::reference::Reference;
 use crate::trust::edit;
 use crate::trust::key::PublicKey;
-use crate::trust::policy::{FILE, Policy, Rule, Written};
+use crate::trust::policy::{FILE, Policy, Rule, Scope, Written};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -189,7 +189,11 @@ impl ListArgs {
         policy.check()?;
         match self.format {
             Format::Json => shell.print_json(
-                &policy.scopes().iter().map(|scope| asked(&scope.prefix, &scope.rule)).collect::<Vec<_>>(),
+                &policy
+                    .scopes()
+                    .iter()
+                    .map(|scope| asked(scope, scope.signed_as.clone(), &scope.rule))
+                    .collect::<Vec<_>>(),
             )?,
             Format::Text if policy.is_empty() => shell.print("Nothing is asked of any image.\n")?,
             Format::Text => {
@@ -222,14 +226,14 @@ fn short(keys: &[PublicKey]) -> String {
     or_dash(&keys.iter().map(short).collect::<Vec<_>>().join(","))
 }
 
-fn asked(scope: &str, rule: &Rule) -> Value {
+fn asked(scope: &Scope, signed_as: Option<String>, rule: &Rule) -> Value {
     json!({
-        "scope": scope,
+        "scope": scope.prefix,
         "source": rule.source,
         "keys": rule.keys.iter().map(PublicKey::id).collect::<Vec<_>>(),
         "states": rule.states,
         "attestations": rule.attestations,
-        "signed_as": rule.identity.as_ref().map(ToString::to_string),
+        "signed_as": signed_as,
         "pin": rule.pin,
     })
 }
@@ -307,10 +311,12 @@ impl CheckArgs {
         let reference: Reference = name.parse()?;
         let rules = policy.rules(&reference)?;
         let verified = verified(shell, &self.reference, (self.local, &self.registry), None)?;
-        let scopes: Vec<&str> = policy.covering(&reference).map(|scope| scope.prefix.as_str()).collect();
+        let scopes = policy.covering(&reference);
         match self.format {
             Format::Json => {
-                let asked: Vec<Value> = scopes.iter().zip(&rules).map(|(scope, rule)| asked(scope, rule)).collect();
+                let named = |rule: &Rule| rule.identity.as_ref().map(ToString::to_string);
+                let asked: Vec<Value> =
+                    scopes.zip(&rules).map(|(scope, rule)| asked(scope, named(rule), rule)).collect();
                 shell.print_json(&json!({"reference": self.reference, "asked": asked, "verified": verified}))?;
             }
             Format::Text => {
