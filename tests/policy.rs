@@ -231,3 +231,37 @@ fn what_was_signed_for_the_origin_counts_at_its_mirror() {
     trust(&world, &["mirror.example/all", "--key", "acme.pub", "--signed-as", "registry.example"]);
     run(&world, &[&install[..], &["--force"]].concat()).ok();
 }
+
+#[test]
+fn what_was_attested_is_attested_of_what_it_is_promoted_to() {
+    let testing = "acme/hr:1.0.0-testing";
+    let promote = |world: &World| {
+        run(world, &["promote", DRAFT, "--to", "testing", "--load=never", "--sign", "--key", "acme.key"])
+    };
+    let world = world();
+    sign(&world, DRAFT, "acme");
+    trust(&world, &["acme", "--key", "acme.pub", "--attestation", "provenance"]);
+    let refused = run(&world, &["install", DRAFT, "-t", "claude"]).fails(1).stderr;
+    assert!(refused.contains("must be attested by") && refused.contains("it has no attestation"), "{refused}");
+    // What nobody has attested is promoted to nothing, and no tag names it.
+    let refused = promote(&world).fails(1).stderr;
+    assert!(refused.contains("(provenance)") && refused.contains("it has no attestation"), "{refused}");
+    world.run(["inspect", testing]).fails(2);
+    run(&world, &["attest", DRAFT, "--provenance", "--key", "acme.key"]).ok();
+    run(&world, &["install", DRAFT, "-t", "claude"]).ok();
+    let promoted = promote(&world);
+    let promoted = promoted.ok();
+    run(&world, &["verify", testing]).ok();
+    let listed = ["inspect", "--attestations", testing, "--key", "acme.pub", "--format", "json"];
+    let attestations = run(&world, &listed).ok().json();
+    let subjects = attestations.to_string();
+    let digest = world.run(["inspect", testing, "--format", "json"]).ok().json()["digest"].clone();
+    assert!(subjects.contains(digest.as_str().unwrap().trim_start_matches("sha256:")), "{promoted} {attestations}");
+    // By a stranger it counts for nothing.
+    let world = crate::trust::world();
+    sign(&world, DRAFT, "acme");
+    run(&world, &["attest", DRAFT, "--provenance", "--key", "other.key"]).ok();
+    trust(&world, &["acme", "--key", "acme.pub", "--attestation", "provenance"]);
+    run(&world, &["verify", DRAFT]).fails(1);
+    promote(&world).fails(1);
+}
