@@ -43,6 +43,10 @@ pub enum Action {
     Copy,
     /// An image was loaded into containers-storage.
     Load,
+    /// Something was attested of an image.
+    Attest,
+    /// The trust policy was changed.
+    Trust,
     /// A name was taken from containers-storage.
     Unload,
     /// A skill was installed where agents look.
@@ -69,7 +73,7 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Verify,
         Self::Pull,
         Self::Copy,
@@ -84,6 +88,8 @@ impl Action {
         Self::DisableDevice,
         Self::Promote,
         Self::Sign,
+        Self::Attest,
+        Self::Trust,
         Self::GenerateKey,
     ];
 
@@ -94,6 +100,8 @@ impl Action {
             Self::Pull => "pull",
             Self::Copy => "copy",
             Self::Load => "load",
+            Self::Attest => "attest",
+            Self::Trust => "trust",
             Self::Unload => "unload",
             Self::Install => "install",
             Self::Upgrade => "upgrade",

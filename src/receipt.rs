@@ -14,6 +14,8 @@ use crate::trust::policy::Rule;
 /// Most images that a receipt remembers, newest first: one for each `rollback`.
 pub const MAX_PREVIOUS: usize = 5;
 
+/// Who asks for a signature of the same key when a signed skill is upgraded.
+pub const SIGNED: &str = "what is installed was signed by it";
 /// What `version` says of receipts as they are written here.
 const VERSION: u32 = 1;
 
@@ -51,7 +53,7 @@ impl Image {
         let key = |pem: &String| PublicKey::from_pem(pem.as_bytes(), &object);
         let keys = self.signed_by.iter().map(key).collect::<Result<Vec<_>>>()?;
         let identity = self.signed_as.as_deref().map(str::parse).transpose()?;
-        let source = "what is installed was signed by it".to_owned();
+        let source = SIGNED.to_owned();
         Ok((!keys.is_empty()).then(|| Rule { source, keys, identity, ..Rule::default() }))
     }
 

@@ -177,7 +177,10 @@ fn a_promotion_signs_before_a_tag_names_it() {
     let testing = "acme/hr:1.0.0-testing";
     let refused = promote(DRAFT, "testing", &[]).fails(1).stderr;
     assert!(refused.contains("without --sign it would have no signature"), "{refused}");
-    assert!(refused.contains("hint: skillctl promote acme/hr:1.0.0-draft --to testing --sign --key FILE"), "{refused}");
+    assert!(
+        refused.contains("hint: skillctl promote acme/hr:1.0.0-draft --to testing --sign --key FILE, with a key"),
+        "{refused}"
+    );
     let other = promote(DRAFT, "testing", &["--sign", "--key", "other.key"]).fails(1).stderr;
     assert!(other.contains("it would be signed by"), "{other}");
     world.run(["inspect", testing]).fails(2);

@@ -17,6 +17,7 @@ use super::sign::place;
 use super::signer::SignerArgs;
 use crate::attest::kind;
 use crate::attest::provenance::Build;
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::layer::UnpackOptions;
 use crate::ops::attest::{self, Attested, Made, Predicate, Provenance, Wanted};
@@ -109,6 +110,7 @@ impl Args {
         let Some(path) = &self.signer.key else {
             return self.print(shell, place.as_ref(), &wanted).with_context(context);
         };
+        shell.can_record()?;
         let key = self.signer.signer(shell, path)?;
         let attested = match place {
             Some(reference) => self.with_registry(shell, &reference, |place, copying| {
@@ -120,7 +122,13 @@ impl Args {
                 attest::in_store(&layout, &self.reference, &wanted, &*key)
             }
         };
-        self.report(shell, &attested.with_context(context)?)
+        let event = |one: &Attested| {
+            let kinds: Vec<String> = one.attestations.iter().filter(|made| made.added).map(name).collect();
+            let event = Event::of(Action::Attest, &one.reference).digest(&one.digest).signers([one.key.clone()]);
+            vec![event.at(kinds.join(", "))]
+        };
+        let attested = shell.recorded((Action::Attest, &self.reference), attested.with_context(context), event)?;
+        self.report(shell, &attested)
     }
 
     fn with_registry<T>(

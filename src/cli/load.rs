@@ -22,6 +22,7 @@ use crate::store::storage::Storage;
 use crate::store::storage_images::LoadState;
 use crate::store::storage_load::{LOAD_TIMEOUT, Load};
 use crate::store::{self, trusted};
+use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
 
 /// Whether an image is loaded into containers-storage.
@@ -92,8 +93,12 @@ pub fn load(
         return Err(Error::Unavailable { reason: "the image has no name to be loaded under".into(), hint }.into());
     };
     let name = name.parse::<Reference>()?;
+    let mut signers = Vec::new();
     if trust.is_some() || !layout.policy().is_empty() {
-        trusted::found(layout, &store::read(layout, entry.clone())?, &name.to_string(), trust)?;
+        let found = store::read(layout, entry.clone())?;
+        let verified = trusted::found(layout, &found, &name.to_string(), trust).map_err(Into::into);
+        let verified = shell.recorded((Action::Load, &name.to_string()), verified, |_| Vec::new())?;
+        signers.extend(verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::id));
     }
     let name = name.in_storage();
     let storage = shell.storage()?;
@@ -106,7 +111,9 @@ pub fn load(
     let load = Load { store, store_path, work, manifest, name: &name, platform, timeout };
     shell.can_record()?;
     let loaded = storage.load(&load, &shell.tools()).map_err(Into::into);
-    shell.recorded((Action::Load, &name), loaded, |_| vec![Event::of(Action::Load, &name).digest(entry.digest())])?;
+    shell.recorded((Action::Load, &name), loaded, |_| {
+        vec![Event::of(Action::Load, &name).digest(entry.digest()).signers(signers)]
+    })?;
     drop(progress);
     Ok(storage.driver()?.to_string())
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::load::{Args, When, load, loading};
 use super::record;
 use super::shell::{Format, Shell, hint_of, open_dir};
-use crate::audit::Action;
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::layer::Encoding;
 use crate::limits::Limits;
@@ -31,12 +31,17 @@ pub fn run(shell: &Shell, args: &Args, input: &Path) -> Result<ExitCode> {
     shell.can_record()?;
     let trust = args.verify.rule(shell, &args.references)?;
     let layout = shell.store()?;
-    let source = open(shell, &layout, input, args.max_size).with_context(context)?;
+    let from = input.display().to_string();
+    let source = open(shell, &layout, input, args.max_size).with_context(context);
+    let source = shell.recorded((Action::Load, &from), source, |_| Vec::new())?;
     let rule = Rule { trust: trust.as_ref(), verify: args.verify.is_asked(), force: args.force };
     let entered = enter(&layout, &source, &args.references, rule, &shell.cancel()).with_context(context);
-    let events =
-        |all: &Vec<Entered>| all.iter().filter_map(|one| one.check.as_ref()).flat_map(record::verified).collect();
-    let entered = shell.recorded((Action::Load, &input.display().to_string()), entered, events)?;
+    let event = |one: &Entered| Event::of(Action::Load, &one.reference).digest(&one.digest).at("the store");
+    let events = |all: &Vec<Entered>| {
+        let verified = all.iter().filter_map(|one| one.check.as_ref()).flat_map(record::verified);
+        verified.chain(all.iter().map(event)).collect()
+    };
+    let entered = shell.recorded((Action::Load, &from), entered, events)?;
     // What was unpacked has become blobs of the store, or is not needed.
     drop(source);
     report(shell, args, &layout, &entered)

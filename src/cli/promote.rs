@@ -133,7 +133,8 @@ impl Args {
         }
         let key = self.key(shell)?;
         let asked = (&reference, &plan.source, options.to);
-        let seal = Seal::of(seal::Place::Store(&layout), layout.policy(), asked, key.as_deref())?;
+        let seal = Seal::of(seal::Place::Store(&layout), layout.policy(), asked, key.as_deref());
+        let seal = shell.recorded((Action::Promote, &self.reference), seal, |_| Vec::new())?;
         if self.dry_run {
             return self.show(shell, &local, &plan);
         }
@@ -202,7 +203,8 @@ impl Args {
         let key = self.key(shell)?;
         let asked = (reference, &plan.source, options.to);
         let place = seal::Place::Registry(&layout, &remote, copying);
-        let seal = Seal::of(place, layout.policy(), asked, key.as_deref())?;
+        let seal = Seal::of(place, layout.policy(), asked, key.as_deref());
+        let seal = shell.recorded((Action::Promote, &self.reference), seal, |_| Vec::new())?;
         if self.dry_run {
             return self.show(shell, &remotely, &plan);
         }

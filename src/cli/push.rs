@@ -67,9 +67,18 @@ impl Args {
         )
         .with_context(context)?;
         drop(progress);
+        shell.warnings(&pushed.warnings);
         match self.format {
             Format::Text => {
-                shell.print(format!("Pushed {}\nDigest: {}\n", harmless_line(&pushed.destination), pushed.digest))?;
+                let along = match pushed.attached {
+                    0 => String::new(),
+                    count => format!("With {count} of its signatures and attestations\n"),
+                };
+                shell.print(format!(
+                    "Pushed {}\nDigest: {}\n{along}",
+                    harmless_line(&pushed.destination),
+                    pushed.digest
+                ))?;
             }
             Format::Json => shell.print_json(&pushed)?,
         }

@@ -88,6 +88,7 @@ impl Args {
     }
 
     fn report(&self, shell: &Shell, signed: &Signed) -> Result<ExitCode> {
+        shell.warnings(&signed.warnings);
         match self.format {
             Format::Json => shell.print_json(signed)?,
             Format::Text => {

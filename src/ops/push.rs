@@ -23,6 +23,10 @@ pub struct Pushed {
     pub destination: String,
     /// The digest of its manifest, here and there.
     pub digest: String,
+    /// How many things went along that belong to it: images of signatures, bundles, and whatever else refers to it.
+    pub attached: usize,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// How an image is pushed.
@@ -80,6 +84,7 @@ pub fn push(
         true => attached::all(layout, Member::subjects(&manifest))?,
         false => Vec::new(),
     };
+    let count = attached.len();
     match attached.is_empty() {
         true => send((layout, remote), &found, &to, how.force, name, copying)?,
         false => {
@@ -88,8 +93,18 @@ pub fn push(
             name()?;
         }
     }
+    let own = found.entry.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+    let other = own.filter(|own| count > 0 && own.name() != to.name());
+    let warning = |own: Reference| {
+        let (own, to) = (own.name(), to.name());
+        format!(
+            "its simple signatures are for {own}, and podman takes none of them for {to}: sign it there, or verify with \
+             --identity {own}"
+        )
+    };
+    let warnings = other.map(warning).into_iter().collect();
     let reference = found.entry.name.unwrap_or_else(|| digest.clone());
-    Ok(Pushed { reference, destination: to.to_string(), digest })
+    Ok(Pushed { reference, destination: to.to_string(), digest, attached: count, warnings })
 }
 
 /// Sends an image of the store to a registry with what belongs to it: the image by its digest, then that, and its tag last, so that

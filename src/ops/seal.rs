@@ -54,6 +54,10 @@ impl<'a> Seal<'a> {
         let rules: Vec<Rule> = policy.rules(reference)?.into_iter().filter(|rule| !rule.keys.is_empty()).collect();
         let rules: Vec<Rule> = rules.into_iter().map(|rule| Rule { states: Vec::new(), ..rule }).collect();
         let seal = Self { place, rules, key };
+        let local = match place {
+            Place::Store(_) if reference.registry().is_some() => " --local",
+            _ => "",
+        };
         for rule in &seal.rules {
             let ids: Vec<String> = rule.keys.iter().map(PublicKey::id).collect();
             let refused = |found: String| {
@@ -62,7 +66,9 @@ impl<'a> Seal<'a> {
                     digest: format!("what it is promoted to, {to},"),
                     required: crate::trust::check::by(&format!("signed by {}", ids.join(" or ")), rule),
                     found,
-                    hint: Some(format!("skillctl promote {reference} --to {to} --sign --key FILE")),
+                    hint: Some(format!(
+                        "skillctl promote {reference} --to {to}{local} --sign --key FILE, with a key that the policy names"
+                    )),
                 })
             };
             match key.map(|key| key.public()) {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::image::{Info, NAME, NAMESPACE};
 use crate::reference::Reference;
 use crate::store::attached;
 use crate::store::layout::{Entry, Layout};
@@ -31,6 +32,8 @@ pub struct Signed {
     pub key: String,
     /// The forms of what was added; none where it was signed so before.
     pub added: Vec<Form>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// Signs an image of the store. The caller holds [`Layout::writing`].
@@ -57,8 +60,9 @@ pub fn in_store(layout: &Layout, text: &str, identity: Option<&Reference>, key: 
         let descriptor = serde_json::to_value(descriptor)?;
         added.extend(Made::of(layout, &descriptor, &identity, key)?.new);
     }
+    let warnings = unbound(&found.info, &identity);
     let reference = found.entry.name.unwrap_or_else(|| digest.clone());
-    Ok(signed(reference, identity, digest, key, added))
+    Ok(Signed { warnings, ..signed(reference, identity, digest, key, added) })
 }
 
 /// Signs an image where it is, on a registry. Our signatures stay in the store, too. The caller holds [`Layout::writing`].
@@ -97,13 +101,27 @@ pub fn on_registry(
             added.push(Form::Bundle);
         }
     }
-    Ok(signed(reference.to_string(), identity, manifest.digest, key, added))
+    let warnings = unbound(&manifest.info, &identity);
+    Ok(Signed { warnings, ..signed(reference.to_string(), identity, manifest.digest, key, added) })
 }
 
 fn signed(reference: String, identity: String, digest: String, key: &dyn Signer, mut added: Vec<Form>) -> Signed {
     added.sort_unstable();
     added.dedup();
-    Signed { reference, identity, digest, key: key.public().id(), added }
+    Signed { reference, identity, digest, key: key.public().id(), added, warnings: Vec::new() }
+}
+
+/// Warns where a bundle counts for nothing, which binds no name: what the image says that it is has to be the end of the repository.
+fn unbound(info: &Info, identity: &str) -> Vec<String> {
+    let skill = format!("{}/{}", info.get(NAMESPACE), info.get(NAME));
+    let repository = identity.parse::<Reference>().map(|identity| identity.name().to_owned()).unwrap_or_default();
+    let ends = repository.strip_suffix(&skill).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+    match ends {
+        true => Vec::new(),
+        false => vec![format!(
+            "it is the skill {skill}, and {repository} does not end so: of its signatures only the simple one counts"
+        )],
+    }
 }
 
 /// The signatures of a manifest by a key, which are in the store.

@@ -7,8 +7,11 @@
 //! The proxy ignores policy.json in skopeo 1.6 to 1.12, and `--policy` in 1.13; the version of its protocol does not
 //! tell. So it is asked to open an image of a private layout under a policy that rejects everything.
 
+use std::path::PathBuf;
+
 use cap_std::fs::Dir;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::blob::sha256;
 use super::layout::Layout;
@@ -23,6 +26,8 @@ const CACHE: &str = "image-proxy.json";
 const REJECT: &str = r#"{"default":[{"type":"reject"}]}"#;
 /// What every version that keeps the policy says.
 const REJECTED: &str = "rejected by policy";
+/// What every version says of an image without the signature that the policy wants.
+const UNSIGNED: &str = "no signature exists";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Known {
@@ -47,15 +52,42 @@ pub fn keeps_policy(layout: &Layout, tools: &Tools, cache: Option<&Dir>, key: &s
     Ok(policed)
 }
 
-fn ask(layout: &Layout, tools: &Tools) -> Result<bool> {
+/// Has skopeo hold an image without signatures to a requirement of policy.json, which has to refuse it for that and for nothing else:
+/// some are built without sigstore, and older ones do not know several keys.
+///
+/// # Errors
+/// [`Error::Unavailable`] with what skopeo says.
+pub fn holds_to(layout: &Layout, tools: &Tools, requirements: &[Value]) -> Result<()> {
+    let policy = json!({"default": requirements}).to_string();
+    let (private, policy) = canary(layout, &policy)?;
+    let copy = tools.skopeo().arg("--policy").arg(policy).arg("copy").arg(private.reference());
+    let output = copy.arg(format!("dir:{}", private.path().join("out").display())).output()?;
+    match output.stderr.contains(UNSIGNED) {
+        true => Ok(()),
+        false => {
+            let reason = format!("skopeo here does not hold to sigstore signatures: {}", output.stderr.trim());
+            let hint =
+                "with Debian 12's skopeo and podman nothing can: use skopeo 1.14 or newer, and 1.18 for several keys";
+            Err(Error::Unavailable { reason, hint: Some(hint.to_owned()) })
+        }
+    }
+}
+
+/// Returns a private layout with an image of nothing, and a policy in it.
+fn canary(layout: &Layout, policy: &str) -> Result<(PrivateLayout, PathBuf)> {
     let empty = Blob { digest: sha256(b"{}"), size: 2 };
     let bytes = manifest(Profile::Standard, &empty, &empty, &Default::default());
     let canary = Manifest::new(&sha256(&bytes), bytes)?;
     let private = PrivateLayout::of(layout.dir(), layout.path(), &canary.descriptor()?)?;
     private.write_blob(&canary.digest, &canary.bytes)?;
     private.write_blob(&empty.digest, b"{}")?;
-    let policy = private.path().join("policy.json");
-    private.dir().write("policy.json", REJECT).map_err(Error::io(policy.display().to_string()))?;
+    let path = private.path().join("policy.json");
+    private.dir().write("policy.json", policy).map_err(Error::io(path.display().to_string()))?;
+    Ok((private, path))
+}
+
+fn ask(layout: &Layout, tools: &Tools) -> Result<bool> {
+    let (private, policy) = canary(layout, REJECT)?;
     let proxy = Proxy::start(tools, &ProxyOptions { policy: Some(policy), ..ProxyOptions::default() })?;
     match proxy.open(&private.reference()) {
         Ok(_) => Ok(false),

@@ -11,6 +11,7 @@ use crate::attest::kind::short_name;
 use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::lifecycle::State;
+use crate::receipt;
 use crate::reference::Reference;
 
 /// An image that is verified.
@@ -81,8 +82,8 @@ pub fn check(
                 image: reference.to_string(),
                 digest: digest.to_owned(),
                 required: by(&required, rule),
+                hint: hint(rule, reference, &found),
                 found,
-                hint: None,
             })
         };
         if !rule.states.is_empty() && !info.state().is_some_and(|state| rule.states.contains(&state)) {
@@ -148,6 +149,18 @@ pub fn nobody(text: &str) -> Error {
 
 fn ids(keys: &[PublicKey]) -> String {
     keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or ")
+}
+
+/// Says what to do about an image that is not as a rule wants it.
+fn hint(rule: &Rule, reference: &Reference, found: &str) -> Option<String> {
+    match (rule.source.as_str(), &rule.identity) {
+        (receipt::SIGNED, _) => Some("--key FILE takes the signature of another key".to_owned()),
+        ("", None) if found.contains("for the repository ") => {
+            Some("where it is a copy, --identity REPOSITORY says what it was signed as".to_owned())
+        }
+        ("", _) => None,
+        _ => Some(format!("skillctl trust check {reference} says what is asked; skillctl sign signs it")),
+    }
 }
 
 /// Adds who asks for something, where that is no flag.

@@ -226,7 +226,7 @@ impl Written {
             return Err(format!("{prefix:?} has no keys, whose attestations or signatures could count"));
         }
         if keys.is_empty() && states.is_empty() {
-            return Err(format!("{prefix:?} asks for nothing: it has neither keys nor states"));
+            return Err(format!("{prefix:?} asks for nothing: it has neither keys nor states (--key, --state)"));
         }
         let source = format!("{path}, {prefix}");
         let rule = Rule { source, keys, states, attestations, pin: self.pin, ..Rule::default() };
@@ -244,7 +244,9 @@ pub fn prefix(text: &str) -> Result<String, String> {
     let below = format!("{trimmed}/x");
     match below.parse::<Reference>() {
         Ok(reference) if reference.name() == below && !is_digest(text) => Ok(trimmed.to_owned()),
-        _ => Err(format!("{text:?} is no name of a repository, and no beginning of one")),
+        _ => Err(format!(
+            "{text:?} is no name of a repository, and no beginning of one: write it without transport, tag and wildcards"
+        )),
     }
 }
 

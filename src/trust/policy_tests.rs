@@ -56,7 +56,7 @@ fn names_are_mapped_by_scopes_and_mirrors() {
 #[test]
 fn what_cannot_be_meant_is_a_mistake() {
     let cases = [
-        ("[[scope]]\nprefix = \"acme\"", "trust.toml: \"acme\" asks for nothing: it has neither keys nor states"),
+        ("[[scope]]\nprefix = \"acme\"", "trust.toml: \"acme\" asks for nothing: it has neither keys nor states ("),
         ("[[scope]]\nprefix = \"acme\"\npin = true\nstates = [\"draft\"]", "trust.toml: \"acme\" has no keys, whose"),
         (
             "[[scope]]\nprefix = \"acme\"\nstates = [\"done\"]",

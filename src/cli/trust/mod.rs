@@ -14,13 +14,16 @@ use serde_json::{Value, json};
 use super::hook::write;
 use super::key;
 use super::policy::ETC;
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, open_dir};
 use super::verify::{self, verified};
+use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::lock::{How, lock_dir};
 use crate::output::{harmless_line, table};
 use crate::reference::Reference;
+use crate::trust::check::Verified;
 use crate::trust::edit;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::{FILE, Policy, Rule, Scope, Written};
@@ -240,6 +243,7 @@ fn asked(scope: &Scope, signed_as: Option<String>, rule: &Rule) -> Value {
 
 impl AddArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
+        shell.can_record()?;
         let context = || format!("Adding {}", self.scope);
         let mut keys = Vec::new();
         for path in &self.key {
@@ -256,6 +260,7 @@ impl AddArgs {
         let path =
             self.place.change(shell, |text, path| Ok(Some(edit::add(text, path, &new)?))).with_context(context)?;
         let path = path.unwrap_or_default();
+        shell.record(vec![Event::of(Action::Trust, &self.scope).at(format!("added to {}", path.display()))])?;
         shell.print(format!(
             "Added {} to {}\n",
             harmless_line(&self.scope),
@@ -267,6 +272,7 @@ impl AddArgs {
 
 impl RemoveArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
+        shell.can_record()?;
         let context = || format!("Removing {}", self.scope);
         let scope = harmless_line(&self.scope);
         if self.pinned {
@@ -298,7 +304,10 @@ impl RemoveArgs {
             let reason = format!("{} has no scope {scope}{what}", path.display());
             return Err(Error::Unavailable { reason, hint: Some("skillctl trust list shows all".into()) }.into());
         }
-        shell.print(format!("Removed {scope} from {}\n", harmless_line(&path.display().to_string())))?;
+        let what = if self.key.is_some() { format!("a key of {scope}") } else { scope };
+        let from = format!("removed {what} from {}", path.display());
+        shell.record(vec![Event::of(Action::Trust, &self.scope).at(from)])?;
+        shell.print(format!("Removed {what} from {}\n", harmless_line(&path.display().to_string())))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -310,7 +319,10 @@ impl CheckArgs {
         let name = self.reference.strip_prefix("docker://").unwrap_or(&self.reference);
         let reference: Reference = name.parse()?;
         let rules = policy.rules(&reference)?;
-        let verified = verified(shell, &self.reference, (self.local, &self.registry), None)?;
+        shell.can_record()?;
+        let verified = verified(shell, &self.reference, (self.local, &self.registry), None);
+        let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
+        let verified = shell.recorded((Action::Verify, &self.reference), verified, events)?;
         let scopes = policy.covering(&reference);
         match self.format {
             Format::Json => {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -13,6 +13,7 @@ use crate::cli::hook::write;
 use crate::cli::shell::{Format, Shell};
 use crate::error::Error;
 use crate::output::harmless_line;
+use crate::store::canary::holds_to;
 use crate::trust::podman::Proposal;
 use crate::yaml;
 
@@ -112,6 +113,12 @@ impl InstallArgs {
         };
         let (after, warnings) = proposal.merge(&before, &shown, (self.replace, self.inherit))?;
         let names = self.unread(&proposal, &registries_d)?;
+        // Where it cannot hold to them, everything of these scopes would be refused.
+        if shell.env.find_program("skopeo").is_some() {
+            for (_, requirements) in &proposal.scopes {
+                holds_to(&shell.store()?, &shell.tools(), requirements).with_context(context)?;
+            }
+        }
         shell.warnings(&warnings);
         let own = registries_d.join(OWN);
         if self.dry_run {
@@ -119,7 +126,7 @@ impl InstallArgs {
         } else {
             // The signatures first: a policy without them would refuse what is signed.
             write(&own, &names).with_context(context)?;
-            self.replace_policy(shell, &policy, (&before, &after)).with_context(context)?;
+            self.replace_policy(&policy, (&before, &after)).with_context(context)?;
             shell.print(format!("Wrote {shown} and {}\n", own.display()))?;
         }
         tell_unsaid(shell, &proposal);
@@ -162,18 +169,13 @@ impl InstallArgs {
         })
     }
 
-    /// Replaces the policy, of which one copy is kept, with the same owner and mode; unless skopeo refuses the new one.
-    fn replace_policy(&self, shell: &Shell, path: &Path, (before, after): (&str, &str)) -> Result<()> {
+    /// Replaces the policy, of which one copy is kept, with the same owner and mode.
+    fn replace_policy(&self, path: &Path, (before, after): (&str, &str)) -> Result<()> {
         if fs::read_to_string(path).is_ok_and(|there| there == after) {
             return Ok(());
         }
         let beside = path.with_extension("json.skillctl-new");
         write(&beside, after)?;
-        let tried = try_policy(shell, &beside);
-        if tried.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        tried?;
         if let Ok(metadata) = fs::metadata(path) {
             fs::set_permissions(&beside, fs::Permissions::from_mode(metadata.mode() & 0o777))?;
             std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
@@ -194,24 +196,4 @@ fn entry(text: &str, name: &str) -> Result<Option<bool>, String> {
     let document = yaml::parse(text.as_bytes(), MAX_YAML).map_err(|e| e.to_string())?;
     let own = document.root.as_ref().and_then(|root| root.get("docker")?.get(name));
     Ok(own.map(|own| own.get("use-sigstore-attachments").and_then(yaml::Node::text) == Some("true")))
-}
-
-/// Has skopeo read a policy. One without sigstore, or older than several keys, refuses it, as podman would every image.
-fn try_policy(shell: &Shell, policy: &Path) -> Result<()> {
-    let Some(skopeo) = shell.env.find_program("skopeo") else { return Ok(()) };
-    let nothing = "oci:/nonexistent:skillctl";
-    let ran = Command::new(skopeo)
-        .arg("--policy")
-        .arg(policy)
-        .args(["copy", nothing, "dir:/nonexistent/skillctl"])
-        .output()?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    match said.contains("policy") {
-        true => {
-            let reason = format!("skopeo here cannot use it: {}", harmless_line(said.trim()));
-            let hint = Some("with several keys a newer skopeo and podman are needed".to_owned());
-            Err(Error::Unavailable { reason, hint }.into())
-        }
-        false => Ok(()),
-    }
 }
