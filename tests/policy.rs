@@ -268,3 +268,63 @@ fn what_was_attested_is_attested_of_what_it_is_promoted_to() {
     run(&world, &["verify", DRAFT]).fails(1);
     promote(&world).fails(1);
 }
+
+#[test]
+fn to_verify_is_to_want_a_signature() {
+    let world = world();
+    // A scope that asks for a state alone has nobody's word for anything.
+    trust(&world, &["acme", "--state", "draft"]);
+    for verb in [&["verify", DRAFT][..], &["install", "--verify", DRAFT, "-t", "claude"]] {
+        let refused = run(&world, verb).fails(2).stderr;
+        assert!(refused.contains("nothing says who has to have signed acme/hr:1.0.0-draft"), "{refused}");
+    }
+    run(&world, &["install", DRAFT, "-t", "claude"]).ok();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    run(&world, &["install", "--verify", DRAFT, "-t", "claude", "--force"]).fails(1);
+    sign(&world, DRAFT, "acme");
+    run(&world, &["install", "--verify", DRAFT, "-t", "claude", "--force"]).ok();
+}
+
+#[test]
+fn what_was_signed_is_not_replaced_by_what_is_not() {
+    let world = world();
+    sign(&world, DRAFT, "acme");
+    run(&world, &["install", DRAFT, "-t", "claude", "--key", "acme.pub"]).ok();
+    // The same again needs no key to be given: its signature is here.
+    run(&world, &["install", DRAFT, "-t", "claude"]).ok();
+    world.skill_version("hr", "1.1.0");
+    world.build("hr");
+    let install = ["install", "acme/hr:1.1.0-draft", "-t", "claude"];
+    let refused = run(&world, &install).fails(1).stderr;
+    assert!(refused.contains("what is installed was signed by it"), "{refused}");
+    run(&world, &[&install[..], &["--force"]].concat()).ok();
+}
+
+#[test]
+fn a_host_is_one_however_it_is_written() {
+    let world = world();
+    trust(&world, &["registry.example/acme", "--key", "acme.pub"]);
+    trust(&world, &["index.docker.io/acme", "--key", "acme.pub"]);
+    let list = run(&world, &["trust", "list", "--format", "json"]).ok().json();
+    assert_eq!(list[1]["scope"], "docker.io/acme");
+    for name in
+        ["registry.example/acme/hr", "registry.example:443/acme/hr", "docker.io/acme/hr", "index.docker.io/acme/hr"]
+    {
+        let name = format!("{name}:1.0.0-draft");
+        world.run(["tag", "--load=never", DRAFT, &name]).ok();
+        let refused = run(&world, &["install", "--pull=never", &name, "-o", "out"]).fails(1).stderr;
+        assert!(refused.contains("it has no signature"), "{name}: {refused}");
+    }
+}
+
+#[test]
+fn no_name_lies_about_a_digest() {
+    let world = world();
+    let index = fs::read_to_string(world.store().join("index.json")).unwrap();
+    let lie = format!("acme/hr@sha256:{}", "0".repeat(64));
+    fs::write(world.store().join("index.json"), index.replace(DRAFT, &lie)).unwrap();
+    for verb in [&["inspect", &lie][..], &["install", &lie, "-t", "claude"], &["load", &lie]] {
+        world.run(verb).fails(2);
+    }
+    assert!(!world.path("home/.claude/skills/hr").exists());
+}

@@ -64,7 +64,7 @@ impl Args {
         only_image(&self.from).with_context(context)?;
         let layout = shell.store()?;
         let limits = self.image.limits();
-        let trust = self.verify.rule(shell, std::slice::from_ref(&self.from)).with_context(context)?;
+        let trust = self.verify.rule(shell).with_context(context)?;
         let rule = Rule { trust: trust.as_ref(), ..Rule::new(self.pull.rule(), limits.size) };
         let fetched = fetch(shell, &layout, &self.from, rule, &self.registry);
         let (found, reference) = fetched.with_context(context)?;

@@ -91,7 +91,7 @@ pub struct Args {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let places = self.targets.places(shell)?;
-        let trust = self.verify.rule(shell, &self.references)?;
+        let trust = self.verify.rule(shell)?;
         if !self.dry_run {
             shell.can_record()?;
         }

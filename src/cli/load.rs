@@ -222,7 +222,7 @@ impl Args {
             return load_input::run(shell, &self, input);
         }
         let layout = shell.store_with(&self.references[0])?;
-        let trust = self.verify.rule(shell, &self.references)?;
+        let trust = self.verify.rule(shell)?;
         each(shell, &self.references, self.format, "Loaded", |reference| {
             let entry = store::lookup(&layout, reference).with_context(|| format!("Loading {reference}"))?;
             let timeout = Duration::from_secs(self.load_timeout);

@@ -29,12 +29,12 @@ const START: u64 = 512;
 pub fn run(shell: &Shell, args: &Args, input: &Path) -> Result<ExitCode> {
     let context = || format!("Loading {}", input.display());
     shell.can_record()?;
-    let trust = args.verify.rule(shell, &args.references)?;
+    let trust = args.verify.rule(shell)?;
     let layout = shell.store()?;
     let from = input.display().to_string();
     let source = open(shell, &layout, input, args.max_size).with_context(context);
     let source = shell.recorded((Action::Load, &from), source, |_| Vec::new())?;
-    let rule = Rule { trust: trust.as_ref(), verify: args.verify.is_asked(), force: args.force };
+    let rule = Rule { trust: trust.as_ref(), force: args.force };
     let entered = enter(&layout, &source, &args.references, rule, &shell.cancel()).with_context(context);
     let event = |one: &Entered| Event::of(Action::Load, &one.reference).digest(&one.digest).at("the store");
     let events = |all: &Vec<Entered>| {

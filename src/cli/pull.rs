@@ -128,7 +128,7 @@ impl Args {
         }
         let references: Vec<Reference> = wanted.iter().map(|(_, reference)| reference.clone()).collect();
         self.registry.check_single(&references)?;
-        let trust = self.verify.rule(shell, &self.references)?;
+        let trust = self.verify.rule(shell)?;
         shell.can_record()?;
         let layout = shell.store()?;
         let remote = self.registry.remote(shell)?;

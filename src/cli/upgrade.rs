@@ -194,10 +194,12 @@ impl Args {
         let layout = shell.store()?;
         let text = step.reference.to_string();
         let skills = holder(shell, &self.targets, &step.row)?;
-        let trust = match self.verify.rule(shell, std::slice::from_ref(&text))? {
-            Some(rule) => Some(rule),
+        let trust = match self.verify.rule(shell)? {
+            Some(rule) if !rule.keys.is_empty() => Some(rule),
             // What was signed stays signed.
-            None => skills.receipt(&step.row.name)?.map(|receipt| receipt.image.rule()).transpose()?.flatten(),
+            given => {
+                skills.receipt(&step.row.name)?.map(|receipt| receipt.image.rule()).transpose()?.flatten().or(given)
+            }
         };
         let rule = Rule { trust: trust.as_ref(), ..Rule::new(When::Always, Limits::default().size) };
         let (found, reference) = fetch(shell, &layout, &text, rule, &self.registry)?;

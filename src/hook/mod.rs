@@ -88,6 +88,8 @@ pub struct Bound {
     pub reference: String,
     /// Digest of the manifest.
     pub digest: String,
+    /// The keys that have signed it, where that was asked for.
+    pub signers: Vec<String>,
     /// The tree.
     pub source: PathBuf,
     /// Where it is mounted.
@@ -147,6 +149,7 @@ fn with_copies(spec: &Spec<'_>, planned: &[Planned<'_>], host: &Host) -> Result<
     let bound = planned.iter().map(|planned| Bound {
         reference: planned.reference.clone(),
         digest: planned.skill.digest.clone(),
+        signers: planned.skill.signers.clone(),
         destination: planned.destination.clone(),
         ..Bound::default()
     });

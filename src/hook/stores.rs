@@ -24,6 +24,7 @@ use crate::store::storage::Storage;
 use crate::store::storage_layer::Loaded;
 use crate::store::unpacked::{self, Cache};
 use crate::store::{self, Found, trusted};
+use crate::trust::key::PublicKey;
 use crate::trust::policy::Policy;
 
 /// From how many skills on the whole index is read once; looking for one entry takes a fifth of that.
@@ -60,6 +61,8 @@ pub struct Skill<'a> {
     pub name: String,
     /// Digest of its manifest.
     pub digest: String,
+    /// The keys that have signed it, where that was asked for.
+    pub signers: Vec<String>,
     expected: Expected,
     archive: Archive<'a>,
 }
@@ -141,13 +144,15 @@ impl<'h> Stores<'h> {
             if let Some(policy) = &self.host.policy {
                 policy.check_state(wanted, Some(&found.info))?;
             }
-            trusted::check(layout, &wanted.reference, (found.entry.digest(), &found.info), None)?;
+            let verified = trusted::check(layout, &wanted.reference, (found.entry.digest(), &found.info), None)?;
+            let signers = verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::id).collect();
             let instance = for_host(instances(layout, &found.entry.descriptor)?)?;
             let name = found.info.skill_name().or(instance.image.skill_name()).unwrap_or(wanted.reference.basename());
             let layer = mountable(layout, &instance, &text)?;
             return Ok(Skill {
                 name: name.to_owned(),
                 digest: found.entry.digest().to_owned(),
+                signers,
                 expected: layer.expected.clone(),
                 archive: Archive::Store(layout, Box::new(layer)),
             });
@@ -175,6 +180,7 @@ impl<'h> Stores<'h> {
         Ok(Some(Skill {
             name: loaded.info.skill_name().unwrap_or(wanted.reference.basename()).to_owned(),
             digest: loaded.digest.clone(),
+            signers: Vec::new(),
             expected: loaded.expected.clone(),
             archive: Archive::Storage(Box::new(loaded)),
         }))
@@ -188,7 +194,13 @@ impl<'h> Stores<'h> {
         let dir = (self.host.make)(&self.cache).map_err(Error::io(self.cache.display().to_string()))?;
         let cache = Cache::new(dir, &self.cache, self.host.cancel.clone()).labelled(self.host.label);
         let tree = cache.tree(&skill.expected, &|| skill.archive.open(), &self.options())?;
-        Ok(Bound { digest: skill.digest, source: tree.path, repaired: tree.replaced, ..Bound::default() })
+        Ok(Bound {
+            digest: skill.digest,
+            signers: skill.signers,
+            source: tree.path,
+            repaired: tree.replaced,
+            ..Bound::default()
+        })
     }
 
     /// Writes a skill into a root file system, as its user's. Where something is there already it has to be what `mark` says

@@ -15,6 +15,7 @@ use super::contents::Contents;
 use super::drift::{Change, Difference, Kind, differences};
 use super::present::{Present, present};
 use super::provenance::{self, version_of_tag};
+use super::verify;
 use crate::card::{self, Provenance};
 use crate::error::Error;
 use crate::frontmatter::FILE as SKILL_FILE;
@@ -25,7 +26,6 @@ use crate::receipt::{Image, Receipt};
 use crate::reference::Reference;
 use crate::skills::{Locked, OWN, SkillsDir, carry, check_name};
 use crate::store::layout::Layout;
-use crate::store::trusted;
 use crate::trust::check::Verified;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
@@ -52,13 +52,6 @@ pub struct Source<'a> {
     pub origin: Option<&'a Provenance>,
     /// What has to hold of it beside what the policy of the machine asks for.
     pub trust: Option<&'a Rule>,
-}
-
-impl Source<'_> {
-    /// Holds the image against what is asked of it. This is where all installing passes.
-    fn verified(&self) -> Result<Option<Verified>, Error> {
-        trusted::check(self.layout, self.reference, (self.manifest.digest().as_ref(), self.info), self.trust)
-    }
 }
 
 /// How it is installed.
@@ -157,7 +150,7 @@ pub fn preview(source: &Source<'_>, skills: Option<&SkillsDir>, options: &Option
     };
     let Some(skills) = skills else {
         let listing = list()?;
-        let mut installed = Installed { verified: source.verified()?, ..nothing_yet(source) };
+        let mut installed = Installed { verified: verify::installed(source, None)?, ..nothing_yet(source) };
         installed.content_digest = listing.digest();
         installed.changes.added = files(&listing);
         installed.written = true;
@@ -220,7 +213,10 @@ fn look(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -> Resul
         .into());
     }
     let before = there.version().map(str::to_owned);
-    Ok((there, Installed { before, verified: source.verified()?, ..nothing_yet(source) }))
+    // A step back is to what was there.
+    let receipt = there.receipt().filter(|_| options.back.is_none() && !options.force);
+    let verified = verify::installed(source, receipt.map(|receipt| &receipt.image))?;
+    Ok((there, Installed { before, verified, ..nothing_yet(source) }))
 }
 
 fn nothing_yet(source: &Source<'_>) -> Installed {
@@ -448,12 +444,11 @@ fn version(source: &Source<'_>) -> String {
 /// Returns whether the image is installed already, by the same name, and nobody has changed it.
 fn is_same(there: &Present, wanted: &Installed, skills: &SkillsDir, options: &UnpackOptions<'_>) -> Result<bool> {
     let Present::Ours(receipt) = there else { return Ok(false) };
-    if receipt.link.is_some() || receipt.image.digest != wanted.digest || receipt.image.reference != wanted.reference {
-        return Ok(false);
-    }
-    // What was not asked for before is recorded now.
+    // Who has signed it is recorded, also where that was not asked before.
     let known = |key: &PublicKey| receipt.image.signed_by.contains(&key.to_pem());
-    if !wanted.verified.iter().flat_map(|verified| &verified.keys).all(known) {
+    let is_known = wanted.verified.iter().flat_map(|verified| &verified.keys).all(known);
+    let Image { digest, reference, .. } = &receipt.image;
+    if receipt.link.is_some() || *digest != wanted.digest || *reference != wanted.reference || !is_known {
         return Ok(false);
     }
     let Some(dir) = skills.open(&wanted.name)? else { return Ok(false) };

@@ -16,7 +16,7 @@ use crate::store::set::{self, Member, Source};
 use crate::store::trusted::held_to_pin;
 use crate::store::{self, attached, index};
 use crate::trust::attestation::Attestations;
-use crate::trust::check::{Against, Verified, check, nobody};
+use crate::trust::check::{Against, Verified, check};
 use crate::trust::policy::Rule as Trust;
 use crate::trust::verify::{Signatures, Signer};
 
@@ -47,8 +47,6 @@ pub struct Entered {
 pub struct Rule<'a> {
     /// What has to hold of every image beside what the policy of the machine asks for.
     pub trust: Option<&'a Trust>,
-    /// Whether something has to be asked of every image.
-    pub verify: bool,
     /// Whether published tags may get other content.
     pub force: bool,
 }
@@ -75,7 +73,7 @@ pub fn enter(
             entry,
             reference: member.name.to_string(),
             digest: member.manifest.digest.clone(),
-            verified: check.is_some(),
+            verified: check.as_ref().is_some_and(|check| !check.signers.is_empty()),
             signers: check.as_ref().map(|check| check.signers.clone()).unwrap_or_default(),
             check,
             is_loadable: member.manifest.info.is_loadable(),
@@ -113,10 +111,7 @@ fn verified(layout: &Layout, source: &Source, member: &Member, rule: Rule<'_>) -
     let Manifest { digest, info, .. } = &member.manifest;
     let rules = Against { given: rule.trust, policy: layout.policy() }.rules(&member.name)?;
     if rules.is_empty() {
-        return match rule.verify {
-            true => Err(nobody(&member.name.to_string()).into()),
-            false => Ok(None),
-        };
+        return Ok(None);
     }
     let (mut signatures, mut attestations) = (Signatures::default(), Attestations::default());
     for one in member.attached.iter().filter(|one| one.subject == member.manifest.digest) {

@@ -133,6 +133,9 @@ fn as_it_is(
     entry: Entry,
     rule: Rule<'_>,
 ) -> Result<Pulled> {
+    if let Some(wanted) = reference.digest().filter(|wanted| *wanted != entry.digest()) {
+        return Err(Error::damaged(reference, format!("its digest is {}, not {wanted}", entry.digest())).into());
+    }
     let found = store::read(layout, entry)?;
     let verified = match trusted::check(layout, reference, (found.entry.digest(), &found.info), rule.trust) {
         Err(Error::NotVerified(_)) if rule.when != When::Never => {

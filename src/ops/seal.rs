@@ -135,7 +135,9 @@ impl<'a> Seal<'a> {
     /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so
     /// that it is seen where it comes from.
     fn attest_again(&self, source: &Manifest, new: &Manifest, name: &Reference, key: &dyn Signer) -> Result<()> {
-        let trusted = self.rules.iter().flat_map(|rule| &rule.keys);
+        // By whom every rule trusts: another one's statement would count for more than its signer does.
+        let all = |key: &&PublicKey| self.rules.iter().all(|rule| rule.keys.contains(key));
+        let trusted = self.rules.iter().flat_map(|rule| &rule.keys).filter(all);
         let keys: Vec<PublicKey> = [key.public()].into_iter().chain(trusted).cloned().collect();
         let there = self.attestations(name, &new.digest)?;
         let is_there = |wanted: &Statement| {

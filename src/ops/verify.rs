@@ -2,6 +2,9 @@
 
 use anyhow::Result;
 
+use super::install::Source;
+use crate::error::Error;
+use crate::receipt::Image;
 use crate::reference::Reference;
 use crate::store::attached;
 use crate::store::layout::Layout;
@@ -10,7 +13,7 @@ use crate::store::remote::{Remote, not_found};
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::MAX_INSTANCES;
-use crate::store::trusted::held_to_pin;
+use crate::store::trusted::{self, held_to_pin};
 use crate::trust::attestation::{self, Attestations};
 use crate::trust::check::{Against, Verified, check, unsigned_instance};
 use crate::trust::policy::Rule;
@@ -77,4 +80,23 @@ pub fn fetched(
     let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
     Ok(Some(verified))
+}
+
+/// Holds an image of the store against what is asked before it is installed in the place of `before`: what was signed stays signed,
+/// unless a key or the policy of the machine says otherwise. This is where all installing passes.
+///
+/// # Errors
+/// [`Error::NotVerified`].
+pub fn installed(source: &Source<'_>, before: Option<&Image>) -> Result<Option<Verified>, Error> {
+    let check = |trust: Option<&Rule>| {
+        trusted::check(source.layout, source.reference, (source.manifest.digest().as_ref(), source.info), trust)
+    };
+    let verified = check(source.trust)?;
+    if verified.as_ref().is_some_and(|verified| !verified.keys.is_empty()) {
+        return Ok(verified);
+    }
+    match before.map(Image::rule).transpose()?.flatten() {
+        Some(rule) => check(Some(&rule)),
+        None => Ok(verified),
+    }
 }

@@ -77,7 +77,7 @@ pub struct Found {
 /// # Errors
 /// [`Error::ImageNotFound`]; [`Error::InvalidReference`] where the text could name nothing.
 pub fn find(entries: &[Entry], text: &str) -> Result<Entry> {
-    if let Some(entry) = entries.iter().find(|e| e.name.as_deref() == Some(text)) {
+    if let Some(entry) = entries.iter().find(|e| e.name.as_deref() == Some(text) && keeps_its_digest(e)) {
         return Ok(entry.clone());
     }
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
@@ -129,6 +129,12 @@ fn find_digest(entries: &[Entry], hex: &str) -> Result<Option<Entry>> {
         return Err(Error::InvalidReference { input: hex.to_owned(), reason: "several digests begin so".into() });
     }
     Ok(Some(first.clone()))
+}
+
+/// Returns whether an entry whose name has a digest is what that says: a name is anybody's word.
+fn keeps_its_digest(entry: &Entry) -> bool {
+    let name = entry.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+    name.is_none_or(|name| name.digest().is_none_or(|digest| digest == entry.digest()))
 }
 
 /// Returns whether the entry `name` with `digest` is what `reference` asks for.

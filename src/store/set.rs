@@ -312,7 +312,11 @@ impl Belongings {
 fn name(source: &Source, text: &str, manifest: &Manifest) -> Result<Reference> {
     let no_name = |why: &str| source.refused(format!("{text:?} names an image, and {why}"));
     if !is_tag(text) {
-        return text.parse::<Reference>().map(Reference::or_latest).map_err(|e| no_name(&e.to_string()));
+        let name = text.parse::<Reference>().map(Reference::or_latest).map_err(|e| no_name(&e.to_string()))?;
+        return match name.digest().is_none_or(|digest| digest == manifest.digest) {
+            true => Ok(name),
+            false => Err(no_name(&format!("it is {}", manifest.digest))),
+        };
     }
     let (namespace, own) = (manifest.info.get(NAMESPACE), manifest.info.get(NAME));
     let whole = format!("{namespace}/{own}:{text}");

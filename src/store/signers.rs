@@ -23,21 +23,23 @@ impl Layout {
         Ok(None)
     }
 
-    /// Pins a repository to a key, unless another process was faster. A store that is only read pins nothing.
+    /// Pins a repository to a key, unless another process was faster, and returns the one that it is pinned to. A store that is only
+    /// read pins nothing.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn pin_signer(&self, repository: &str, key: &str) -> Result<()> {
+    pub fn pin_signer(&self, repository: &str, key: &str) -> Result<String> {
         if self.is_read_only() {
-            return Ok(());
+            return Ok(key.to_owned());
         }
         let _changing = self.changing()?;
         let mut signers = self.signers()?;
-        if signers.contains_key(repository) {
-            return Ok(());
+        if let Some(pinned) = signers.get(repository) {
+            return Ok(pinned.clone());
         }
         signers.insert(repository.to_owned(), key.to_owned());
-        self.write_signers(&signers)
+        self.write_signers(&signers)?;
+        Ok(key.to_owned())
     }
 
     /// Forgets whom a repository is pinned to, and returns who that was.

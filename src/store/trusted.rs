@@ -10,6 +10,7 @@ use crate::reference::{Reference, is_digest};
 use crate::trust::attestation::Attestations;
 use crate::trust::check::{self, Against, Verified, by};
 use crate::trust::policy::{Policy, Rule};
+use crate::trust::verify::Signer;
 
 impl Layout {
     /// Holds what is used of it against a policy.
@@ -108,24 +109,25 @@ pub fn only_loaded(policy: &Policy, reference: &Reference, digest: &str) -> Resu
 /// # Errors
 /// [`Error::NotVerified`] with both keys.
 pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, rules: &[Rule]) -> Result<()> {
-    let Some(rule) = rules.iter().find(|rule| rule.pin) else { return Ok(()) };
-    let mut signed = verified.signers.iter().filter(|one| rule.keys.iter().any(|key| key.id() == one.key));
-    match layout.signer(reference.name())? {
-        None => match signed.next() {
-            Some(first) => layout.pin_signer(reference.name(), &first.key),
-            None => Ok(()),
-        },
-        Some(pinned) if signed.any(|one| one.key == pinned) => Ok(()),
-        Some(pinned) => {
+    for rule in rules.iter().filter(|rule| rule.pin) {
+        let own = |one: &&Signer| rule.keys.iter().any(|key| key.id() == one.key);
+        let signed: Vec<&Signer> = verified.signers.iter().filter(own).collect();
+        let pinned = match (layout.signer(reference.name())?, signed.first()) {
+            (Some(pinned), _) => pinned,
+            (None, Some(first)) => layout.pin_signer(reference.name(), &first.key)?,
+            (None, None) => continue,
+        };
+        if signed.iter().all(|one| one.key != pinned) {
             let others: Vec<&str> = verified.signers.iter().map(|one| one.key.as_str()).collect();
-            Err(Refusal {
+            return Err(Refusal {
                 image: verified.reference.clone(),
                 digest: verified.digest.clone(),
                 required: by(&format!("signed by {pinned}, which {} is pinned to", reference.name()), rule),
                 found: format!("it is signed by {}", others.join(" and ")),
                 hint: Some(format!("if that is right: skillctl trust remove --pinned {}", reference.name())),
             }
-            .into())
+            .into());
         }
     }
+    Ok(())
 }

@@ -75,6 +75,9 @@ pub fn check(
         keys: Vec::new(),
         identity: None,
     };
+    if rules.iter().any(|rule| rule.must) && rules.iter().all(|rule| rule.keys.is_empty()) {
+        return Err(nobody(&reference.to_string()));
+    }
     let mut holding = Signatures::default();
     for rule in rules {
         let refused = |required: String, found: String| {

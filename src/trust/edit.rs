@@ -45,24 +45,25 @@ pub fn remove(text: &str, path: &str, wanted: &str, is_gone: Option<&dyn Fn(&str
     let mut document = parse(text, path)?;
     let prefix = prefix(wanted).map_err(|reason| Error::Unavailable { reason, hint: None })?;
     let tables = scopes(&mut document, path)?;
-    let Some(at) = tables.iter().position(|table| is_of(table, &prefix)) else { return Ok(None) };
+    let before = tables.len();
     let Some(is_gone) = is_gone else {
-        tables.remove(at);
-        return Ok(Some(document.to_string()));
+        tables.retain(|table| !is_of(table, &prefix));
+        return Ok((tables.len() < before).then(|| document.to_string()));
     };
-    let Some(keys) = tables.get_mut(at).and_then(|table| table.get_mut("keys")).and_then(Item::as_array_mut) else {
-        return Ok(None);
-    };
-    let before = keys.len();
-    keys.retain(|key| !key.as_str().is_some_and(is_gone));
-    match keys.len() {
-        0 if before > 0 => Err(Error::Unavailable {
-            reason: format!("{path}: {prefix} would have no key any more, and ask for no signature"),
-            hint: Some(format!("skillctl trust remove {prefix} removes the scope; add the new key first")),
-        }),
-        after if after == before => Ok(None),
-        _ => Ok(Some(document.to_string())),
+    let mut removed = false;
+    for table in tables.iter_mut().filter(|table| is_of(table, &prefix)) {
+        let Some(keys) = table.get_mut("keys").and_then(Item::as_array_mut) else { continue };
+        let before = keys.len();
+        keys.retain(|key| !key.as_str().is_some_and(is_gone));
+        if keys.is_empty() && before > 0 {
+            return Err(Error::Unavailable {
+                reason: format!("{path}: {prefix} would have no key any more, and ask for no signature"),
+                hint: Some(format!("skillctl trust remove {prefix} removes the scope; add the new key first")),
+            });
+        }
+        removed |= keys.len() < before;
     }
+    Ok(removed.then(|| document.to_string()))
 }
 
 fn parse(text: &str, path: &str) -> Result<DocumentMut> {

@@ -127,13 +127,17 @@ impl Proposal {
                     let reason = format!("{path} has {scope} already, and it is different");
                     return Err(Error::Unavailable { reason, hint: Some("--replace changes it".into()) });
                 }
-                _ => {
+                there => {
+                    let before = there.and_then(Value::as_array).into_iter().flatten();
+                    if before.into_iter().any(|one| one["type"] == "reject") {
+                        warnings.push(format!("{path} rejected everything of {scope}, and does not any more"));
+                    }
                     docker.insert(scope.clone(), json!(wanted));
                 }
             }
             let weaker = |name: &String, list: &Value| {
-                name != scope
-                    && is_in(name, scope)
+                let below = name.strip_prefix(scope.as_str()).is_some_and(|rest| rest.starts_with(['/', ':', '@']));
+                below
                     && !self.scopes.iter().any(|(own, _)| own == name)
                     && list.as_array().is_some_and(|list| list.iter().any(|one| one["type"] == ANYTHING))
             };

@@ -43,6 +43,8 @@ pub struct Rule {
     pub mirrors: Vec<Mirror>,
     /// Whether the first key that has signed an image of a repository is the only one from then on.
     pub pin: bool,
+    /// Whether somebody has to have signed it, whoever another rule names.
+    pub must: bool,
 }
 
 /// A scope as the file has it.
@@ -178,7 +180,8 @@ impl Policy {
 
     /// Returns the scopes that a repository is in.
     pub fn covering<'a>(&'a self, reference: &'a Reference) -> impl Iterator<Item = &'a Scope> {
-        self.scopes.iter().filter(|scope| rest(reference.name(), &scope.prefix).is_some())
+        let name = canonical(reference.name());
+        self.scopes.iter().filter(move |scope| rest(&name, &scope.prefix).is_some())
     }
 
     /// Returns what has to hold of the images of a repository; nothing where no scope covers it.
@@ -189,12 +192,26 @@ impl Policy {
         self.check()?;
         let rule = |scope: &Scope| {
             let signed_as = scope.signed_as.as_ref();
-            let mapped = signed_as.and_then(|to| Some(to.clone() + rest(reference.name(), &scope.prefix)?));
+            let mapped = signed_as.and_then(|to| Some(to.clone() + rest(&canonical(reference.name()), &scope.prefix)?));
             let (identity, mirrors) = (mapped.and_then(|name| name.parse().ok()), self.mirrors.clone());
             Rule { identity, mirrors, ..scope.rule.clone() }
         };
         Ok(self.covering(reference).map(rule).collect())
     }
+}
+
+/// Returns a name as scopes have it: hosts are written in several ways, and those of Docker Hub and of the usual port are one.
+fn canonical(name: &str) -> String {
+    let (host, rest) = name.split_at(name.find('/').unwrap_or(name.len()));
+    if !host.contains(['.', ':']) {
+        return name.to_owned();
+    }
+    let host = host.to_ascii_lowercase();
+    let host = match host.strip_suffix(":443").unwrap_or(&host) {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    };
+    format!("{host}{rest}")
 }
 
 /// Returns what a name has after a prefix that ends where one of its parts does.
@@ -243,7 +260,7 @@ pub fn prefix(text: &str) -> Result<String, String> {
     let trimmed = trimmed.strip_prefix("localhost/").unwrap_or(trimmed);
     let below = format!("{trimmed}/x");
     match below.parse::<Reference>() {
-        Ok(reference) if reference.name() == below && !is_digest(text) => Ok(trimmed.to_owned()),
+        Ok(reference) if reference.name() == below && !is_digest(text) => Ok(canonical(trimmed)),
         _ => Err(format!(
             "{text:?} is no name of a repository, and no beginning of one: write it without transport, tag and wildcards"
         )),

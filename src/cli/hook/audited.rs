@@ -66,7 +66,10 @@ impl Mounts {
 }
 
 fn event(bound: &Bound) -> Event {
-    Event::of(Action::Mount, &bound.reference).digest(&bound.digest).at(&bound.destination)
+    Event::of(Action::Mount, &bound.reference)
+        .digest(&bound.digest)
+        .signers(bound.signers.clone())
+        .at(&bound.destination)
 }
 
 /// Returns the directory of the log, and that of the user's configuration.

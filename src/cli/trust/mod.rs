@@ -260,6 +260,10 @@ impl AddArgs {
         let path =
             self.place.change(shell, |text, path| Ok(Some(edit::add(text, path, &new)?))).with_context(context)?;
         let path = path.unwrap_or_default();
+        let home = shell.env.home.as_ref().map(|home| home.join(".config").join(FILE));
+        if !path.starts_with(ETC) && Some(&path) != home.as_ref() {
+            shell.warn("warning: hooks read the policy of a user in ~/.config alone, and not this one");
+        }
         shell.record(vec![Event::of(Action::Trust, &self.scope).at(format!("added to {}", path.display()))])?;
         shell.print(format!(
             "Added {} to {}\n",
@@ -282,6 +286,7 @@ impl RemoveArgs {
                 let reason = format!("{scope} is pinned to no key");
                 return Err(Error::Unavailable { reason, hint: None }.into());
             };
+            shell.record(vec![Event::of(Action::Trust, &self.scope).at(format!("unpinned from {was}"))])?;
             shell.print(format!("Unpinned {scope} from {was}\n"))?;
             return Ok(ExitCode::SUCCESS);
         }

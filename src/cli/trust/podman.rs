@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use crate::audit::{Action, Event};
 use crate::cli::hook::write;
 use crate::cli::shell::{Format, Shell};
 use crate::error::Error;
@@ -93,6 +94,7 @@ fn tell_unsaid(shell: &Shell, proposal: &Proposal) {
 
 impl InstallArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
+        shell.can_record()?;
         let proposal = Proposal::of(&shell.policy())?;
         if proposal.scopes.is_empty() {
             let hint = Some("skillctl trust add REGISTRY/NAME --key FILE names keys for a repository".into());
@@ -102,12 +104,16 @@ impl InstallArgs {
             Some(path) => path.clone(),
             None => self.system(shell)?,
         };
+        // What a link leads to is what is changed.
+        let policy = fs::canonicalize(&policy).unwrap_or(policy);
         let registries_d = self.registries_d.clone().unwrap_or_else(|| Path::new("/etc").join(REGISTRIES_D));
         let shown = policy.display().to_string();
         let context = || format!("Changing {shown}");
         let before = match fs::read_to_string(&policy) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned()
+                // Where podman 6 looks next; ours will hide it.
+                let next = fs::read_to_string(Path::new("/usr/share").join(POLICY));
+                next.unwrap_or_else(|_| r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned())
             }
             read => read.with_context(context)?,
         };
@@ -127,6 +133,8 @@ impl InstallArgs {
             // The signatures first: a policy without them would refuse what is signed.
             write(&own, &names).with_context(context)?;
             self.replace_policy(&policy, (&before, &after)).with_context(context)?;
+            let scopes = proposal.scopes.iter().map(|(scope, _)| Event::of(Action::Trust, scope).at(&shown));
+            shell.record(scopes.collect())?;
             shell.print(format!("Wrote {shown} and {}\n", own.display()))?;
         }
         tell_unsaid(shell, &proposal);
