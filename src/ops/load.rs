@@ -113,12 +113,19 @@ fn verified(layout: &Layout, source: &Source, member: &Member, rule: Rule<'_>) -
     if rules.is_empty() {
         return Ok(None);
     }
-    let (mut signatures, mut attestations) = (Signatures::default(), Attestations::default());
-    for one in member.attached.iter().filter(|one| one.subject == member.manifest.digest) {
+    let own = || member.attached.iter().filter(|one| one.subject == *digest);
+    let mut signatures = Signatures::default();
+    for one in own() {
         signatures.add(&one.manifest.bytes, |digest, size| source.blob(digest, size))?;
-        attestations.add(&one.manifest.bytes, |digest, size| source.blob(digest, size))?;
     }
-    let (verified, _) = check((&signatures, &attestations), &member.name, (digest, info), &rules)?;
+    let attestations = || {
+        let mut attestations = Attestations::default();
+        for one in own() {
+            attestations.add(&one.manifest.bytes, |digest, size| source.blob(digest, size))?;
+        }
+        Ok(attestations)
+    };
+    let verified = check((&signatures, &attestations), &member.name, (digest, info), &rules)?.verified;
     held_to_pin(layout, &member.name, &verified, &rules)?;
     Ok(Some(verified))
 }

@@ -15,7 +15,7 @@ use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
 use crate::trust::attestation::{self, Attestations};
 use crate::trust::bundle::{self, Statement};
-use crate::trust::check::check;
+use crate::trust::check::{by, check, ids};
 use crate::trust::key::PublicKey;
 use crate::trust::policy::{Policy, Rule};
 use crate::trust::signer::Signer;
@@ -59,12 +59,11 @@ impl<'a> Seal<'a> {
             _ => "",
         };
         for rule in &seal.rules {
-            let ids: Vec<String> = rule.keys.iter().map(PublicKey::id).collect();
             let refused = |found: String| {
                 Error::from(Refusal {
                     image: reference.to_string(),
                     digest: format!("what it is promoted to, {to},"),
-                    required: crate::trust::check::by(&format!("signed by {}", ids.join(" or ")), rule),
+                    required: by(&format!("signed by {}", ids(&rule.keys)), rule),
                     found,
                     hint: Some(format!(
                         "skillctl promote {reference} --to {to}{local} --sign --key FILE, with a key that the policy names"
@@ -84,9 +83,7 @@ impl<'a> Seal<'a> {
             }
         }
         if to >= State::Published && !seal.rules.is_empty() {
-            let (signatures, attestations) =
-                (seal.signatures(reference, &source.digest)?, seal.attestations(reference, &source.digest)?);
-            check((&signatures, &attestations), reference, (&source.digest, &source.info), &seal.rules)?;
+            seal.check(reference, source, &seal.rules)?;
         }
         Ok(seal)
     }
@@ -96,14 +93,22 @@ impl<'a> Seal<'a> {
         self.key.is_some()
     }
 
-    fn signatures(&self, reference: &Reference, digest: &str) -> Result<Signatures> {
+    /// Holds a manifest against rules by what there is where it is promoted.
+    fn check(&self, reference: &Reference, manifest: &Manifest, rules: &[Rule]) -> Result<()> {
+        let Manifest { digest, info, .. } = manifest;
+        let signatures = self.signatures(reference, digest)?;
+        check((&signatures, &|| self.attestations(reference, digest)), reference, (digest, info), rules)?;
+        Ok(())
+    }
+
+    fn signatures(&self, reference: &Reference, digest: &str) -> Result<Signatures, Error> {
         Ok(match self.place {
             Place::Store(layout) => attached::signatures(layout, digest)?,
             Place::Registry(_, remote, _) => remote_attached::signatures(&remote.origin, reference, digest)?,
         })
     }
 
-    fn attestations(&self, reference: &Reference, digest: &str) -> Result<Attestations> {
+    fn attestations(&self, reference: &Reference, digest: &str) -> Result<Attestations, Error> {
         Ok(match self.place {
             Place::Store(layout) => attached::attestations(layout, digest)?,
             Place::Registry(_, remote, _) => remote_attached::attestations(&remote.origin, reference, digest)?,
@@ -127,9 +132,7 @@ impl<'a> Seal<'a> {
         self.attest_again(source, new, name, key)?;
         let own = Rule { keys: vec![key.public().clone()], ..Rule::default() };
         let rules: Vec<Rule> = [own].into_iter().chain(self.rules.iter().cloned()).collect();
-        let (signatures, attestations) = (self.signatures(name, &new.digest)?, self.attestations(name, &new.digest)?);
-        check((&signatures, &attestations), name, (&new.digest, &new.info), &rules)?;
-        Ok(())
+        self.check(name, new, &rules)
     }
 
     /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so
@@ -152,14 +155,10 @@ impl<'a> Seal<'a> {
                 continue;
             }
             let bundle = bundle::make(key, &statement)?;
-            match self.place {
-                Place::Store(layout) => {
-                    attached::add_bundle(layout, &descriptor, &bundle, &statement.predicate_type)?;
-                }
-                Place::Registry(layout, remote, copying) => {
-                    let entry = attached::add_bundle(layout, &descriptor, &bundle, &statement.predicate_type)?;
-                    remote_attached::send_bundle((layout, remote), (name, &new.digest), &entry, copying)?;
-                }
+            let (Place::Store(layout) | Place::Registry(layout, ..)) = self.place;
+            let entry = attached::add_bundle(layout, &descriptor, &bundle, &statement.predicate_type)?;
+            if let Place::Registry(_, remote, copying) = self.place {
+                remote_attached::send_bundle((layout, remote), (name, &new.digest), &entry, copying)?;
             }
         }
         Ok(())

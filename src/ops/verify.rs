@@ -14,8 +14,8 @@ use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::MAX_INSTANCES;
 use crate::store::trusted::{self, held_to_pin};
-use crate::trust::attestation::{self, Attestations};
-use crate::trust::check::{Against, Verified, check, unsigned_instance};
+use crate::trust::attestation;
+use crate::trust::check::{Against, Checked, Verified, check, unsigned_instance};
 use crate::trust::policy::Rule;
 use crate::trust::simple::Signature;
 
@@ -32,13 +32,9 @@ pub fn on_registry(registry: &Registry, reference: &Reference, against: Against<
     let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
     let manifest = found.read(reference)?;
     let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
-    let wanted = rules.iter().any(|rule| !rule.attestations.is_empty());
-    let attestations = match wanted {
-        true => remote_attached::attestations(registry, reference, &manifest.digest)?,
-        false => Attestations::default(),
-    };
-    let at_hand = (&signatures, &attestations);
-    let (mut verified, _) = check(at_hand, reference, (&manifest.digest, &manifest.info), &rules)?;
+    let attestations = || remote_attached::attestations(registry, reference, &manifest.digest);
+    let image = (manifest.digest.as_str(), &manifest.info);
+    let mut verified = check((&signatures, &attestations), reference, image, &rules)?.verified;
     let of = |digest: &str| remote_attached::simple_signatures(registry, reference, digest);
     let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
@@ -61,10 +57,12 @@ pub fn fetched(
         return Ok(None);
     }
     let signatures = remote_attached::signatures(&remote.registry, reference, &manifest.digest)?;
-    let attestations = remote_attached::attestations(&remote.registry, reference, &manifest.digest)?;
-    let (mut verified, mut holding) =
-        check((&signatures, &attestations), reference, (&manifest.digest, &manifest.info), &rules)?;
-    // What the same keys attest comes along.
+    let attestations = || remote_attached::attestations(&remote.registry, reference, &manifest.digest);
+    let image = (manifest.digest.as_str(), &manifest.info);
+    let Checked { mut verified, mut holding, attestations: found } =
+        check((&signatures, &attestations), reference, image, &rules)?;
+    // What the same keys attest comes along; of what is not signed nothing was fetched.
+    let attestations = found.map_or_else(attestations, Ok)?;
     holding.bundles.extend(attestation::holding(attestations.bundles, &manifest.digest, &verified.keys));
     let _writing = layout.writing()?;
     attached::keep(layout, &manifest.digest, &holding)?;

@@ -7,7 +7,6 @@ use super::transfer::MAX_INSTANCES;
 use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::reference::{Reference, is_digest};
-use crate::trust::attestation::Attestations;
 use crate::trust::check::{self, Against, Verified, by};
 use crate::trust::policy::{Policy, Rule};
 use crate::trust::verify::Signer;
@@ -78,9 +77,8 @@ pub fn check(
         return Ok(None);
     }
     let signatures = attached::signatures(layout, digest)?;
-    let wanted = rules.iter().any(|rule| !rule.attestations.is_empty());
-    let attestations = if wanted { attached::attestations(layout, digest)? } else { Attestations::default() };
-    let (mut verified, _) = check::check((&signatures, &attestations), reference, (digest, info), &rules)?;
+    let attestations = || attached::attestations(layout, digest);
+    let mut verified = check::check((&signatures, &attestations), reference, (digest, info), &rules)?.verified;
     let of = |digest: &str| attached::signatures(layout, digest);
     let instances = info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(check::unsigned_instance((reference, info), instances, &rules, of)?);

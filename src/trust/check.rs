@@ -57,16 +57,28 @@ impl<'a> Against<'a> {
     }
 }
 
-/// Holds a manifest against rules, all of which have to hold, by signatures that are at hand. Returns also those that hold.
+/// What came of holding an image against rules.
+#[derive(Debug)]
+pub struct Checked {
+    /// The image.
+    pub verified: Verified,
+    /// The signatures that hold.
+    pub holding: Signatures,
+    /// The attestations, where a rule wanted some.
+    pub attestations: Option<Attestations>,
+}
+
+/// Holds a manifest against rules, all of which have to hold, by signatures that are at hand. Attestations, which are large, are asked
+/// for once a rule that wants some has found its signature.
 ///
 /// # Errors
-/// [`Error::NotVerified`].
+/// [`Error::NotVerified`]; those of `attestations`.
 pub fn check(
-    (signatures, attestations): (&Signatures, &Attestations),
+    (signatures, attestations): (&Signatures, &dyn Fn() -> Result<Attestations>),
     reference: &Reference,
     (digest, info): (&str, &Info),
     rules: &[Rule],
-) -> Result<(Verified, Signatures)> {
+) -> Result<Checked> {
     let mut verified = Verified {
         reference: reference.to_string(),
         digest: digest.to_owned(),
@@ -79,6 +91,7 @@ pub fn check(
         return Err(nobody(&reference.to_string()));
     }
     let mut holding = Signatures::default();
+    let mut found: Option<Attestations> = None;
     for rule in rules {
         let refused = |required: String, found: String| {
             Error::from(Refusal {
@@ -102,7 +115,11 @@ pub fn check(
             .map_err(|why| refused(format!("signed by {}", ids(&rule.keys)), why.to_string()))?;
         for wanted in &rule.attestations {
             let required = || format!("attested by {} ({})", ids(&rule.keys), short_name(wanted).unwrap_or(wanted));
-            attested(&attestations.bundles, digest, wanted, &rule.keys).map_err(|found| refused(required(), found))?;
+            let there = match &found {
+                Some(there) => there,
+                None => found.insert(attestations()?),
+            };
+            attested(&there.bundles, digest, wanted, &rule.keys).map_err(|found| refused(required(), found))?;
         }
         verified.keys.extend(rule.keys.iter().filter(|key| signers.iter().any(|one| one.key == key.id())).cloned());
         verified.identity = verified.identity.or_else(|| rule.identity.clone());
@@ -112,7 +129,7 @@ pub fn check(
         holding.add_all(own);
     }
     verified.keys.dedup();
-    Ok((verified, holding))
+    Ok(Checked { verified, holding, attestations: found })
 }
 
 /// Warns of the first instance of an index that podman finds no signature of: it looks at the one that it takes, and cosign signs the
@@ -150,7 +167,8 @@ pub fn nobody(text: &str) -> Error {
     }
 }
 
-fn ids(keys: &[PublicKey]) -> String {
+/// Names keys of which one suffices.
+pub fn ids(keys: &[PublicKey]) -> String {
     keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or ")
 }
 
