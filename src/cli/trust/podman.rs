@@ -121,8 +121,9 @@ impl InstallArgs {
         let names = self.unread(&proposal, &registries_d)?;
         // Where it cannot hold to them, everything of these scopes would be refused.
         if shell.env.find_program("skopeo").is_some() {
+            let (layout, tools) = (shell.store()?, shell.tools());
             for (_, requirements) in &proposal.scopes {
-                holds_to(&shell.store()?, &shell.tools(), requirements).with_context(context)?;
+                holds_to(&layout, &tools, requirements).with_context(context)?;
             }
         }
         shell.warnings(&warnings);
@@ -160,10 +161,12 @@ impl InstallArgs {
                 continue;
             }
             let text = fs::read_to_string(&path).with_context(|| format!("Reading {}", path.display()))?;
+            let document = yaml::parse(text.as_bytes(), MAX_YAML).map_err(|e| Error::damaged(path.display(), e))?;
+            let docker = document.root.as_ref().and_then(|root| root.get("docker"));
             for name in &proposal.attachments {
-                let reads = entry(&text, name).map_err(|reason| Error::damaged(path.display(), reason))?;
-                let Some(reads) = reads else { continue };
-                if !reads {
+                let Some(own) = docker.and_then(|docker| docker.get(name)) else { continue };
+                let reads = own.get("use-sigstore-attachments").and_then(yaml::Node::text);
+                if reads != Some("true") {
                     let reason = format!("{} has {name} and does not have its signatures read", path.display());
                     let hint = Some(format!("add to it there:  use-sigstore-attachments: true   (below {name}:)"));
                     return Err(Error::Unavailable { reason, hint }.into());
@@ -196,12 +199,4 @@ impl InstallArgs {
         fs::rename(&beside, path)?;
         Ok(())
     }
-}
-
-/// Returns whether a file of `registries.d` has signatures read of a name; `None` where it does not have the name. Errors are why that
-/// cannot be told.
-fn entry(text: &str, name: &str) -> Result<Option<bool>, String> {
-    let document = yaml::parse(text.as_bytes(), MAX_YAML).map_err(|e| e.to_string())?;
-    let own = document.root.as_ref().and_then(|root| root.get("docker")?.get(name));
-    Ok(own.map(|own| own.get("use-sigstore-attachments").and_then(yaml::Node::text) == Some("true")))
 }
