@@ -19,7 +19,7 @@ use crate::reference::Reference;
 use crate::store::index::WAS;
 use crate::store::layout::{Entry, Layout};
 use crate::store::read_only::SYSTEM_STORE;
-use crate::store::skill::{Layer, for_host, instances, mountable};
+use crate::store::skill::{Layer, for_host, instances_of, mountable};
 use crate::store::storage::Storage;
 use crate::store::storage_layer::Loaded;
 use crate::store::unpacked::{self, Cache};
@@ -146,12 +146,14 @@ impl<'h> Stores<'h> {
             }
             let verified = trusted::check(layout, &wanted.reference, (found.entry.digest(), &found.info), None)?;
             let signers = verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::id).collect();
-            let instance = for_host(instances(layout, &found.entry.descriptor)?)?;
-            let name = found.info.skill_name().or(instance.image.skill_name()).unwrap_or(wanted.reference.basename());
+            let Found { entry, info, .. } = found;
+            let named = info.skill_name().map(str::to_owned);
+            let instance = for_host(instances_of(layout, info, entry.digest())?)?;
+            let own = || instance.image.skill_name().unwrap_or(wanted.reference.basename()).to_owned();
             let layer = mountable(layout, &instance, &text)?;
             return Ok(Skill {
-                name: name.to_owned(),
-                digest: found.entry.digest().to_owned(),
+                name: named.unwrap_or_else(own),
+                digest: entry.digest().to_owned(),
                 signers,
                 expected: layer.expected.clone(),
                 archive: Archive::Store(layout, Box::new(layer)),

@@ -362,7 +362,7 @@ impl Layout {
                 format!("{} bytes are too many for JSON", descriptor.size()),
             ));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(descriptor.size() + 1).unwrap_or(0));
         let mut blob = self.open_blob(descriptor)?;
         let object = blob.object.clone();
         blob.read_to_end(&mut bytes).map_err(|e| unwrap_damaged(e, &object))?;

@@ -77,12 +77,19 @@ impl Instance {
 /// # Errors
 /// [`Error::Damaged`] if a manifest is; [`Error::Unavailable`] if an index lists something else than images.
 pub fn instances(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Instance>> {
-    let digest = manifest.digest();
-    let info = Info::parse(&layout.read_json(manifest)?, digest.as_ref())?;
+    let digest = manifest.digest().as_ref();
+    instances_of(layout, Info::parse(&layout.read_json(manifest)?, digest)?, digest)
+}
+
+/// The same of a manifest that was read already.
+///
+/// # Errors
+/// As [`instances`].
+pub fn instances_of(layout: &Layout, info: Info, digest: &str) -> Result<Vec<Instance>> {
     if info.instances.is_empty() {
-        return Ok(vec![Instance { image: info, digest: digest.to_string(), platforms: Vec::new() }]);
+        return Ok(vec![Instance { image: info, digest: digest.to_owned(), platforms: Vec::new() }]);
     }
-    Format::check_index(&info, digest.as_ref())?;
+    Format::check_index(&info, digest)?;
     let mut all: Vec<Instance> = Vec::new();
     for listed in &info.instances {
         let digest = listed.digest();

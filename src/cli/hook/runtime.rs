@@ -38,6 +38,8 @@ pub const LOG: &str = "hook.log";
 pub const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
 /// Characters of an annotation that a line of the log has.
 const MAX_ASKS: usize = 512;
+/// Bytes of a usual configuration.
+const SPEC: usize = 64 << 10;
 /// Size from which a new log is begun, in bytes.
 const MAX_LOG: u64 = 256 << 10;
 
@@ -130,7 +132,8 @@ fn own_modes() {
 
 fn read_stdin(what: &str) -> Result<String, Error> {
     let damaged = |reason: &str| Error::damaged(format!("{what} on stdin"), reason);
-    let mut bytes = Vec::new();
+    // As much as podman's have, so that nothing is moved while it is read.
+    let mut bytes = Vec::with_capacity(SPEC);
     io::stdin().lock().take(MAX_SPEC + 1).read_to_end(&mut bytes).map_err(Error::io("stdin"))?;
     if bytes.len() as u64 > MAX_SPEC {
         return Err(damaged(&format!("it is larger than {MAX_SPEC} bytes")));
