@@ -7,17 +7,18 @@ use serde_json::json;
 
 use crate::cell::{World, matrix};
 use crate::hook::{HR, log, with};
-use crate::registry::{Kind, conf};
+use crate::registry::gate::{Fault, Gate};
+use crate::registry::{Kind, conf, digest_of};
 use crate::trust::{key as file, registry, skillctl};
 
 matrix! { a_container_gets_only_what_is_signed }
 
 /// Registries do not care who asks.
 mod registries {
-    use super::{a_policy_holds_on_registries, a_promotion_signs_on_a_registry};
+    use super::{a_policy_holds_on_registries, a_promotion_signs_on_a_registry, a_tag_that_moves_is_what_was_verified};
     use crate::cell::matrix;
 
-    matrix! { @roots a_policy_holds_on_registries, a_promotion_signs_on_a_registry }
+    matrix! { @roots a_policy_holds_on_registries, a_promotion_signs_on_a_registry, a_tag_that_moves_is_what_was_verified }
 }
 
 /// Debian 12's podman verifies nothing.
@@ -109,6 +110,47 @@ fn a_policy_holds_on_registries(world: &World) {
     fs::write("/etc/skillctl/trust.toml", policy).expect("a policy");
     before(&["install", "--pull=never", "-o", &file(world, "second"), &name]).fails(1);
     before(&["install", "--pull=missing", "-o", &file(world, "second"), &name]).ok();
+}
+
+/// A registry that answers once or twice with the one manifest, and then with the other.
+fn a_tag_that_moves_is_what_was_verified(world: &World) {
+    let (hub, name) = registry(world, Kind::Plain);
+    trust(world, &hub.name("acme"));
+    skillctl(world, &["sign", &name, "--key", &file(world, "acme.key")]).ok();
+    let digest = hub.tag("acme/hr", "1.0.0").expect("a tag");
+    let signed = hub.manifest_bytes("acme/hr", &digest).expect("a manifest");
+    let mut other: serde_json::Value = serde_json::from_slice(&signed).expect("JSON");
+    other["annotations"]["moved"] = json!("yes");
+    let other = serde_json::to_vec(&other).expect("JSON");
+    let gate = Gate::before(&hub);
+    trust(world, &gate.name("acme"));
+    skillctl(world, &["trust", "add", &gate.name("acme"), "--signed-as", &hub.name("acme")]).ok();
+    let (there, out, store) = (gate.name("acme/hr:1.0.0"), file(world, "out"), world.path("there"));
+    let verbs: [&[&str]; 3] = [
+        &["pull", "--load=never", &there],
+        &["install", "-o", &out, &there],
+        &["convert", "--load=never", &there, "other/hr:1.0.0"],
+    ];
+    for verb in verbs {
+        let mut codes = Vec::new();
+        for (now, then, times) in
+            [(&signed, &other, 1), (&other, &signed, 1), (&signed, &other, 2), (&other, &signed, 2)]
+        {
+            let _ = (fs::remove_dir_all(&store), fs::remove_dir_all(&out));
+            hub.put("acme/hr", "1.0.0", then);
+            gate.reset();
+            gate.on("GET", "/manifests/1.0.0", times, Fault::Instead(now.clone()));
+            let done = skillctl(world, &[&["--store", &file(world, "there")], verb].concat());
+            let index = fs::read_to_string(store.join("index.json")).unwrap_or_default();
+            assert!(!index.contains(&digest_of(&other)), "{done}{index}");
+            codes.push(done.code);
+            match done.code {
+                0 => assert!(index.contains(&digest), "{done}{index}"),
+                _ => assert!(!world.path("out/hr").exists() && done.fails(1).contains("is not verified")),
+            }
+        }
+        assert!(codes.contains(&0) && codes.contains(&1), "{verb:?}: {codes:?}");
+    }
 }
 
 fn a_promotion_signs_on_a_registry(world: &World) {
