@@ -16,6 +16,7 @@ use crate::store::transfer::MAX_INSTANCES;
 use crate::store::trusted::{self, held_to_pin};
 use crate::trust::attestation;
 use crate::trust::check::{Against, Checked, Verified, check, unsigned_instance};
+use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
 use crate::trust::simple::Signature;
 
@@ -61,9 +62,10 @@ pub fn fetched(
     let image = (manifest.digest.as_str(), &manifest.info);
     let Checked { mut verified, mut holding, attestations: found } =
         check((&signatures, &attestations), reference, image, &rules)?;
-    // What the same keys attest comes along; of what is not signed nothing was fetched.
+    // What the keys attest of which one had to sign comes along; of what is not signed nothing was fetched.
     let attestations = found.map_or_else(attestations, Ok)?;
-    holding.bundles.extend(attestation::holding(attestations.bundles, &manifest.digest, &verified.keys));
+    let keys: Vec<PublicKey> = rules.iter().flat_map(|rule| rule.keys.clone()).collect();
+    holding.bundles.extend(attestation::holding(attestations.bundles, &manifest.digest, &keys));
     let _writing = layout.writing()?;
     attached::keep(layout, &manifest.digest, &holding)?;
     held_to_pin(layout, reference, &verified, &rules)?;

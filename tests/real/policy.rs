@@ -110,6 +110,14 @@ fn a_policy_holds_on_registries(world: &World) {
     fs::write("/etc/skillctl/trust.toml", policy).expect("a policy");
     before(&["install", "--pull=never", "-o", &file(world, "second"), &name]).fails(1);
     before(&["install", "--pull=missing", "-o", &file(world, "second"), &name]).ok();
+    // One key of a scope has signed, and another one attested: what is asked for here is asked of the store, too.
+    let more = ["--key", &file(world, "other.pub"), "--attestation", "spdx"];
+    skillctl(world, &[&["trust", "add", &hub.name("acme")][..], &more].concat()).ok();
+    skillctl(world, &["attest", &name, "--sbom", "spdx", "--key", &file(world, "other.key")]).ok();
+    let store = file(world, "third");
+    for verb in [&["pull", "--load=never", &name][..], &["trust", "check", "--local", &name]] {
+        skillctl(world, &[&["--store", &store], verb].concat()).ok();
+    }
 }
 
 /// A registry that answers once or twice with the one manifest, and then with the other.
