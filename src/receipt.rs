@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::card::Provenance;
 use crate::error::{Error, Result};
 use crate::layer::{Children, FileNode, Listing, Node};
+use crate::trust::identity::{self, Identities};
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
+use crate::trust::verify::Signer;
 
 /// Most images that a receipt remembers, newest first: one for each `rollback`.
 pub const MAX_PREVIOUS: usize = 5;
@@ -38,23 +40,63 @@ pub struct Image {
     /// The keys, in PEM, that have signed it, where that was asked for: what comes after it has to be signed, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signed_by: Vec<String>,
+    /// The identities that have done so without a key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_by_identities: Vec<SignedBy>,
     /// The repository that they have signed it for, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_as: Option<String>,
+}
+
+/// An identity that has signed an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedBy {
+    /// Who.
+    pub identity: String,
+    /// Who says so.
+    pub issuer: String,
+    /// Who is believed about it: a trusted root, in JSON.
+    pub trusted_root: String,
+}
+
+impl SignedBy {
+    /// Returns each identity that is among signers.
+    pub fn among(signers: &[Signer]) -> Vec<Self> {
+        let mut all = Vec::new();
+        for signer in signers {
+            let (Some(identity), Some(issuer), Some(root)) = (&signer.identity, &signer.issuer, &signer.root) else {
+                continue;
+            };
+            let (identity, issuer, trusted_root) = (identity.clone(), issuer.clone(), root.to_string());
+            let one = Self { identity, issuer, trusted_root };
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+        all
+    }
 }
 
 impl Image {
     /// Returns what an image has to be signed by that comes after this one; nothing where this one was not signed.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where a key is none.
+    /// [`Error::Damaged`] where a key or a trusted root is none.
     pub fn rule(&self) -> Result<Option<Rule>> {
         let object = format!("the receipt of {}", self.reference);
         let key = |pem: &String| PublicKey::from_pem(pem.as_bytes(), &object);
         let keys = self.signed_by.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let known = |own: &SignedBy| {
+            let (identity, issuer) = (Some(own.identity.clone()), Some(own.issuer.clone()));
+            let written = identity::Written { identity, issuer, ..identity::Written::default() };
+            let root = (own.trusted_root.as_bytes(), "its trustedRoot");
+            Identities::new(root, vec![written]).map_err(|e| Error::damaged(&object, e))
+        };
+        let identities = self.signed_by_identities.iter().map(known).collect::<Result<Vec<_>>>()?;
         let identity = self.signed_as.as_deref().map(str::parse).transpose()?;
-        let source = SIGNED.to_owned();
-        Ok((!keys.is_empty()).then(|| Rule { source, keys, identity, ..Rule::default() }))
+        let rule = Rule { source: SIGNED.to_owned(), keys, identities, identity, ..Rule::default() };
+        Ok((!rule.by().is_empty()).then_some(rule))
     }
 
     /// Returns an image of which nothing is known.
@@ -67,6 +109,7 @@ impl Image {
             content_digest: nothing(),
             origin: None,
             signed_by: Vec::new(),
+            signed_by_identities: Vec::new(),
             signed_as: None,
         }
     }

@@ -18,7 +18,7 @@ fn sign(world: &World, reference: &str, key: &str) {
 }
 
 /// All verbs that use an image of a store and need no other program.
-fn uses(reference: &str) -> Vec<Vec<&str>> {
+pub fn uses(reference: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["verify", reference],
         vec!["trust", "check", reference],

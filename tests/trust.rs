@@ -247,32 +247,3 @@ fn without_a_key_cosign_is_needed() {
         run(&world, &[&["sign", remote], flags].concat()).fails(2);
     }
 }
-
-#[test]
-fn an_identity_is_verified_by_builds_that_can() {
-    let world = world();
-    world.write("root.json", "{}");
-    let who = ["--certificate-identity", "ana@example.org"];
-    let says = ["--certificate-oidc-issuer", "https://accounts.example"];
-    let root = ["--trusted-root", "root.json"];
-    let verify = |flags: &[&[&str]]| run(&world, &[&["verify", DRAFT], &flags.concat()[..]].concat());
-    // Who, who says so, and who is believed: all of it, and no key.
-    let key = ["--key", "acme.pub"];
-    for flags in [&[&who[..], &says][..], &[&who, &root], &[&says, &root], &[&who, &says, &root, &key], &[&root, &key]]
-    {
-        assert!(verify(flags).fails(2).stderr.contains("Usage: "), "{flags:?}");
-    }
-    let refused = verify(&[&who, &says, &root]).fails(2).stderr;
-    if cfg!(feature = "keyless") {
-        assert!(refused.contains("root.json is no trusted root"), "{refused}");
-        for pattern in [".*", "^.*$", "ana@example.org"] {
-            let refused = verify(&[&["--certificate-identity-regexp", pattern], &says, &root]).fails(2).stderr;
-            assert!(refused.contains(pattern) && refused.lines().count() == 1, "{refused}");
-        }
-    } else {
-        assert!(
-            refused.starts_with("error: this build of skillctl verifies keys, and no identities\nhint: "),
-            "{refused}"
-        );
-    }
-}

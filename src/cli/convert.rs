@@ -51,9 +51,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
-    verify: VerifyArgs,
-    #[command(flatten)]
     image: ImageArgs,
+    #[command(flatten)]
+    verify: VerifyArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }

@@ -22,7 +22,7 @@ use crate::store::storage::Storage;
 use crate::store::storage_images::LoadState;
 use crate::store::storage_load::{LOAD_TIMEOUT, Load};
 use crate::store::{self, trusted};
-use crate::trust::key::PublicKey;
+use crate::trust::check::Verified;
 use crate::trust::policy::Rule;
 
 /// Whether an image is loaded into containers-storage.
@@ -98,7 +98,7 @@ pub fn load(
         let found = store::read(layout, entry.clone())?;
         let verified = trusted::found(layout, &found, &name.to_string(), trust).map_err(Into::into);
         let verified = shell.recorded((Action::Load, &name.to_string()), verified, |_| Vec::new())?;
-        signers.extend(verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::id));
+        signers.extend(verified.iter().flat_map(Verified::by));
     }
     let name = name.in_storage();
     let storage = shell.storage()?;

@@ -187,7 +187,7 @@ enum Command {
     Sign(Late<sign::Args>),
     /// Attest what is in an image, how it was built, or anything else
     Attest(Late<attest::Args>),
-    /// Verify that an image is what a key has signed
+    /// Verify that an image is what a key or an identity has signed
     Verify(Late<verify::Args>),
     /// Make and show the keys that sign skills
     Key(Late<key::Args>),

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::store::files::Files;
 use crate::store::registries_conf::{ConfPaths, RegistriesConf};
-use crate::trust::key::MAX_KEY;
 use crate::trust::policy::{FILE, MAX_FILE, Policy};
 
 /// The directory of the machine's configuration.
@@ -32,14 +31,18 @@ fn parse(texts: Vec<(PathBuf, String)>, conf: &ConfPaths) -> Result<Policy> {
     let mut policy = Policy::default();
     for (path, text) in texts {
         let dir = path.parent().unwrap_or(Path::new("/"));
-        let key = |name: &str| {
-            let path = dir.join(name);
-            let missing = || Error::io(path.display().to_string())(io::ErrorKind::NotFound.into());
-            self::text(&path, MAX_KEY)?.map(String::into_bytes).ok_or_else(missing)
-        };
-        policy.add(&text, &path.display().to_string(), &key)?;
+        let read = |name: &str, limit| Ok(needed(&dir.join(name), limit)?.into_bytes());
+        policy.add(&text, &path.display().to_string(), &read)?;
     }
     Ok(policy.mirrored(RegistriesConf::read(conf, &files())?.mirrors()))
+}
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+/// If there is none.
+pub fn needed(path: &Path, limit: u64) -> Result<String> {
+    text(path, limit)?.ok_or_else(|| Error::io(path.display().to_string())(io::ErrorKind::NotFound.into()))
 }
 
 /// Reads a file; `None` where there is none, which a link to nothing is not.

@@ -227,7 +227,7 @@ pub fn promoted(reference: &str, promoted: &Promoted) -> Vec<Event> {
 }
 
 fn keys(signers: &[Signer]) -> Vec<String> {
-    let mut keys: Vec<String> = signers.iter().map(|signer| signer.key.clone()).collect();
+    let mut keys: Vec<String> = signers.iter().map(Signer::id).collect();
     keys.sort();
     keys.dedup();
     keys

@@ -195,7 +195,7 @@ impl Args {
         let text = step.reference.to_string();
         let skills = holder(shell, &self.targets, &step.row)?;
         let trust = match self.verify.rule(shell)? {
-            Some(rule) if !rule.keys.is_empty() => Some(rule),
+            Some(rule) if !rule.by().is_empty() => Some(rule),
             // What was signed stays signed.
             given => {
                 skills.receipt(&step.row.name)?.map(|receipt| receipt.image.rule()).transpose()?.flatten().or(given)

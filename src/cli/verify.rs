@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::ArgGroup;
 
 use super::identity::IdentityArgs;
 use super::key;
@@ -21,6 +20,7 @@ use crate::reference::Reference;
 use crate::store::registries_conf::RegistriesConf;
 use crate::store::{self, trusted};
 use crate::trust::check::{Against, Verified, nobody};
+use crate::trust::identity::Identities;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
 use crate::trust::verify::Form;
@@ -30,23 +30,18 @@ Examples:
   skillctl verify acme/hr:1.0.0 --key acme.pub
   skillctl verify registry.example/acme/hr:1.0.0
   skillctl verify registry.example/acme/hr:1.0.0 --key acme.pub
-  skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr
-  skillctl verify registry.example/acme/hr:1.0.0 --certificate-identity ana@example.org \\
-      --certificate-oidc-issuer https://accounts.google.com --trusted-root trusted_root.json";
+  skillctl verify acme/hr:1.0.0 --key acme.pub --identity registry.example/acme/hr";
 
-/// Verify that an image is what a key has signed
+/// Verify that an image is what a key or an identity has signed
 ///
 /// Without a key it is held against the policy (skillctl trust); with one, against both. Exit status 1, and why, where it is not. An image with a registry in its name is verified there; any other in the store, without the
 /// network. Its signature has to be for the repository that was asked for, and what the image says that it is for the tag: an older
 /// version under a newer tag is refused.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-#[command(group = ArgGroup::new("by").multiple(true).args(["key", "certificate_identity", "certificate_identity_regexp"]))]
 pub struct Args {
     /// The image
     reference: String,
-    #[command(flatten)]
-    keys: KeyArgs,
     /// In the store, also with a registry in the name
     #[arg(long)]
     local: bool,
@@ -54,7 +49,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
-    keyless: IdentityArgs,
+    keys: KeyArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -68,23 +63,26 @@ pub struct KeyArgs {
     /// The repository that it is signed for, where that is another
     #[arg(long, value_name = "REPOSITORY", value_parser = repository)]
     identity: Option<Reference>,
+    #[command(flatten)]
+    keyless: IdentityArgs,
 }
 
 impl KeyArgs {
-    /// Returns what has to hold; `None` where no key is given.
+    /// Returns what has to hold; `None` where neither a key nor an identity of a certificate is given.
     ///
     /// # Errors
-    /// If a key cannot be read, or is none.
+    /// If a key cannot be read, or is none; those of [`IdentityArgs::given`].
     pub fn rule(&self, shell: &Shell) -> Result<Option<Rule>> {
-        if self.key.is_empty() {
+        let keys = read_keys(&self.key)?;
+        let identities: Vec<Identities> = self.keyless.given()?.map(|given| given.identities).into_iter().collect();
+        if keys.is_empty() && identities.is_empty() {
             return match self.identity {
                 Some(_) => Err(Error::Unavailable { reason: "--identity goes with --key".into(), hint: None }.into()),
                 None => Ok(None),
             };
         }
-        let (keys, identity) = (read_keys(&self.key)?, self.identity.clone());
         let mirrors = RegistriesConf::read(&shell.registries_conf(), &files())?.mirrors();
-        Ok(Some(Rule { keys, identity, mirrors, ..Rule::default() }))
+        Ok(Some(Rule { keys, identities, identity: self.identity.clone(), mirrors, ..Rule::default() }))
     }
 }
 
@@ -132,17 +130,8 @@ pub fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         shell.can_record()?;
-        let verified = match self.keyless.is_given() {
-            true => {
-                let place = place(&self.reference, self.local)?;
-                let place = (place.as_ref(), self.reference.as_str());
-                self.keyless.verify(shell, place, self.keys.identity.as_ref(), &self.registry).map(Some)
-            }
-            false => {
-                let rule = self.keys.rule(shell)?;
-                verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref())
-            }
-        };
+        let rule = self.keys.rule(shell)?;
+        let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref());
         let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
         let verified = shell.recorded((Action::Verify, &self.reference), verified, events)?;
         let verified = verified.filter(|verified| !verified.signers.is_empty());
@@ -183,9 +172,8 @@ pub fn verified(
 
 /// Returns the line that says who has signed what is used; none where nobody has asked.
 pub fn signed(verified: Option<&Verified>) -> String {
-    let Some(verified) = verified.filter(|verified| !verified.keys.is_empty()) else { return String::new() };
-    let ids: Vec<String> = verified.keys.iter().map(PublicKey::id).collect();
-    format!("Verified: signed by {}\n", ids.join(" and "))
+    let by = verified.map(Verified::by).filter(|by| !by.is_empty());
+    by.map(|by| format!("Verified: signed by {}\n", harmless_line(&by.join(" and ")))).unwrap_or_default()
 }
 
 /// Returns what is told of an image that is verified.
@@ -198,11 +186,7 @@ pub fn text(verified: &Verified) -> String {
             }
             Form::Bundle => "bundle".to_owned(),
         };
-        let by = match (&signer.identity, &signer.issuer) {
-            (Some(identity), Some(issuer)) => harmless_line(&format!("{identity} of {issuer}")),
-            _ => signer.key.clone(),
-        };
-        text += &format!("Signed:  by {by} ({form})\n");
+        text += &format!("Signed:  by {} ({form})\n", harmless_line(&signer.id()));
     }
     text
 }

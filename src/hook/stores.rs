@@ -24,7 +24,7 @@ use crate::store::storage::Storage;
 use crate::store::storage_layer::Loaded;
 use crate::store::unpacked::{self, Cache};
 use crate::store::{self, Found, trusted};
-use crate::trust::key::PublicKey;
+use crate::trust::check::Verified;
 use crate::trust::policy::Policy;
 
 /// From how many skills on the whole index is read once; looking for one entry takes a fifth of that.
@@ -61,7 +61,7 @@ pub struct Skill<'a> {
     pub name: String,
     /// Digest of its manifest.
     pub digest: String,
-    /// The keys that have signed it, where that was asked for.
+    /// Who has signed it, where that was asked for.
     pub signers: Vec<String>,
     expected: Expected,
     archive: Archive<'a>,
@@ -145,7 +145,7 @@ impl<'h> Stores<'h> {
                 policy.check_state(wanted, Some(&found.info))?;
             }
             let verified = trusted::check(layout, &wanted.reference, (found.entry.digest(), &found.info), None)?;
-            let signers = verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::id).collect();
+            let signers = verified.iter().flat_map(Verified::by).collect();
             let Found { entry, info, .. } = found;
             let named = info.skill_name().map(str::to_owned);
             let instance = for_host(instances_of(layout, info, entry.digest())?)?;

@@ -13,6 +13,7 @@ use crate::store::registry::Registry;
 use crate::store::{self, attached, remote_attached};
 use crate::trust::attestation::{self, Attestations, Attested};
 use crate::trust::bundle::{self, SIGNED};
+use crate::trust::by::By;
 use crate::trust::key::PublicKey;
 
 /// What is attested of an image.
@@ -119,9 +120,9 @@ fn listed(reference: String, digest: &str, found: &Attestations, asked: Asked<'_
     let mut unread = found.unread.clone();
     let mut attestations = Vec::new();
     for own in &found.bundles {
-        let verified = attestation::verify(&own.bytes, digest, asked.keys);
+        let verified = attestation::verify(&own.bytes, digest, By::keys(asked.keys));
         let (key, reason, statement) = match verified {
-            Ok(Attested { key, statement }) => (Some(key), None, statement),
+            Ok(Attested { by, statement }) => (Some(by.to_string()), None, statement),
             Err(reason) => match bundle::unverified(&own.bytes) {
                 Ok(statement) => (None, (!asked.keys.is_empty()).then_some(reason), statement),
                 Err(reason) => {

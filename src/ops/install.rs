@@ -22,7 +22,7 @@ use crate::frontmatter::FILE as SKILL_FILE;
 use crate::image::{Info, oci};
 use crate::layer::{FileNode, Listing, Node, UnpackOptions, unpack_listed};
 use crate::process::Cancel;
-use crate::receipt::{Image, Receipt};
+use crate::receipt::{Image, Receipt, SignedBy};
 use crate::reference::Reference;
 use crate::skills::{Locked, OWN, SkillsDir, carry, check_name};
 use crate::store::layout::Layout;
@@ -288,6 +288,7 @@ fn stage(
         content_digest: listing.digest(),
         origin: source.origin.cloned(),
         signed_by: verified.iter().flat_map(|verified| &verified.keys).map(PublicKey::to_pem).collect(),
+        signed_by_identities: verified.map(|verified| SignedBy::among(&verified.signers)).unwrap_or_default(),
         signed_as: verified.and_then(|verified| Some(verified.identity.as_ref()?.to_string())),
     };
     let card = provenance::write(&dir, &mut listing, source.name, source.reference, &image)?;
@@ -396,6 +397,7 @@ pub fn link(
         origin: source.origin.cloned(),
         // The copy that it leads to says so.
         signed_by: Vec::new(),
+        signed_by_identities: Vec::new(),
         signed_as: None,
     };
     let mut receipt = Receipt::of_link(name, image, target);
@@ -446,7 +448,9 @@ fn is_same(there: &Present, wanted: &Installed, skills: &SkillsDir, options: &Un
     let Present::Ours(receipt) = there else { return Ok(false) };
     // Who has signed it is recorded, also where that was not asked before.
     let known = |key: &PublicKey| receipt.image.signed_by.contains(&key.to_pem());
-    let is_known = wanted.verified.iter().flat_map(|verified| &verified.keys).all(known);
+    let identities = wanted.verified.as_ref().map(|verified| SignedBy::among(&verified.signers)).unwrap_or_default();
+    let is_known = wanted.verified.iter().flat_map(|verified| &verified.keys).all(known)
+        && identities.iter().all(|one| receipt.image.signed_by_identities.contains(one));
     let Image { digest, reference, .. } = &receipt.image;
     if receipt.link.is_some() || *digest != wanted.digest || *reference != wanted.reference || !is_known {
         return Ok(false);

@@ -23,8 +23,6 @@ pub mod init;
 pub mod inspect;
 pub mod install;
 pub mod installed;
-#[cfg(feature = "keyless")]
-pub mod keyless;
 pub mod list;
 pub mod load;
 pub mod mirror;

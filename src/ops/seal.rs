@@ -15,8 +15,8 @@ use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
 use crate::trust::attestation::{self, Attestations};
 use crate::trust::bundle::{self, Statement};
-use crate::trust::check::{by, check, ids};
-use crate::trust::key::PublicKey;
+use crate::trust::by::By;
+use crate::trust::check::{by, check};
 use crate::trust::policy::{Policy, Rule};
 use crate::trust::signer::Signer;
 use crate::trust::verify::Signatures;
@@ -51,7 +51,7 @@ impl<'a> Seal<'a> {
         (reference, source, to): (&Reference, &Manifest, State),
         key: Option<&'a dyn Signer>,
     ) -> Result<Self> {
-        let rules: Vec<Rule> = policy.rules(reference)?.into_iter().filter(|rule| !rule.keys.is_empty()).collect();
+        let rules: Vec<Rule> = policy.rules(reference)?.into_iter().filter(|rule| !rule.by().is_empty()).collect();
         let rules: Vec<Rule> = rules.into_iter().map(|rule| Rule { states: Vec::new(), ..rule }).collect();
         let seal = Self { place, rules, key };
         let local = match place {
@@ -63,11 +63,16 @@ impl<'a> Seal<'a> {
                 Error::from(Refusal {
                     image: reference.to_string(),
                     digest: format!("what it is promoted to, {to},"),
-                    required: by(&format!("signed by {}", ids(&rule.keys)), rule),
+                    required: by(&format!("signed by {}", rule.by()), rule),
                     found,
-                    hint: Some(format!(
-                        "skillctl promote {reference} --to {to}{local} --sign --key FILE, with a key that the policy names"
-                    )),
+                    hint: Some(match rule.keys.is_empty() {
+                        false => format!(
+                            "skillctl promote {reference} --to {to}{local} --sign --key FILE, with a key that the policy names"
+                        ),
+                        true => {
+                            "promote where no policy covers it, and have it signed there: sign --keyless".to_owned()
+                        }
+                    }),
                 })
             };
             match key.map(|key| key.public()) {
@@ -138,17 +143,20 @@ impl<'a> Seal<'a> {
     /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so
     /// that it is seen where it comes from.
     fn attest_again(&self, source: &Manifest, new: &Manifest, name: &Reference, key: &dyn Signer) -> Result<()> {
+        let attested = |bundle: &[u8], by: By<'_>| attestation::verify(bundle, &source.digest, by);
         // By whom every rule trusts: another one's statement would count for more than its signer does.
-        let all = |key: &&PublicKey| self.rules.iter().all(|rule| rule.keys.contains(key));
-        let trusted = self.rules.iter().flat_map(|rule| &rule.keys).filter(all);
-        let keys: Vec<PublicKey> = [key.public()].into_iter().chain(trusted).cloned().collect();
+        let trusted = |bundle: &[u8]| {
+            let all = !self.rules.is_empty() && self.rules.iter().all(|rule| attested(bundle, rule.by()).is_ok());
+            attested(bundle, self.rules.first().filter(|_| all).map(Rule::by).unwrap_or_default())
+        };
         let there = self.attestations(name, &new.digest)?;
         let is_there = |wanted: &Statement| {
             there.bundles.iter().any(|own| bundle::verify(&own.bytes, key.public()).is_ok_and(|own| own == *wanted))
         };
         let descriptor = serde_json::to_value(new.descriptor()?)?;
         for old in self.attestations(name, &source.digest)?.bundles {
-            let Ok(old) = attestation::verify(&old.bytes, &source.digest, &keys) else { continue };
+            let own = attested(&old.bytes, By::keys(std::slice::from_ref(key.public())));
+            let Ok(old) = own.or_else(|_| trusted(&old.bytes)) else { continue };
             let subjects = vec![new.digest.clone(), source.digest.clone()];
             let statement = Statement { subjects, ..old.statement };
             if is_there(&statement) {

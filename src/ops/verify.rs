@@ -16,9 +16,9 @@ use crate::store::transfer::MAX_INSTANCES;
 use crate::store::trusted::{self, held_to_pin};
 use crate::trust::attestation;
 use crate::trust::check::{Against, Checked, Verified, check, unsigned_instance};
-use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
 use crate::trust::simple::Signature;
+use crate::trust::verify::Bundle;
 
 /// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified. `None` where nothing is asked
 /// of it.
@@ -62,17 +62,17 @@ pub fn fetched(
     let image = (manifest.digest.as_str(), &manifest.info);
     let Checked { mut verified, mut holding, attestations: found } =
         check((&signatures, &attestations), reference, image, &rules)?;
-    // What the keys attest of which one had to sign comes along; of what is not signed nothing was fetched.
-    let attestations = found.map_or_else(attestations, Ok)?;
-    let keys: Vec<PublicKey> = rules.iter().flat_map(|rule| rule.keys.clone()).collect();
-    holding.bundles.extend(attestation::holding(attestations.bundles, &manifest.digest, &keys));
+    // What those who may have signed attest comes along; of what is not signed nothing was fetched.
+    let attestations = found.map_or_else(attestations, Ok)?.bundles.into_iter();
+    let counts = |one: &Bundle, rule: &Rule| attestation::verify(&one.bytes, &manifest.digest, rule.by()).is_ok();
+    holding.bundles.extend(attestations.filter(|one| rules.iter().any(|rule| counts(one, rule))));
     let _writing = layout.writing()?;
     attached::keep(layout, &manifest.digest, &holding)?;
     held_to_pin(layout, reference, &verified, &rules)?;
     // Those of the instances come along, too: without the registry nobody else could say that podman takes the image.
     let of = |digest: &str| {
         let mut signatures = remote_attached::simple_signatures(&remote.registry, reference, digest)?;
-        let own = |one: &Signature| rules.iter().flat_map(|rule| &rule.keys).any(|key| one.verify(key).is_ok());
+        let own = |one: &Signature| rules.iter().flat_map(|rule| rule.by().each()).any(|who| who.claim(one).is_ok());
         signatures.simple.retain(own);
         attached::keep(layout, digest, &signatures)?;
         Ok(signatures)
@@ -92,7 +92,7 @@ pub fn installed(source: &Source<'_>, before: Option<&Image>) -> Result<Option<V
         trusted::check(source.layout, source.reference, (source.manifest.digest().as_ref(), source.info), trust)
     };
     let verified = check(source.trust)?;
-    if verified.as_ref().is_some_and(|verified| !verified.keys.is_empty()) {
+    if verified.as_ref().is_some_and(|verified| !verified.signers.is_empty()) {
         return Ok(verified);
     }
     match before.map(Image::rule).transpose()?.flatten() {

@@ -9,7 +9,6 @@ use crate::image::Info;
 use crate::reference::{Reference, is_digest};
 use crate::trust::check::{self, Against, Verified, by};
 use crate::trust::policy::{Policy, Rule};
-use crate::trust::verify::Signer;
 
 impl Layout {
     /// Holds what is used of it against a policy.
@@ -102,26 +101,24 @@ pub fn only_loaded(policy: &Policy, reference: &Reference, digest: &str) -> Resu
     .into())
 }
 
-/// Holds an image to the key that has signed the first of its repository, where a rule pins that; else it is the first.
+/// Holds an image to whoever has signed the first of its repository, where a rule pins that; else it is the first. The image was
+/// verified by these rules.
 ///
 /// # Errors
-/// [`Error::NotVerified`] with both keys.
+/// [`Error::NotVerified`] with both.
 pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, rules: &[Rule]) -> Result<()> {
-    for rule in rules.iter().filter(|rule| rule.pin) {
-        let own = |one: &&Signer| rule.keys.iter().any(|key| key.id() == one.key);
-        let signed: Vec<&Signer> = verified.signers.iter().filter(own).collect();
+    for (rule, signed) in rules.iter().zip(&verified.by_rule).filter(|(rule, _)| rule.pin) {
         let pinned = match (layout.signer(reference.name())?, signed.first()) {
             (Some(pinned), _) => pinned,
-            (None, Some(first)) => layout.pin_signer(reference.name(), &first.key)?,
+            (None, Some(first)) => layout.pin_signer(reference.name(), first)?,
             (None, None) => continue,
         };
-        if signed.iter().all(|one| one.key != pinned) {
-            let others: Vec<&str> = verified.signers.iter().map(|one| one.key.as_str()).collect();
+        if !signed.contains(&pinned) {
             return Err(Refusal {
                 image: verified.reference.clone(),
                 digest: verified.digest.clone(),
                 required: by(&format!("signed by {pinned}, which {} is pinned to", reference.name()), rule),
-                found: format!("it is signed by {}", others.join(" and ")),
+                found: format!("it is signed by {}", verified.by().join(" and ")),
                 hint: Some(format!("if that is right: skillctl trust remove --pinned {}", reference.name())),
             }
             .into());

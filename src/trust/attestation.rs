@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::bundle::{self, BUNDLE, SIGNED, Statement};
-use super::key::PublicKey;
+use super::bundle::{BUNDLE, SIGNED, Statement};
+use super::by::{Author, By};
 use super::read::{had, states};
 use super::verify::Bundle;
 use crate::error::Result;
@@ -27,8 +27,8 @@ pub struct Attestations {
 /// An attestation that holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attested {
-    /// The key, as [`PublicKey::id`] names it.
-    pub key: String,
+    /// Who has signed it.
+    pub by: Author,
     /// What it states.
     pub statement: Statement,
 }
@@ -71,18 +71,18 @@ impl Attestations {
     }
 }
 
-/// Returns what a bundle attests of the manifest `digest`, where one of the keys has signed that.
+/// Returns what a bundle attests of the manifest `digest`, where one of `any` has signed that.
 ///
 /// Errors are why it counts for nothing.
-pub fn verify(bundle: &[u8], digest: &str, keys: &[PublicKey]) -> Result<Attested, String> {
+pub fn verify(bundle: &[u8], digest: &str, any: By<'_>) -> Result<Attested, String> {
     let mut reasons = Vec::new();
-    for key in keys {
-        match bundle::verify(bundle, key) {
+    for who in any.each() {
+        match who.statement(bundle, digest) {
             Err(reason) => reasons.push(reason),
-            Ok(statement) if statement.predicate_type == SIGNED => return Err("a signature".to_owned()),
-            Ok(statement) => {
+            Ok((statement, _)) if statement.predicate_type == SIGNED => return Err("a signature".to_owned()),
+            Ok((statement, by)) => {
                 return match statement.subjects.iter().any(|subject| subject == digest) {
-                    true => Ok(Attested { key: key.id(), statement }),
+                    true => Ok(Attested { by, statement }),
                     false => Err(match &statement.subjects[..] {
                         [other] => format!("of {other}"),
                         others => format!("of {} digests, and not of this one", others.len()),
@@ -95,18 +95,13 @@ pub fn verify(bundle: &[u8], digest: &str, keys: &[PublicKey]) -> Result<Atteste
     Err(reasons.join(", "))
 }
 
-/// Returns an attestation of the type `predicate_type` of the manifest `digest`, by any of the keys.
+/// Returns an attestation of the type `predicate_type` of the manifest `digest`, by one of `any`.
 ///
 /// Errors are what there is instead, in one line. Of several one suffices, and others do no harm.
-pub fn attested(
-    bundles: &[Bundle],
-    digest: &str,
-    predicate_type: &str,
-    keys: &[PublicKey],
-) -> Result<Attested, String> {
+pub fn attested(bundles: &[Bundle], digest: &str, predicate_type: &str, any: By<'_>) -> Result<Attested, String> {
     let mut refused = Vec::new();
     for bundle in bundles {
-        match verify(&bundle.bytes, digest, keys) {
+        match verify(&bundle.bytes, digest, any) {
             Ok(attested) if attested.statement.predicate_type == predicate_type => return Ok(attested),
             Ok(other) => refused.push(format!("of the type {}", other.statement.predicate_type)),
             Err(reason) => refused.push(reason),
@@ -122,11 +117,6 @@ pub fn attested(
     }
 }
 
-/// Returns the bundles that hold, of whatever type.
-pub fn holding(bundles: Vec<Bundle>, digest: &str, keys: &[PublicKey]) -> Vec<Bundle> {
-    bundles.into_iter().filter(|bundle| verify(&bundle.bytes, digest, keys).is_ok()).collect()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -136,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::error::{Error, Fault};
+    use crate::trust::bundle;
     use crate::trust::private_key::PrivateKey;
     use crate::trust::read::MAX_SIGNATURES;
     use crate::trust::verify::Signatures;
@@ -162,11 +153,11 @@ mod tests {
         let keys = [other.public().clone(), key.public().clone()];
         let elsewhere = format!("sha256:{}", "b".repeat(64));
         let own = bundle(&key, &statement(&[digest()], TYPE));
-        let good = attested(std::slice::from_ref(&own), &digest(), TYPE, &keys).unwrap();
-        assert_eq!((good.key, good.statement), (key.public().id(), statement(&[digest()], TYPE)));
+        let good = attested(std::slice::from_ref(&own), &digest(), TYPE, By::keys(&keys)).unwrap();
+        assert_eq!((good.by, good.statement), (Author::Key(key.public().id()), statement(&[digest()], TYPE)));
         // Several subjects, as of an index and its images.
         let several = bundle(&key, &statement(&[elsewhere.clone(), digest()], TYPE));
-        assert!(attested(&[several], &digest(), TYPE, &keys).is_ok());
+        assert!(attested(&[several], &digest(), TYPE, By::keys(&keys)).is_ok());
         let cases = [
             (vec![], "it has no attestation"),
             (vec![bundle(&key, &statement(&[], TYPE))], "its attestation is of 0 digests"),
@@ -178,16 +169,16 @@ mod tests {
             (vec![bundle(&key, &statement(&[digest()], "urn:x"))], "its attestation is of the type urn:x"),
         ];
         for (bundles, why) in cases {
-            let error = attested(&bundles, &digest(), TYPE, &keys).unwrap_err();
+            let error = attested(&bundles, &digest(), TYPE, By::keys(&keys)).unwrap_err();
             assert!(error.starts_with(why), "{error}");
         }
-        let error = attested(std::slice::from_ref(&own), &digest(), TYPE, &keys[..1]).unwrap_err();
+        let error = attested(std::slice::from_ref(&own), &digest(), TYPE, By::keys(&keys[..1])).unwrap_err();
         assert_eq!(error, format!("its attestation is not by the key {}", other.public().id()));
-        assert!(attested(std::slice::from_ref(&own), &digest(), TYPE, &[]).is_err());
+        assert!(attested(std::slice::from_ref(&own), &digest(), TYPE, By::default()).is_err());
         // Others do no harm.
         let strange = Bundle { bytes: b"{".to_vec(), manifest: Vec::new() };
         let foreign = bundle(&other, &statement(&[elsewhere], TYPE));
-        assert!(attested(&[strange, foreign, own], &digest(), TYPE, &keys).is_ok());
+        assert!(attested(&[strange, foreign, own], &digest(), TYPE, By::keys(&keys)).is_ok());
     }
 
     #[test]
@@ -195,7 +186,7 @@ mod tests {
         let (key, _) = PrivateKey::generate().unwrap();
         let (other, _) = PrivateKey::generate().unwrap();
         let keys = [key.public().clone()];
-        let of = |value: &Value| verify(value.to_string().as_bytes(), &digest(), &keys);
+        let of = |value: &Value| verify(value.to_string().as_bytes(), &digest(), By::keys(&keys));
         let good: Value = serde_json::from_slice(&bundle(&key, &statement(&[digest()], TYPE)).bytes).unwrap();
         assert!(of(&good).is_ok());
         let strange: Value = serde_json::from_slice(&bundle(&other, &statement(&[digest()], TYPE)).bytes).unwrap();
@@ -217,7 +208,7 @@ mod tests {
             assert!(error.contains(why), "{pointer}: {error}");
         }
         let twice = good.to_string().replacen("\"payload\"", "\"payload\":\"e30=\",\"payload\"", 1);
-        assert!(verify(twice.as_bytes(), &digest(), &keys).unwrap_err().contains("duplicate field"));
+        assert!(verify(twice.as_bytes(), &digest(), By::keys(&keys)).unwrap_err().contains("duplicate field"));
     }
 
     #[test]
@@ -236,7 +227,7 @@ mod tests {
             let envelope =
                 json!({"payload": STANDARD.encode(payload), "payloadType": kind, "signatures": [{"sig": sig}]});
             let bundle = json!({"mediaType": BUNDLE, "dsseEnvelope": envelope});
-            verify(bundle.to_string().as_bytes(), &digest(), std::slice::from_ref(key.public()))
+            verify(bundle.to_string().as_bytes(), &digest(), By::keys(std::slice::from_ref(key.public())))
         };
         assert!(signed(&whole(r#"{"Data":1,"data":2}"#, "")).is_ok());
         let cases = [

@@ -131,7 +131,7 @@ pub fn unverified(bundle: &[u8]) -> Result<Statement, String> {
 }
 
 /// Cuts a reason, which may repeat all of what somebody has put where a word belongs.
-fn short(mut reason: String) -> String {
+pub(super) fn short(mut reason: String) -> String {
     if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
         reason.truncate(end);
         reason.push('…');

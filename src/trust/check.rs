@@ -28,9 +28,25 @@ pub struct Verified {
     /// The keys that have made them.
     #[serde(skip)]
     pub keys: Vec<PublicKey>,
+    /// For each rule, who has signed as it wants ([`Signer::id`]).
+    #[serde(skip)]
+    pub by_rule: Vec<Vec<String>>,
     /// Whether it may be used as another repository than those have signed it for.
     #[serde(skip)]
     pub identity: Option<Reference>,
+}
+
+impl Verified {
+    /// Returns who has signed it, each once.
+    pub fn by(&self) -> Vec<String> {
+        let mut ids: Vec<String> = Vec::new();
+        for id in self.signers.iter().map(Signer::id) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
+    }
 }
 
 /// What an image is held against: the rule of the flags, where some were given, and the policy of the machine.
@@ -85,9 +101,10 @@ pub fn check(
         signers: Vec::new(),
         warnings: Vec::new(),
         keys: Vec::new(),
+        by_rule: Vec::new(),
         identity: None,
     };
-    if rules.iter().any(|rule| rule.must) && rules.iter().all(|rule| rule.keys.is_empty()) {
+    if rules.iter().any(|rule| rule.must) && rules.iter().all(|rule| rule.by().is_empty()) {
         return Err(nobody(&reference.to_string()));
     }
     let mut holding = Signatures::default();
@@ -107,21 +124,24 @@ pub fn check(
             let wanted: Vec<&str> = rule.states.iter().map(|state| state.as_str()).collect();
             return Err(refused(wanted.join(" or "), format!("it is {state}")));
         }
-        if rule.keys.is_empty() {
+        let any = rule.by();
+        if any.is_empty() {
+            verified.by_rule.push(Vec::new());
             continue;
         }
         let subject = Subject { reference, names: &rule.names(reference), digest, info };
-        let Holds { signers, signatures: own } = verify(signatures, subject, &rule.keys)
-            .map_err(|why| refused(format!("signed by {}", ids(&rule.keys)), why.to_string()))?;
+        let Holds { signers, signatures: own } =
+            verify(signatures, subject, any).map_err(|why| refused(format!("signed by {any}"), why.to_string()))?;
         for wanted in &rule.attestations {
-            let required = || format!("attested by {} ({})", ids(&rule.keys), short_name(wanted).unwrap_or(wanted));
+            let required = || format!("attested by {any} ({})", short_name(wanted).unwrap_or(wanted));
             let there = match &found {
                 Some(there) => there,
                 None => found.insert(attestations()?),
             };
-            attested(&there.bundles, digest, wanted, &rule.keys).map_err(|found| refused(required(), found))?;
+            attested(&there.bundles, digest, wanted, any).map_err(|found| refused(required(), found))?;
         }
         verified.keys.extend(rule.keys.iter().filter(|key| signers.iter().any(|one| one.key == key.id())).cloned());
+        verified.by_rule.push(signers.iter().map(Signer::id).collect());
         verified.identity = verified.identity.or_else(|| rule.identity.clone());
         let new = |signer: &Signer| !verified.signers.contains(signer);
         let new: Vec<Signer> = signers.into_iter().filter(new).collect();
@@ -165,11 +185,6 @@ pub fn nobody(text: &str) -> Error {
         reason: format!("nothing says who has to have signed {text}"),
         hint: Some("give --key FILE, or name the keys of the repository with skillctl trust add".into()),
     }
-}
-
-/// Names keys of which one suffices.
-pub fn ids(keys: &[PublicKey]) -> String {
-    keys.iter().map(PublicKey::id).collect::<Vec<_>>().join(" or ")
 }
 
 /// Says what to do about an image that is not as a rule wants it.

@@ -1,16 +1,17 @@
 //! Changes to `trust.toml`, in whose text everything else stays as it is.
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
 
+use super::identity::Written;
 use super::key::PublicKey;
-use super::policy::{Written, prefix};
+use super::policy::{self, prefix};
 use crate::error::{Error, Result};
 
 /// Adds what a scope asks for: to the scope of that prefix in the file, or as a new one.
 ///
 /// # Errors
 /// If the file is none, or the prefix could be that of no repository.
-pub fn add(text: &str, path: &str, new: &Written) -> Result<String> {
+pub fn add(text: &str, path: &str, new: &policy::Written) -> Result<String> {
     let mut document = parse(text, path)?;
     let prefix = prefix(&new.prefix).map_err(|reason| Error::Unavailable { reason, hint: None })?;
     let tables = scopes(&mut document, path)?;
@@ -25,6 +26,21 @@ pub fn add(text: &str, path: &str, new: &Written) -> Result<String> {
             tables.get_mut(last).ok_or_else(|| no_list(path))?
         }
     };
+    if let Some(root) = &new.trusted_root {
+        let before = table.get("trusted-root").and_then(Item::as_str).filter(|before| before != root);
+        if let (Some(before), false) = (before, new.identities.iter().all(|one| has(table, one))) {
+            return Err(Error::Unavailable {
+                reason: format!("{path}: {prefix} has the trusted root {before}, by which its identities are known"),
+                hint: Some("another root is for all of them: give it with one that the scope has".into()),
+            });
+        }
+    }
+    for identity in &new.identities {
+        name(table, identity, path)?;
+    }
+    if let Some(root) = &new.trusted_root {
+        table["trusted-root"] = value(root);
+    }
     for (key, added) in [("keys", &new.keys), ("states", &new.states), ("attestations", &new.attestations)] {
         append(table, key, added, path)?;
     }
@@ -37,31 +53,70 @@ pub fn add(text: &str, path: &str, new: &Written) -> Result<String> {
     Ok(document.to_string())
 }
 
-/// Removes a scope, or of it the keys that `is_gone` says. Returns `None` where there is nothing to remove.
+/// Which keys and identities of a scope are to go, as they are written.
+#[derive(Clone, Copy)]
+pub enum Gone<'a> {
+    /// The keys that this says.
+    Keys(&'a dyn Fn(&str) -> bool),
+    /// The identities of this name or pattern.
+    Identity(&'a str),
+}
+
+impl std::fmt::Debug for Gone<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Keys(_) => "Keys",
+            Self::Identity(_) => "Identity",
+        })
+    }
+}
+
+/// Removes a scope, or of it what `gone` says. Returns `None` where there is nothing to remove.
 ///
 /// # Errors
 /// If the file is none, or the scope would be left with nothing to ask for.
-pub fn remove(text: &str, path: &str, wanted: &str, is_gone: Option<&dyn Fn(&str) -> bool>) -> Result<Option<String>> {
+pub fn remove(text: &str, path: &str, wanted: &str, gone: Option<Gone<'_>>) -> Result<Option<String>> {
     let mut document = parse(text, path)?;
     let prefix = prefix(wanted).map_err(|reason| Error::Unavailable { reason, hint: None })?;
     let tables = scopes(&mut document, path)?;
     let before = tables.len();
-    let Some(is_gone) = is_gone else {
+    let Some(gone) = gone else {
         tables.retain(|table| !is_of(table, &prefix));
         return Ok((tables.len() < before).then(|| document.to_string()));
     };
     let mut removed = false;
     for table in tables.iter_mut().filter(|table| is_of(table, &prefix)) {
-        let Some(keys) = table.get_mut("keys").and_then(Item::as_array_mut) else { continue };
-        let before = keys.len();
-        keys.retain(|key| !key.as_str().is_some_and(is_gone));
-        if keys.is_empty() && before > 0 {
+        let list = match gone {
+            Gone::Keys(_) => "keys",
+            Gone::Identity(_) => "identities",
+        };
+        let Some(own) = table.get_mut(list).and_then(Item::as_array_mut) else { continue };
+        let before = own.len();
+        own.retain(|one| match gone {
+            Gone::Keys(is_gone) => !one.as_str().is_some_and(is_gone),
+            Gone::Identity(wanted) => !identity(one).is_some_and(|own| own.is_called(wanted)),
+        });
+        let left = own.len();
+        if left == before {
+            continue;
+        }
+        removed = true;
+        if left > 0 {
+            continue;
+        }
+        table.remove(list);
+        if list == "identities" {
+            table.remove("trusted-root");
+        }
+        if ["keys", "identities"]
+            .iter()
+            .all(|list| table.get(list).and_then(Item::as_array).is_none_or(Array::is_empty))
+        {
             return Err(Error::Unavailable {
                 reason: format!("{path}: {prefix} would have no key any more, and ask for no signature"),
                 hint: Some(format!("skillctl trust remove {prefix} removes the scope; add the new key first")),
             });
         }
-        removed |= keys.len() < before;
     }
     Ok(removed.then(|| document.to_string()))
 }
@@ -84,6 +139,45 @@ fn no_list(path: &str) -> Error {
 
 fn is_of(table: &Table, wanted: &str) -> bool {
     table.get("prefix").and_then(Item::as_str).and_then(|own| prefix(own).ok()).as_deref() == Some(wanted)
+}
+
+/// Returns whether a scope has an identity.
+fn has(table: &Table, wanted: &Written) -> bool {
+    let list = table.get("identities").and_then(Item::as_array);
+    list.is_some_and(|list| list.iter().any(|own| identity(own).as_ref() == Some(wanted)))
+}
+
+/// Adds an identity to a scope that does not have it yet.
+fn name(table: &mut Table, new: &Written, path: &str) -> Result<()> {
+    if has(table, new) {
+        return Ok(());
+    }
+    let list = table.entry("identities").or_insert_with(|| value(Array::new()));
+    let list = list
+        .as_array_mut()
+        .ok_or_else(|| Error::Unavailable { reason: format!("{path}: identities is no list"), hint: None })?;
+    let mut own = InlineTable::new();
+    let fields = [
+        ("identity", &new.identity),
+        ("identity-regexp", &new.identity_regexp),
+        ("issuer", &new.issuer),
+        ("issuer-regexp", &new.issuer_regexp),
+    ];
+    for (key, text) in fields {
+        if let Some(text) = text {
+            own.insert(key, text.into());
+        }
+    }
+    list.push(own);
+    Ok(())
+}
+
+/// Returns an identity of a list; `None` for what is none.
+fn identity(value: &Value) -> Option<Written> {
+    let table = value.as_inline_table()?;
+    let text = |key| table.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (identity, identity_regexp) = (text("identity"), text("identity-regexp"));
+    Some(Written { identity, identity_regexp, issuer: text("issuer"), issuer_regexp: text("issuer-regexp") })
 }
 
 /// Adds values to a list of a scope that it does not have yet.
@@ -114,11 +208,11 @@ fn is_same(one: &str, other: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn scope(prefix: &str, keys: &[&str]) -> Written {
-        Written {
+    fn scope(prefix: &str, keys: &[&str]) -> policy::Written {
+        policy::Written {
             prefix: prefix.into(),
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
-            ..Written::default()
+            ..policy::Written::default()
         }
     }
 
@@ -133,7 +227,7 @@ mod tests {
             (scope("localhost/acme/", &["b.pub"]), "keys = [\"a.pub\", \"b.pub\"]\n"),
             (scope("quay.io/o", &["c.pub"]), "[[scope]]\nprefix = \"quay.io/o\"\nkeys = [\"c.pub\"]\n"),
             (
-                Written { pin: true, states: vec!["published".into()], ..scope("acme", &[]) },
+                policy::Written { pin: true, states: vec!["published".into()], ..scope("acme", &[]) },
                 "states = [\"published\"]\npin = true\n",
             ),
         ];
@@ -151,14 +245,49 @@ mod tests {
     #[test]
     fn a_scope_or_a_key_goes_alone() {
         let text = "[[scope]]\nprefix = \"acme\"\nkeys = [\"a\", \"b\"]\n\n[[scope]]\nprefix = \"quay.io/o\"\nkeys = [\"c\"]\n";
-        let gone = |key: &str| remove(text, "t", "acme", Some(&move |own: &str| own == key));
+        let gone = |key: &str| remove(text, "t", "acme", Some(Gone::Keys(&move |own: &str| own == key)));
         assert!(gone("a").unwrap().unwrap().starts_with("[[scope]]\nprefix = \"acme\"\nkeys = [ \"b\"]\n"));
         assert_eq!(gone("x").unwrap(), None);
         assert_eq!(remove(text, "t", "other", None).unwrap(), None);
         let rest = remove(text, "t", "acme", None).unwrap().unwrap();
         assert_eq!(rest.trim_start(), "[[scope]]\nprefix = \"quay.io/o\"\nkeys = [\"c\"]\n");
-        let last = remove(text, "t", "quay.io/o", Some(&|own: &str| own == "c")).unwrap_err();
+        let last = remove(text, "t", "quay.io/o", Some(Gone::Keys(&|own: &str| own == "c"))).unwrap_err();
         assert!(last.to_string().contains("would have no key"), "{last}");
+    }
+
+    #[test]
+    fn an_identity_comes_and_goes() {
+        let some = |text: &str| Some(text.to_owned());
+        let ana = Written { identity: some("ana@x"), issuer: some("https://y"), ..Written::default() };
+        let like = Written { identity_regexp: some("^.*@x$"), issuer: some("https://y"), ..Written::default() };
+        let new = |one: &Written, root: &str| policy::Written {
+            identities: vec![one.clone()],
+            trusted_root: some(root),
+            ..scope("acme", &[])
+        };
+        let head = "[[scope]]\nprefix = \"acme\"\n";
+        let first = add("", "t", &new(&ana, "a.json")).unwrap();
+        let entry = "{ identity = \"ana@x\", issuer = \"https://y\" }";
+        assert_eq!(first, format!("{head}identities = [{entry}]\ntrusted-root = \"a.json\"\n"));
+        // Once is enough, and the root is the newest.
+        let again = add(&first, "t", &new(&ana, "b.json")).unwrap();
+        assert_eq!(again, first.replace("a.json", "b.json"));
+        // It is the one of all, and nobody else is believed by another by accident.
+        let other = add(&again, "t", &new(&like, "c.json")).unwrap_err().to_string();
+        assert_eq!(other, "t: acme has the trusted root b.json, by which its identities are known");
+        let both = add(&again, "t", &new(&like, "b.json")).unwrap();
+        let pattern = "{ identity-regexp = \"^.*@x$\", issuer = \"https://y\" }";
+        assert_eq!(both, format!("{head}identities = [{entry}, {pattern}]\ntrusted-root = \"b.json\"\n"));
+        let gone = |text: &str, name: &str| remove(text, "t", "acme", Some(Gone::Identity(name)));
+        assert_eq!(gone(&both, "eve@x").unwrap(), None);
+        let left = gone(&both, "ana@x").unwrap().unwrap();
+        assert_eq!(left, format!("{head}identities = [ {pattern}]\ntrusted-root = \"b.json\"\n"));
+        assert!(gone(&left, "^.*@x$").unwrap_err().to_string().contains("would have no key"));
+        let keyed = add(&left, "t", &scope("acme", &["a.pub"])).unwrap();
+        assert_eq!(gone(&keyed, "^.*@x$").unwrap().unwrap(), format!("{head}keys = [\"a.pub\"]\n"));
+        // Of the keys the last may go where an identity is left.
+        let without = remove(&keyed, "t", "acme", Some(Gone::Keys(&|own: &str| own == "a.pub"))).unwrap().unwrap();
+        assert_eq!(without, left);
     }
 
     #[test]

@@ -12,10 +12,12 @@
 
 pub mod attestation;
 pub mod bundle;
+pub mod by;
 pub mod check;
 pub mod edit;
+pub mod identity;
 pub mod key;
-#[cfg(feature = "keyless")]
+#[cfg_attr(not(feature = "keyless"), path = "without_keyless.rs")]
 pub mod keyless;
 pub mod podman;
 pub mod policy;

@@ -1,7 +1,7 @@
 //! The same policy for podman: `policy.json` (containers-policy.json(5)) and a file of `registries.d` (containers-registries.d(5)).
 //!
 //! podman takes the narrowest scope alone, so each one repeats what the broader ones ask for. It reads simple signatures only, and knows
-//! neither states nor attestations: [`Proposal::unsaid`] lists what it does not hold to.
+//! neither states, attestations nor identities of certificates: [`Proposal::unsaid`] lists what it does not hold to.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::identity::Identities;
 use super::policy::{Mirror, Policy, Scope};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
@@ -60,6 +61,13 @@ impl Proposal {
         }
         if rule.pin {
             unsaid(format!("{prefix}: that the first key stays"));
+        }
+        for identity in rule.identities.iter().flat_map(Identities::written) {
+            unsaid(match rule.keys.is_empty() {
+                true => format!("{prefix}: the identity {identity}"),
+                // Podman asks for more than the scope does, and never for less.
+                false => format!("{prefix}: that the identity {identity} suffices in place of a key"),
+            });
         }
         if rule.keys.is_empty() {
             return;

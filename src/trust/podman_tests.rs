@@ -10,7 +10,7 @@ fn policy(scopes: &[(&str, &str)]) -> Policy {
             format!("[[scope]]\nprefix = {prefix:?}\nkeys = ['''{key}''']\n{rest}\n")
         })
         .collect();
-    policy.add(&text, "trust.toml", &|_| unreachable!()).unwrap();
+    policy.add(&text, "trust.toml", &|_, _| unreachable!()).unwrap();
     policy
 }
 
@@ -34,6 +34,35 @@ fn a_narrower_scope_repeats_what_broader_ones_ask_for() {
     let unsaid =
         ["local: it is on no registry, and podman verifies only what it pulls", "r.io/b: that the first key stays"];
     assert_eq!(told.unsaid, unsaid);
+}
+
+/// Podman would take its narrowest scope alone, so one that it cannot be told may not hide another; and never asks for less.
+#[test]
+fn identities_make_nothing_weaker() {
+    let root = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
+    let ana = "trusted-root = \"root.json\"\nidentities = [{ identity = \"ana@x\", issuer = \"https://y\" }]";
+    let key = PrivateKey::generate().unwrap().0.public().to_pem();
+    let scope = |prefix: &str, rest: &str| format!("[[scope]]\nprefix = {prefix:?}\n{rest}\n");
+    let keys = format!("keys = ['''{key}''']\n");
+    let text = [
+        scope("r.io", &keys),
+        scope("r.io/acme", ana),
+        scope("r.io/acme/hr", &format!("{keys}{ana}")),
+        scope("q.io", ana),
+    ];
+    let mut policy = Policy::default();
+    policy.add(&text.concat(), "trust.toml", &|_, _| Ok(root.into())).unwrap();
+    let told = Proposal::of(&policy).unwrap();
+    let counts: Vec<(&str, usize)> = told.scopes.iter().map(|(scope, list)| (scope.as_str(), list.len())).collect();
+    assert_eq!(counts, [("r.io", 1), ("r.io/acme/hr", 2)]);
+    assert!(told.scopes.iter().flat_map(|(_, list)| list).all(|one| one["type"] == "sigstoreSigned"));
+    let unsaid = [
+        "r.io/acme: the identity ana@x of https://y",
+        "r.io/acme/hr: that the identity ana@x of https://y suffices in place of a key",
+        "q.io: the identity ana@x of https://y",
+    ];
+    assert_eq!(told.unsaid, unsaid);
+    assert_eq!(told.attachments.iter().collect::<Vec<_>>(), ["r.io", "r.io/acme/hr"]);
 }
 
 #[test]

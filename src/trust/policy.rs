@@ -4,6 +4,8 @@
 //! [[scope]]
 //! prefix = "registry.example/acme"            # this repository, and all below it
 //! keys = ["/etc/pki/acme.pub"]                # a file, or the key itself in PEM; one of them has to have signed
+//! identities = [{ identity-regexp = "^https://github\\.com/acme/.*$", issuer = "https://token.actions.githubusercontent.com" }]
+//! trusted-root = "trusted_root.json"          # or one of these, without a key: who is believed about them
 //! signed-as = "registry.upstream/acme"        # what signatures call it, where it is a copy
 //! states = ["published"]
 //! attestations = ["provenance", "spdx"]       # made by one of the keys, too
@@ -15,7 +17,9 @@
 
 use serde::Deserialize;
 
-use super::key::PublicKey;
+use super::by::By;
+use super::identity::{self, Identities, MAX_ROOT};
+use super::key::{MAX_KEY, PublicKey};
 use crate::attest::kind::predicate_type;
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
@@ -31,13 +35,15 @@ pub const MAX_FILE: u64 = 1 << 20;
 pub struct Rule {
     /// Who asks: a scope and its file; nothing where it was asked for by flags.
     pub source: String,
-    /// Keys of which one has to have signed it; none where no signature is asked for.
+    /// Keys of which one has to have signed it.
     pub keys: Vec<PublicKey>,
+    /// Identities of which one suffices in place of a key, by trusted roots. Where there are neither, no signature is asked for.
+    pub identities: Vec<Identities>,
     /// The repository that signatures are for, where it is not the one that was asked for.
     pub identity: Option<Reference>,
     /// States that it may be in; any where there are none.
     pub states: Vec<State>,
-    /// Types of predicates that one of the keys has to have attested.
+    /// Types of predicates that one of the keys or identities has to have attested.
     pub attestations: Vec<String>,
     /// What names are mirrors of: what was signed for the one counts for the other.
     pub mirrors: Vec<Mirror>,
@@ -56,6 +62,11 @@ pub struct Written {
     /// Files of keys, or keys in PEM.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Identities.
+    #[serde(default)]
+    pub identities: Vec<identity::Written>,
+    /// File with the authorities and logs that are believed about them.
+    pub trusted_root: Option<String>,
     /// What signatures have in place of the prefix.
     pub signed_as: Option<String>,
     /// Lifecycle states.
@@ -107,7 +118,15 @@ struct Broken {
     hint: Option<String>,
 }
 
+/// Reads a file by the name that a policy has for it, and the most bytes that it may have.
+pub type Read<'a> = &'a dyn Fn(&str, u64) -> Result<Vec<u8>>;
+
 impl Rule {
+    /// Returns who may have signed.
+    pub fn by(&self) -> By<'_> {
+        By { keys: &self.keys, identities: &self.identities }
+    }
+
     /// Returns the names that signatures of a repository may have: its own and what it is a mirror of, or the one that was given.
     pub fn names(&self, reference: &Reference) -> Vec<String> {
         if let Some(identity) = &self.identity {
@@ -120,11 +139,11 @@ impl Rule {
 }
 
 impl Policy {
-    /// Adds the scopes of the file at `path`. `read` returns the contents of the file of a key.
+    /// Adds the scopes of the file at `path`. `read` reads the files of keys and roots.
     ///
     /// # Errors
     /// [`Error::Unavailable`] with the file and the place: of a policy that cannot be read nobody knows what it asks for.
-    pub fn add(&mut self, text: &str, path: &str, read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<()> {
+    pub fn add(&mut self, text: &str, path: &str, read: Read<'_>) -> Result<()> {
         let bad = |reason: String| Error::Unavailable { reason: format!("{path}: {reason}"), hint: None };
         let file: File = toml::from_str(text).map_err(|e| match e.span() {
             Some(span) => {
@@ -220,7 +239,7 @@ fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 impl Written {
-    fn scope(self, path: &str, read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Scope, String> {
+    fn scope(self, path: &str, read: Read<'_>) -> Result<Scope, String> {
         let prefix = prefix(&self.prefix)?;
         let signed_as = self.signed_as.as_deref().map(self::prefix).transpose()?;
         let mut keys = Vec::new();
@@ -228,10 +247,20 @@ impl Written {
             let own = key.trim_start().starts_with(PublicKey::BEGIN);
             let (pem, named) = match own {
                 true => (key.clone().into_bytes(), format!("a key of {prefix:?}")),
-                false => (read(key).map_err(|e| e.to_string())?, key.clone()),
+                false => (read(key, MAX_KEY).map_err(|e| e.to_string())?, key.clone()),
             };
             keys.push(PublicKey::from_pem(&pem, &named).map_err(|e| e.to_string())?);
         }
+        let identities = match (&self.trusted_root, self.identities.is_empty()) {
+            (None, true) => Vec::new(),
+            (Some(_), true) => return Err(format!("{prefix:?} has a trusted-root, and no identities")),
+            (None, false) => return Err(format!("{prefix:?} has identities, and no trusted-root that is believed")),
+            (Some(root), false) => {
+                let text = read(root, MAX_ROOT).map_err(|e| e.to_string())?;
+                let bad = |e: String| format!("{prefix:?}: {e}");
+                vec![Identities::new((&text, root), self.identities.clone()).map_err(bad)?]
+            }
+        };
         let states = self.states.iter().map(|state| {
             state
                 .parse::<State>()
@@ -239,14 +268,15 @@ impl Written {
         });
         let states = states.collect::<Result<Vec<_>, _>>()?;
         let attestations = self.attestations.iter().map(|name| predicate_type(name)).collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() && (self.pin || !attestations.is_empty()) {
+        let nobody = keys.is_empty() && identities.is_empty();
+        if nobody && (self.pin || !attestations.is_empty()) {
             return Err(format!("{prefix:?} has no keys, whose attestations or signatures could count"));
         }
-        if keys.is_empty() && states.is_empty() {
+        if nobody && states.is_empty() {
             return Err(format!("{prefix:?} asks for nothing: it has neither keys nor states (--key, --state)"));
         }
         let source = format!("{path}, {prefix}");
-        let rule = Rule { source, keys, states, attestations, pin: self.pin, ..Rule::default() };
+        let rule = Rule { source, keys, identities, states, attestations, pin: self.pin, ..Rule::default() };
         Ok(Scope { prefix, signed_as, path: path.to_owned(), rule })
     }
 }

@@ -7,8 +7,9 @@ fn key() -> String {
 
 fn policy(text: &str) -> Result<Policy> {
     let mut policy = Policy::default();
-    policy
-        .add(text, "trust.toml", &|name| Err(Error::Unavailable { reason: format!("no file {name}"), hint: None }))?;
+    policy.add(text, "trust.toml", &|name, _| {
+        Err(Error::Unavailable { reason: format!("no file {name}"), hint: None })
+    })?;
     Ok(policy)
 }
 
@@ -67,6 +68,22 @@ fn what_cannot_be_meant_is_a_mistake() {
         (
             "[[scope]]\nprefix = \"acme\"\nkeys = [\"-----BEGIN X-----\"]",
             "trust.toml: a key of \"acme\" is no public key",
+        ),
+        (
+            "[[scope]]\nprefix = \"acme\"\ntrusted-root = \"r\"\nstates = [\"draft\"]",
+            "trust.toml: \"acme\" has a trusted-root, and no identities",
+        ),
+        (
+            "[[scope]]\nprefix = \"acme\"\nidentities = [{ identity = \"a\", issuer = \"b\" }]",
+            "trust.toml: \"acme\" has identities, and no trusted-root that is believed",
+        ),
+        (
+            "[[scope]]\nprefix = \"acme\"\ntrusted-root = \"r\"\nidentities = [{ identity = \"a\", issuer = \"b\" }]",
+            "trust.toml: no file r",
+        ),
+        (
+            "[[scope]]\nprefix = \"acme\"\nidentities = [{ identity = \"a\", issued = \"b\" }]",
+            "trust.toml: line 3: unknown field `issued`",
         ),
         ("[[scope]]\nprefix = \"acme\"\nkey = \"x\"", "trust.toml: line 3: unknown field `key`"),
         ("scopes = 1", "trust.toml: line 1: unknown field `scopes`"),

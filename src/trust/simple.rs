@@ -103,6 +103,11 @@ impl Signature {
         if !key.verifies(&self.payload, &self.signature) {
             return Err(format!("not by the key {}", key.id()));
         }
+        self.claim()
+    }
+
+    /// Returns what is claimed by whoever has signed it, which is known by now.
+    pub(super) fn claim(&self) -> Result<Claim, String> {
         let payload: Payload = serde_json::from_slice(&self.payload).map_err(|e| format!("its payload: {e}"))?;
         let Critical { identity, image, kind } = payload.critical;
         match kind == KIND {

@@ -4,8 +4,10 @@
 //! bounded by who fetches them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::bundle::{self, Statement};
+use super::by::{Author, By, Who};
 use super::key::PublicKey;
 use super::simple;
 use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
@@ -86,6 +88,19 @@ pub struct Signer {
     /// What it says that the image is called; a bundle does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// The trusted root by which it is proved who has signed without a key.
+    #[serde(skip)]
+    pub root: Option<Arc<str>>,
+}
+
+impl Signer {
+    /// Returns whoever it is, as pins and records have it: the ID of a key, or the identity and who says so.
+    pub fn id(&self) -> String {
+        match (&self.identity, &self.issuer) {
+            (Some(identity), Some(issuer)) => format!("{identity} of {issuer}"),
+            _ => self.key.clone(),
+        }
+    }
 }
 
 /// What is to be verified.
@@ -119,18 +134,18 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Returns the signatures of `subject` that hold, by any of `keys`.
+/// Returns the signatures of `subject` that hold, by any of those who may have signed.
 ///
 /// # Errors
 /// [`Refused`] where there is none, or where the image says that it is another one than was asked for.
-pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> Result<Holds, Refused> {
+pub fn verify(signatures: &Signatures, subject: Subject<'_>, any: By<'_>) -> Result<Holds, Refused> {
     let mut signers = Vec::new();
     let mut holding = Signatures::default();
     let mut refused = Vec::new();
-    let mut weigh = |by: &dyn Fn(&PublicKey) -> Result<Signer, String>| {
+    let mut weigh = |by: &dyn Fn(Who<'_>) -> Result<Signer, String>| {
         let mut reasons = Vec::new();
-        for key in keys {
-            match by(key) {
+        for who in any.each() {
+            match by(who) {
                 Ok(signer) => {
                     signers.push(signer);
                     return true;
@@ -138,14 +153,14 @@ pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey])
                 Err(reason) => reasons.push(reason),
             }
         }
-        // That of the key that has signed it says more than that the other keys have not.
+        // That of the one who has signed it says more than that the others have not.
         let telling = reasons.iter().position(|reason| !reason.starts_with(NOT_BY)).unwrap_or_default();
         refused.extend((!reasons.is_empty()).then(|| reasons.swap_remove(telling)));
         false
     };
-    let simple = signatures.simple.iter().filter(|one| weigh(&|key| simple_signer(one, subject, key)));
+    let simple = signatures.simple.iter().filter(|one| weigh(&|who| simple_signer(one, subject, who)));
     holding.simple = simple.cloned().collect();
-    let bundles = signatures.bundles.iter().filter(|one| weigh(&|key| bundle_signer(&one.bytes, subject, key)));
+    let bundles = signatures.bundles.iter().filter(|one| weigh(&|who| bundle_signer(&one.bytes, subject, who)));
     holding.bundles = bundles.cloned().collect();
     refused.extend(signatures.unread.iter().cloned());
     if signers.is_empty() {
@@ -155,67 +170,40 @@ pub fn verify(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey])
     Ok(Holds { signers, signatures: holding })
 }
 
-/// Returns the signatures of `subject` that hold, by any of `identities`: bundles alone.
-///
-/// # Errors
-/// As [`verify`].
-#[cfg(feature = "keyless")]
-pub fn verify_keyless(
-    signatures: &Signatures,
-    subject: Subject<'_>,
-    identities: &super::keyless::Identities,
-) -> Result<Holds, Refused> {
-    let mut holds = Holds { signers: Vec::new(), signatures: Signatures::default() };
-    let mut refused = Vec::new();
-    for one in &signatures.bundles {
-        let signer = identities.verify(&one.bytes, subject.digest).and_then(|(statement, identity)| {
-            is_signature_of(&statement, subject)?;
-            let (identity, issuer) = (Some(identity.name), Some(identity.issuer));
-            Ok(Signer { key: String::new(), identity, issuer, form: Form::Bundle, reference: None })
-        });
-        match signer {
-            Ok(signer) => {
-                holds.signers.push(signer);
-                holds.signatures.bundles.push(one.clone());
-            }
-            Err(reason) => refused.push(reason),
-        }
-    }
-    refused.extend(signatures.unread.iter().cloned());
-    if holds.signers.is_empty() {
-        return Err(Refused(refused));
-    }
-    says_so(subject).map_err(|reason| Refused(vec![reason]))?;
-    Ok(holds)
-}
-
 /// Returns whether podman finds a signature by any of `keys`: it reads simple ones alone.
 pub fn is_signed_for_podman(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> bool {
-    signatures.simple.iter().any(|one| keys.iter().any(|key| simple_signer(one, subject, key).is_ok()))
+    signatures.simple.iter().any(|one| keys.iter().any(|key| simple_signer(one, subject, Who::Key(key)).is_ok()))
 }
 
-/// How a reason begins that says nothing of the signature but that a key did not make it.
-const NOT_BY: &str = "not by the key";
+/// How a reason begins that says nothing of the signature but that somebody did not make it.
+const NOT_BY: &str = "not by ";
 
-fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, key: &PublicKey) -> Result<Signer, String> {
-    let claim = signature.verify(key)?;
+fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, who: Who<'_>) -> Result<Signer, String> {
+    let (claim, author) = who.claim(signature)?;
     is_of(&claim.digest, subject)?;
     let named: Reference = claim.reference.parse().map_err(|_| format!("for {:?}", claim.reference))?;
     // A registry on this machine, which a reference of ours cannot name, and not the one that follows.
     let elsewhere = claim.reference.starts_with(LOCALHOST) && named.registry().is_some();
     match subject.names.iter().any(|name| name == named.name()) && !elsewhere {
-        true => Ok(Signer { reference: Some(claim.reference), ..by(key, Form::Simple) }),
+        true => Ok(Signer { reference: Some(claim.reference), ..signer(author, Form::Simple) }),
         false => Err(format!("for the repository {}, not {}", named.name(), subject.names.join(" or "))),
     }
 }
 
-fn bundle_signer(bytes: &[u8], subject: Subject<'_>, key: &PublicKey) -> Result<Signer, String> {
-    is_signature_of(&bundle::verify(bytes, key)?, subject)?;
-    Ok(by(key, Form::Bundle))
+fn bundle_signer(bytes: &[u8], subject: Subject<'_>, who: Who<'_>) -> Result<Signer, String> {
+    let (statement, author) = who.statement(bytes, subject.digest)?;
+    is_signature_of(&statement, subject)?;
+    Ok(signer(author, Form::Bundle))
 }
 
-fn by(key: &PublicKey, form: Form) -> Signer {
-    Signer { key: key.id(), identity: None, issuer: None, form, reference: None }
+fn signer(author: Author, form: Form) -> Signer {
+    let (key, proved) = match author {
+        Author::Key(key) => (key, None),
+        Author::Identity(proved) => (String::new(), Some(proved)),
+    };
+    let (identity, root) = proved.map(|proved| (proved.identity, proved.root)).unzip();
+    let (identity, issuer) = identity.map(|identity| (identity.name, identity.issuer)).unzip();
+    Signer { key, identity, issuer, form, reference: None, root }
 }
 
 /// Returns whether what was stated is a signature of the image that was asked for; errors are why not.

@@ -30,6 +30,8 @@ mod go_tool;
 mod hook;
 mod install;
 mod interop;
+#[cfg(feature = "keyless")]
+mod keyless;
 mod lifecycle;
 mod locked;
 mod matrix;
@@ -41,6 +43,9 @@ mod read_only;
 mod refusals;
 mod registries;
 mod registry;
+#[cfg(feature = "keyless")]
+#[path = "../sigstore.rs"]
+mod sigstore;
 mod site;
 mod storage;
 mod trust;

@@ -4,7 +4,7 @@ mod podman;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -12,8 +12,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::hook::write;
+use super::identity::IdentityArgs;
 use super::key;
-use super::policy::ETC;
+use super::policy::{ETC, needed};
 use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, open_dir};
@@ -21,11 +22,14 @@ use super::verify::{self, verified};
 use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::lock::{How, lock_dir};
-use crate::output::{harmless_line, table};
+use crate::output::{cell, harmless_line, table};
 use crate::reference::Reference;
+use crate::store::blob::sha256;
 use crate::trust::check::Verified;
-use crate::trust::edit;
+use crate::trust::edit::{self, Gone};
+use crate::trust::identity::Identities;
 use crate::trust::key::PublicKey;
+use crate::trust::keyless::CANNOT;
 use crate::trust::policy::{FILE, Policy, Rule, Scope, Written};
 
 const EXAMPLES: &str = "\
@@ -75,7 +79,8 @@ struct ListArgs {
 
 /// Ask for more of the images of a repository, or of all below a name
 ///
-/// What the file asks for already stays. With several keys one suffices, and a key is copied: its file may go.
+/// What the file asks for already stays. Of keys and identities one suffices. A key is copied, and a trusted root to a file beside it:
+/// what was given may go.
 #[derive(Debug, clap::Args)]
 struct AddArgs {
     /// A repository, or what is before a slash of its name: registry.example/acme
@@ -86,20 +91,22 @@ struct AddArgs {
     /// State that images may be in: draft, testing, published, deprecated (can be repeated)
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
-    /// What one of the keys has to have attested: spdx, cyclonedx, provenance, or the type of a predicate (can be repeated)
+    /// What one of the signers has to have attested: spdx, cyclonedx, provenance, or the type of a predicate (can be repeated)
     #[arg(long, value_name = "TYPE")]
     attestation: Vec<String>,
     /// What signatures have in place of SCOPE, where it is a copy
     #[arg(long, value_name = "REPOSITORY")]
     signed_as: Option<String>,
-    /// Of several keys hold a repository to the one that has signed what is used of it first
+    /// Of several signers hold a repository to the one that has signed what is used of it first
     #[arg(long)]
     pin: bool,
     #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    keyless: IdentityArgs,
 }
 
-/// Ask for less: remove a scope, or a key of it
+/// Ask for less: remove a scope, or a key or an identity of it
 #[derive(Debug, clap::Args)]
 struct RemoveArgs {
     /// The scope, as trust list shows it
@@ -107,8 +114,11 @@ struct RemoveArgs {
     /// Only this key of it: its file or ID
     #[arg(long, value_name = "FILE|ID")]
     key: Option<String>,
-    /// Only the key that SCOPE, a repository, is pinned to: the next that signs it will be it
-    #[arg(long, conflicts_with = "key")]
+    /// Only this identity of it, or pattern, as trust list shows it
+    #[arg(long, value_name = "IDENTITY", hide = CANNOT.is_some(), conflicts_with = "key")]
+    certificate_identity: Option<String>,
+    /// Only whom SCOPE, a repository, is pinned to: the next that signs it will be it
+    #[arg(long, conflicts_with_all = ["key", "certificate_identity"])]
     pinned: bool,
     #[command(flatten)]
     place: PlaceArgs,
@@ -176,11 +186,8 @@ impl PlaceArgs {
             read => read.with_context(context)?,
         };
         let Some(after) = change(&before, &shown)? else { return Ok(None) };
-        let key = |name: &str| {
-            let pem = key::read(&dir.join(name));
-            pem.map_err(|e| Error::Unavailable { reason: format!("{e:#}"), hint: None })
-        };
-        Policy::default().add(&after, &shown, &key)?;
+        let read = |name: &str, limit| Ok(needed(&dir.join(name), limit)?.into_bytes());
+        Policy::default().add(&after, &shown, &read)?;
         write(&path, &after)?;
         Ok(Some(path))
     }
@@ -206,13 +213,16 @@ impl ListArgs {
                     let attestations = rule.attestations.join(",");
                     vec![
                         scope.prefix.clone(),
-                        short(&rule.keys),
+                        signers(rule),
                         or_dash(&states.join(",")),
                         or_dash(&attestations),
                         scope.path.clone(),
                     ]
                 });
-                shell.print(table(&["SCOPE", "KEYS", "STATES", "ATTESTATIONS", "FILE"], &rows.collect::<Vec<_>>()))?;
+                shell.print(table(
+                    &["SCOPE", "SIGNED BY", "STATES", "ATTESTATIONS", "FILE"],
+                    &rows.collect::<Vec<_>>(),
+                ))?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -223,10 +233,11 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// Returns the first digits of the IDs of keys, as `list` shows digests.
-fn short(keys: &[PublicKey]) -> String {
+/// Returns the first digits of the IDs of keys, as `list` shows digests, and the identities.
+fn signers(rule: &Rule) -> String {
     let short = |key: &PublicKey| key.id().trim_start_matches("sha256:").chars().take(12).collect::<String>();
-    or_dash(&keys.iter().map(short).collect::<Vec<_>>().join(","))
+    let identities = rule.identities.iter().flat_map(Identities::written).map(|own| cell(&own.to_string()));
+    or_dash(&rule.keys.iter().map(short).chain(identities).collect::<Vec<_>>().join(","))
 }
 
 fn asked(scope: &Scope, signed_as: Option<String>, rule: &Rule) -> Value {
@@ -234,11 +245,18 @@ fn asked(scope: &Scope, signed_as: Option<String>, rule: &Rule) -> Value {
         "scope": scope.prefix,
         "source": rule.source,
         "keys": rule.keys.iter().map(PublicKey::id).collect::<Vec<_>>(),
+        "identities": rule.identities.iter().flat_map(Identities::written).collect::<Vec<_>>(),
         "states": rule.states,
         "attestations": rule.attestations,
         "signed_as": signed_as,
         "pin": rule.pin,
     })
+}
+
+/// Returns what the copy of a trusted root is called: another one gets another name, and scopes that have the old one keep it.
+fn root_name(text: &str) -> String {
+    let hex = sha256(text.as_bytes());
+    format!("trusted-root-{}.json", hex.trim_start_matches("sha256:").chars().take(12).collect::<String>())
 }
 
 impl AddArgs {
@@ -249,16 +267,26 @@ impl AddArgs {
         for path in &self.key {
             keys.push(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?.to_pem());
         }
+        let given = self.keyless.given()?;
+        let root = given.as_ref().map(|given| (root_name(&given.root), &given.root));
         let new = Written {
             prefix: self.scope.clone(),
             keys,
+            identities: given.iter().map(|given| given.written.clone()).collect(),
+            trusted_root: root.as_ref().map(|(name, _)| name.clone()),
             signed_as: self.signed_as,
             states: self.state,
             attestations: self.attestation,
             pin: self.pin,
         };
-        let path =
-            self.place.change(shell, |text, path| Ok(Some(edit::add(text, path, &new)?))).with_context(context)?;
+        let change = |text: &str, path: &str| {
+            let changed = edit::add(text, path, &new)?;
+            if let Some((name, root)) = root {
+                write(&Path::new(path).with_file_name(name), root)?;
+            }
+            Ok(Some(changed))
+        };
+        let path = self.place.change(shell, change).with_context(context)?;
         let path = path.unwrap_or_default();
         let home = shell.env.home.as_ref().map(|home| home.join(".config").join(FILE));
         if !path.starts_with(ETC) && Some(&path) != home.as_ref() {
@@ -302,14 +330,21 @@ impl RemoveArgs {
                 if own.starts_with(PublicKey::BEGIN) { Ok(own.as_bytes().to_vec()) } else { key::read(&dir.join(own)) };
             pem.ok().and_then(|pem| PublicKey::from_pem(&pem, own).ok()).map(|key| key.id()) == id
         };
-        let is_gone: Option<&dyn Fn(&str) -> bool> = if id.is_some() { Some(&is_gone) } else { None };
-        let removed = self.place.change(shell, |text, path| Ok(edit::remove(text, path, &self.scope, is_gone)?));
+        let named = self.certificate_identity.as_deref().map(Gone::Identity);
+        let gone = named.or(id.is_some().then_some(Gone::Keys(&is_gone)));
+        let removed = self.place.change(shell, |text, path| Ok(edit::remove(text, path, &self.scope, gone)?));
         if removed.with_context(context)?.is_none() {
-            let what = self.key.as_ref().map(|key| format!(" with the key {key}")).unwrap_or_default();
+            let key = self.key.as_ref().map(|key| format!(" with the key {key}"));
+            let named = self.certificate_identity.as_ref().map(|identity| format!(" with the identity {identity}"));
+            let what = key.or(named).unwrap_or_default();
             let reason = format!("{} has no scope {scope}{what}", path.display());
             return Err(Error::Unavailable { reason, hint: Some("skillctl trust list shows all".into()) }.into());
         }
-        let what = if self.key.is_some() { format!("a key of {scope}") } else { scope };
+        let what = match gone {
+            Some(Gone::Keys(_)) => format!("a key of {scope}"),
+            Some(Gone::Identity(_)) => format!("an identity of {scope}"),
+            None => scope,
+        };
         let from = format!("removed {what} from {}", path.display());
         shell.record(vec![Event::of(Action::Trust, &self.scope).at(from)])?;
         shell.print(format!("Removed {what} from {}\n", harmless_line(&path.display().to_string())))?;
