@@ -5,6 +5,9 @@
 //! * The unwinder is linked in, where the compiler's static one is installed: finding and mapping libgcc_s for the backtrace of a
 //!   panic takes longer than all that the hook reads.
 
+// cargo reads what it prints, and says in the environment what is built.
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
+
 use std::env;
 use std::path::Path;
 use std::process::Command;
@@ -26,8 +29,11 @@ fn main() {
     }
 }
 
-/// Returns the directory of the C compiler's libgcc_eh.a.
+/// Returns the directory of the C compiler's libgcc_eh.a, where that is for what is built.
 fn unwinder() -> Option<String> {
+    if env::var("HOST") != env::var("TARGET") {
+        return None;
+    }
     let cc = env::var("CC").unwrap_or_else(|_| "cc".into());
     let output = Command::new(cc).arg("-print-file-name=libgcc_eh.a").output().ok()?;
     let path = String::from_utf8(output.stdout).ok()?;
