@@ -77,6 +77,9 @@ pub enum Error {
     /// An image that is not as the keys or the policy want it.
     #[error("{0}")]
     NotVerified(Box<Refusal>),
+    /// What a container may not have, by the policy of the machine or by what it asks for.
+    #[error("{0}")]
+    Denied(String),
     /// An input or output error on a named object.
     #[error("{object}: {cause}")]
     Io {
@@ -153,6 +156,11 @@ impl Error {
             Self::Damaged { .. } => Some("skillctl fsck lists everything that is damaged".into()),
             _ => None,
         }
+    }
+
+    /// Returns whether it could have been done and was not allowed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotVerified(_) | Self::Denied(_))
     }
 
     /// Returns what kind of failure of a registry this is, where it is one.

@@ -56,6 +56,26 @@ fn what_a_policy_covers_is_verified_wherever_it_is_used() {
 }
 
 #[test]
+fn programs_are_told_what_is_asked_and_what_there_is() {
+    let world = world();
+    let file = world.path("home/.config/skillctl/trust.toml");
+    let add = ["trust", "add", "--user", "acme", "--key", "acme.pub", "--format", "json"];
+    assert_eq!(run(&world, &add).ok().json(), json!({"scope": "acme", "file": file}));
+    let id = run(&world, &["key", "show", "acme.pub", "--format", "json"]).ok().json()["id"].clone();
+    for verb in [&["verify"][..], &["trust", "check"]] {
+        let said = run(&world, &[verb, &[DRAFT, "--format", "json"]].concat()).fails(1).json();
+        assert_eq!((&said["reference"], &said["refused"]["found"]), (&json!(DRAFT), &json!("it has no signature")));
+        let required = said["refused"]["required"].as_str().unwrap();
+        assert!(required.starts_with(&format!("signed by {}", id.as_str().unwrap())), "{said}");
+        assert!(said["signers"] == json!([]) || said["verified"].is_null(), "{said}");
+    }
+    let remove = ["trust", "remove", "--user", "acme", "--format", "json"];
+    assert_eq!(run(&world, &remove).ok().json(), json!({"scope": "acme", "removed": "scope", "file": file}));
+    let unasked = run(&world, &["verify", DRAFT, "--format", "json"]).fails(2);
+    assert!(unasked.stdout.is_empty() && unasked.stderr.contains("nothing says who"), "{unasked}");
+}
+
+#[test]
 fn what_is_installed_says_who_has_signed_it() {
     let world = world();
     sign(&world, DRAFT, "acme");

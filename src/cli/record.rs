@@ -15,7 +15,7 @@ use super::shell::{Shell, open_dir};
 use crate::audit::log::Log;
 use crate::audit::settings::{self, Effective, Mode, Settings};
 use crate::audit::{Action, Event, Outcome, Record, User, hash};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::ops::install::Installed;
 use crate::ops::promote::Promoted;
 use crate::ops::pull::Pulled;
@@ -186,10 +186,10 @@ fn outcome(error: &anyhow::Error) -> Outcome {
     }
 }
 
-/// Returns the digest of what is not signed as it has to be, where that is why something failed.
-fn not_verified(error: &anyhow::Error) -> Option<&str> {
+/// Returns what is not signed as it has to be, where that is why something failed.
+pub fn not_verified(error: &anyhow::Error) -> Option<&Refusal> {
     error.chain().find_map(|e| match e.downcast_ref() {
-        Some(Error::NotVerified(refusal)) => Some(refusal.digest.as_str()),
+        Some(Error::NotVerified(refusal)) => Some(&**refusal),
         _ => None,
     })
 }
@@ -278,7 +278,7 @@ impl Shell {
             Ok(done) => events(done),
             Err(e) => {
                 let event = Event::of(action, reference).not(outcome(e), public_line(&format!("{e:#}")));
-                vec![Event { digest: not_verified(e).map(str::to_owned), ..event }]
+                vec![Event { digest: not_verified(e).map(|refusal| refusal.digest.clone()), ..event }]
             }
         };
         let recorded = self.record(events);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use super::identity::IdentityArgs;
 use super::key;
@@ -13,7 +14,7 @@ use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::sign::place;
 use crate::audit::Action;
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::ops::verify;
 use crate::output::harmless_line;
 use crate::reference::Reference;
@@ -23,7 +24,7 @@ use crate::trust::check::{Against, Verified, nobody};
 use crate::trust::identity::Identities;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
-use crate::trust::verify::Form;
+use crate::trust::verify::{Form, Signer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,8 +134,14 @@ impl Args {
         let rule = self.keys.rule(shell)?;
         let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref());
         let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
-        let verified = shell.recorded((Action::Verify, &self.reference), verified, events)?;
-        let verified = verified.filter(|verified| !verified.signers.is_empty());
+        let verified = shell.recorded((Action::Verify, &self.reference), verified, events);
+        if let (Format::Json, Some(refusal)) = (self.format, verified.as_ref().err().and_then(record::not_verified)) {
+            let none: [Signer; 0] = [];
+            shell.print_json(&json!({
+                "reference": refusal.image, "digest": refusal.digest, "signers": none, "warnings": none, "refused": refused(refusal),
+            }))?;
+        }
+        let verified = verified?.filter(|verified| !verified.signers.is_empty());
         self.report(shell, &verified.ok_or_else(|| nobody(&self.reference))?)
     }
 
@@ -168,6 +175,11 @@ pub fn verified(
             Ok(trusted::found(&layout, &store::open(&layout, text)?, text, rule)?)
         }
     }
+}
+
+/// Returns what was asked of an image that is not so, and what there is.
+pub fn refused(refusal: &Refusal) -> Value {
+    json!({"required": refusal.required, "found": refusal.found, "hint": refusal.hint})
 }
 
 /// Returns the line that says who has signed what is used; none where nobody has asked.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Refuses what the container's image asks for, and what may be that.
 ///
 /// # Errors
-/// [`Error::Unavailable`] that names the annotation, or says that the container cannot be told.
+/// [`Error::Denied`] that names the annotation; [`Error::Unavailable`] where the container cannot be told.
 pub fn check(spec: &Spec<'_>, place: Option<&Place>, host: &Host) -> Result<()> {
     let Some(place) = place.filter(|place| place.has_container()) else {
         let reason = "it cannot be told whether the container's image asks for these skills, which it may not".into();
@@ -27,7 +27,7 @@ pub fn check(spec: &Spec<'_>, place: Option<&Place>, host: &Host) -> Result<()> 
             if annotations.get(key).is_some_and(|own| own.trim() == value) {
                 let reason =
                     format!("the annotation {key} is that of the container's image, which may not choose skills");
-                return Err(Error::Unavailable { reason, hint: None });
+                return Err(Error::Denied(reason));
             }
         }
     }

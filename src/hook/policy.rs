@@ -84,7 +84,7 @@ impl Policy {
     /// Refuses what may not be asked for, before anything is looked up.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] that names the rule and the file.
+    /// [`Error::Denied`] that names the rule and the file.
     pub fn check_request(&self, skills: &[Wanted]) -> Result<()> {
         if skills.len() > self.max_skills {
             return Err(self.denied(&format!(
@@ -126,7 +126,7 @@ impl Policy {
     }
 
     fn denied(&self, what: &str) -> Error {
-        Error::Unavailable { reason: format!("{what} ({})", self.path), hint: None }
+        Error::Denied(format!("{what} ({})", self.path))
     }
 }
 

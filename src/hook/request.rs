@@ -117,7 +117,7 @@ fn wrong(annotation: &str, error: &impl std::fmt::Display) -> Error {
 }
 
 fn refused(reason: String) -> Error {
-    Error::Unavailable { reason, hint: None }
+    Error::Denied(reason)
 }
 
 #[cfg(test)]

@@ -45,6 +45,12 @@ pub fn add(text: &str, path: &str, new: &policy::Written) -> Result<String> {
         append(table, key, added, path)?;
     }
     if let Some(signed_as) = &new.signed_as {
+        if let Some(before) = table.get("signed-as").and_then(Item::as_str).filter(|before| before != signed_as) {
+            return Err(Error::Unavailable {
+                reason: format!("{path}: signatures have {before} in place of {prefix} already"),
+                hint: Some(format!("skillctl trust remove {prefix} first, and add it anew")),
+            });
+        }
         table["signed-as"] = value(signed_as);
     }
     if new.pin {
@@ -288,6 +294,15 @@ mod tests {
         // Of the keys the last may go where an identity is left.
         let without = remove(&keyed, "t", "acme", Some(Gone::Keys(&|own: &str| own == "a.pub"))).unwrap().unwrap();
         assert_eq!(without, left);
+    }
+
+    #[test]
+    fn what_signatures_say_is_not_replaced() {
+        let signed_as = |name: &str| policy::Written { signed_as: Some(name.into()), ..scope("acme", &["a"]) };
+        let first = add("", "t", &signed_as("quay.io/acme")).unwrap();
+        assert_eq!(add(&first, "t", &signed_as("quay.io/acme")).unwrap(), first);
+        let refused = add(&first, "t", &signed_as("quay.io/other")).unwrap_err();
+        assert_eq!(refused.to_string(), "t: signatures have quay.io/acme in place of acme already");
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl Mounts {
     ) -> Result<T, Error> {
         let mut events: Vec<Event> = match &done {
             Ok(done) => bound(done).iter().map(event).collect(),
-            Err(e) => vec![Event::of(Action::Mount, asks).not(Outcome::Refused, harmless_line(&e.to_string()))],
+            Err(e) => {
+                let outcome = if e.is_refusal() { Outcome::Refused } else { Outcome::Failed };
+                vec![Event::of(Action::Mount, asks).not(outcome, harmless_line(&e.to_string()))]
+            }
         };
         for event in &mut events {
             event.container.clone_from(&self.container);

@@ -48,6 +48,21 @@ Files:
   /etc/skillctl/trust.toml       of the machine
   ~/.config/skillctl/trust.toml  of the user, which adds to it and takes nothing away";
 
+const ADD: &str = "\
+Examples:
+  skillctl trust add registry.example/acme --key acme.pub
+  Published, attested, and of two keys the one that signed first:
+    skillctl trust add registry.example/acme/hr --key a.pub --key b.pub --pin --state published --attestation spdx
+  A copy, whose signatures name the original:
+    skillctl trust add mirror.example/acme --key acme.pub --signed-as registry.example/acme";
+
+const REMOVE: &str = "\
+Examples:
+  skillctl trust remove registry.example/acme
+  skillctl trust remove registry.example/acme --key old.pub
+  After a repository has got a new signer, rightly:
+    skillctl trust remove --pinned registry.example/acme/hr";
+
 /// Say who has to have signed what is used on this machine
 ///
 /// The policy names repositories, and what has to hold of their images before pull, install, upgrade, sync, load, convert, generate,
@@ -77,11 +92,13 @@ struct ListArgs {
     format: Format,
 }
 
-/// Ask for more of the images of a repository, or of all below a name
+/// Say what has to hold of the images of a repository, or of all below a name
 ///
-/// What the file asks for already stays. Of keys and identities one suffices. A key is copied, and a trusted root to a file beside it:
-/// what was given may go.
+/// Of the keys and identities of a scope one suffices, and of its states: one more lets more pass. An attestation asks for one more, and
+/// so does a scope of its own, whatever other scopes cover the name. A key is copied, and a trusted root to a file beside it: what was given
+/// may go.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = ADD)]
 struct AddArgs {
     /// A repository, or what is before a slash of its name: registry.example/acme
     scope: String,
@@ -102,12 +119,16 @@ struct AddArgs {
     pin: bool,
     #[command(flatten)]
     place: PlaceArgs,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     keyless: IdentityArgs,
 }
 
-/// Ask for less: remove a scope, or a key or an identity of it
+/// Remove a scope, which asks for nothing then, or a key or an identity of it, which suffices no more
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = REMOVE)]
 struct RemoveArgs {
     /// The scope, as trust list shows it
     scope: String,
@@ -122,6 +143,9 @@ struct RemoveArgs {
     pinned: bool,
     #[command(flatten)]
     place: PlaceArgs,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Say what is asked of an image, and whether it is so
@@ -293,11 +317,13 @@ impl AddArgs {
             shell.warn("warning: hooks read the policy of a user in ~/.config alone, and not this one");
         }
         shell.record(vec![Event::of(Action::Trust, &self.scope).at(format!("added to {}", path.display()))])?;
-        shell.print(format!(
-            "Added {} to {}\n",
-            harmless_line(&self.scope),
-            harmless_line(&path.display().to_string())
-        ))?;
+        let shown = path.display().to_string();
+        match self.format {
+            Format::Json => shell.print_json(&json!({"scope": self.scope, "file": shown}))?,
+            Format::Text => {
+                shell.print(format!("Added {} to {}\n", harmless_line(&self.scope), harmless_line(&shown)))?;
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -315,7 +341,10 @@ impl RemoveArgs {
                 return Err(Error::Unavailable { reason, hint: None }.into());
             };
             shell.record(vec![Event::of(Action::Trust, &self.scope).at(format!("unpinned from {was}"))])?;
-            shell.print(format!("Unpinned {scope} from {was}\n"))?;
+            match self.format {
+                Format::Json => shell.print_json(&json!({"scope": self.scope, "removed": "pin", "signer": was}))?,
+                Format::Text => shell.print(format!("Unpinned {scope} from {}\n", harmless_line(&was)))?,
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let id = self.key.as_ref().map(|given| match given.starts_with("sha256:") {
@@ -340,14 +369,18 @@ impl RemoveArgs {
             let reason = format!("{} has no scope {scope}{what}", path.display());
             return Err(Error::Unavailable { reason, hint: Some("skillctl trust list shows all".into()) }.into());
         }
-        let what = match gone {
-            Some(Gone::Keys(_)) => format!("a key of {scope}"),
-            Some(Gone::Identity(_)) => format!("an identity of {scope}"),
-            None => scope,
+        let (kind, what) = match gone {
+            Some(Gone::Keys(_)) => ("key", format!("a key of {scope}")),
+            Some(Gone::Identity(_)) => ("identity", format!("an identity of {scope}")),
+            None => ("scope", scope),
         };
         let from = format!("removed {what} from {}", path.display());
         shell.record(vec![Event::of(Action::Trust, &self.scope).at(from)])?;
-        shell.print(format!("Removed {what} from {}\n", harmless_line(&path.display().to_string())))?;
+        let shown = path.display().to_string();
+        match self.format {
+            Format::Json => shell.print_json(&json!({"scope": self.scope, "removed": kind, "file": shown}))?,
+            Format::Text => shell.print(format!("Removed {what} from {}\n", harmless_line(&shown)))?,
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -362,17 +395,23 @@ impl CheckArgs {
         shell.can_record()?;
         let verified = verified(shell, &self.reference, (self.local, &self.registry), None);
         let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
-        let verified = shell.recorded((Action::Verify, &self.reference), verified, events)?;
+        let verified = shell.recorded((Action::Verify, &self.reference), verified, events);
         let scopes = policy.covering(&reference);
         match self.format {
             Format::Json => {
                 let named = |rule: &Rule| rule.identity.as_ref().map(ToString::to_string);
                 let asked: Vec<Value> =
                     scopes.zip(&rules).map(|(scope, rule)| asked(scope, named(rule), rule)).collect();
-                shell.print_json(&json!({"reference": self.reference, "asked": asked, "verified": verified}))?;
+                let mut result =
+                    json!({"reference": self.reference, "asked": asked, "verified": verified.as_ref().ok()});
+                if let Some(refusal) = verified.as_ref().err().and_then(record::not_verified) {
+                    result["refused"] = verify::refused(refusal);
+                }
+                shell.print_json(&result)?;
+                verified?;
             }
             Format::Text => {
-                let mut text = match &verified {
+                let mut text = match &verified? {
                     Some(verified) => verify::text(verified),
                     None => format!("Nothing is asked of {}\n", harmless_line(&self.reference)),
                 };
