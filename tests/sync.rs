@@ -36,6 +36,33 @@ fn json(world: &World, name: &str) -> Value {
 }
 
 #[test]
+fn a_project_takes_what_is_signed_where_that_is_asked_for() {
+    let world = project();
+    let run = |args: &[&str]| -> Ran {
+        let mut command = world.command(args);
+        command.env("COSIGN_PASSWORD", "secret").current_dir(world.path("project")).output().unwrap().into()
+    };
+    for name in ["acme", "other"] {
+        run(&["key", "generate", name]).ok();
+    }
+    let add = ["add", "acme/hr", "--key", "acme.pub"];
+    let refused = run(&add).fails(1);
+    assert!(refused.stderr.contains("is not verified") && !world.path("project/skills.json").exists(), "{refused}");
+    run(&["sign", "acme/hr:1.1.0", "--key", "acme.key"]).ok();
+    run(&add).ok();
+    // Also of what is there already, and locked.
+    run(&["sync", "--key", "acme.pub"]).ok();
+    for verb in ["sync", "update"] {
+        assert!(run(&[verb, "--key", "other.pub"]).fails(1).stderr.contains("not by the key"), "{verb}");
+        assert!(run(&[verb, "--verify"]).fails(2).stderr.contains("nothing says who has to have signed"), "{verb}");
+    }
+    // What is no image has no signature.
+    run(&["add", "../legal"]).fails(2);
+    world.skill("project/own", "1.0.0");
+    assert!(run(&["add", "./own", "--key", "acme.pub"]).fails(2).stderr.contains("what is no image"));
+}
+
+#[test]
 fn a_project_has_what_its_files_say() {
     let world = project();
     let none = run(&world, &["sync"]).fails(2);

@@ -12,7 +12,7 @@ use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
-use super::verify::{VerifyArgs, signed};
+use super::verify::{VerifyArgs, no_signature, signed};
 use crate::address::Address;
 use crate::audit::Action;
 use crate::card::Provenance;
@@ -119,8 +119,7 @@ impl Args {
         let layout = shell.store()?;
         if let Some(address) = address(text)? {
             if trust.is_some() {
-                let reason = "what is no image has no signature that could be verified".to_owned();
-                return Err(Error::Unavailable { reason, hint: Some("leave --key out".into()) }.into());
+                return Err(no_signature().into());
             }
             return self.elsewhere(shell, places, (text, &address), rows);
         }

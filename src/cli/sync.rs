@@ -13,6 +13,7 @@ use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell, open_dir};
 use super::targets::project_root;
+use super::verify::VerifyArgs;
 use super::wanted::Lookup;
 use crate::agent::Agent;
 use crate::audit::Action;
@@ -26,12 +27,15 @@ use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::redact::without_credentials;
 use crate::skills::read_bounded;
+use crate::trust::policy::Rule;
 
 const EXAMPLES: &str = "\
 Examples:
   Install what the files say; in CI, fail where they disagree:
     skillctl sync
     skillctl sync --locked
+  Take nothing that a key has not signed:
+    skillctl sync --key acme.pub
   Say what is not as the files say, without a network:
     skillctl sync --check";
 
@@ -66,6 +70,8 @@ struct Work<'a> {
     shell: &'a Shell,
     project: Project,
     registry: &'a RegistryArgs,
+    /// What has to hold of the images, beside the policy.
+    trust: Option<Rule>,
     force: bool,
     format: Format,
 }
@@ -90,6 +96,8 @@ pub struct SyncArgs {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    verify: VerifyArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -118,6 +126,8 @@ pub struct AddArgs {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    verify: VerifyArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -153,12 +163,14 @@ pub struct UpdateArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
 impl SyncArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let work = Work::new(shell, (&self.verify, &self.registry), self.force, self.format)?;
         if self.check {
             return work.check(&work.intent()?, &work.project.locked()?);
         }
@@ -182,7 +194,7 @@ impl SyncArgs {
 
 impl AddArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let work = Work::new(shell, (&self.verify, &self.registry), self.force, self.format)?;
         let mut paths = Vec::new();
         for target in &self.target {
             let path = Agent::find(target)?.project;
@@ -277,8 +289,8 @@ impl AddArgs {
 
 impl RemoveArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let registry = RegistryArgs::default();
-        let work = Work::new(shell, &registry, self.force, self.format)?;
+        let (verify, registry) = (VerifyArgs::default(), RegistryArgs::default());
+        let work = Work::new(shell, (&verify, &registry), self.force, self.format)?;
         let _alone = work.project.lock(&shell.cancel())?;
         let mut intent = work.intent()?;
         let lock = work.project.locked()?;
@@ -303,7 +315,7 @@ impl RemoveArgs {
 
 impl UpdateArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let work = Work::new(shell, &self.registry, self.force, self.format)?;
+        let work = Work::new(shell, (&self.verify, &self.registry), self.force, self.format)?;
         let _alone = work.project.lock(&shell.cancel())?;
         let (intent, lock) = (work.intent()?, work.project.locked()?);
         for name in &self.names {
@@ -320,10 +332,11 @@ impl UpdateArgs {
 }
 
 impl<'a> Work<'a> {
-    fn new(shell: &'a Shell, registry: &'a RegistryArgs, force: bool, format: Format) -> Result<Self> {
+    fn new(shell: &'a Shell, from: (&VerifyArgs, &'a RegistryArgs), force: bool, format: Format) -> Result<Self> {
+        let (trust, registry) = (from.0.rule(shell)?, from.1);
         let path = project_root(shell)?;
         let root = open_dir(&path).with_context(|| format!("Opening {}", path.display()))?;
-        Ok(Self { shell, project: Project::new(root, path), registry, force, format })
+        Ok(Self { shell, project: Project::new(root, path), registry, trust, force, format })
     }
 
     fn intent(&self) -> Result<Intent> {
@@ -334,7 +347,7 @@ impl<'a> Work<'a> {
     }
 
     fn lookup(&self) -> Lookup<'_> {
-        Lookup::new(self.shell, self.registry, self.project.path())
+        Lookup::new(self.shell, (self.registry, self.trust.as_ref()), self.project.path())
     }
 
     fn not_wanted(&self, name: &str) -> Error {

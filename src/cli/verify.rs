@@ -177,6 +177,12 @@ pub fn verified(
     }
 }
 
+/// The error for what is to be verified and is no image.
+pub fn no_signature() -> Error {
+    let reason = "what is no image has no signature that could be verified".to_owned();
+    Error::Unavailable { reason, hint: Some("leave --verify and --key out".into()) }
+}
+
 /// Returns what was asked of an image that is not so, and what there is.
 pub fn refused(refusal: &Refusal) -> Value {
     json!({"required": refusal.required, "found": refusal.found, "hint": refusal.hint})

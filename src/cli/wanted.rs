@@ -10,6 +10,7 @@ use super::gather::{address, fetch as fetch_repository, gather};
 use super::install::{Made, built, fetch, unpack_options};
 use super::registry::RegistryArgs;
 use super::shell::Shell;
+use super::verify::no_signature;
 use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
@@ -26,11 +27,14 @@ use crate::source::git::Repository;
 use crate::source::{Filter, GitSource};
 use crate::store::Found;
 use crate::store::layout::Layout;
+use crate::trust::policy::Rule as Trust;
 
 /// Where they are looked up.
 pub struct Lookup<'a> {
     pub shell: &'a Shell,
     pub registry: &'a RegistryArgs,
+    /// What has to hold of the images, beside the policy.
+    trust: Option<&'a Trust>,
     /// The root of the project.
     pub project: &'a Path,
     /// Those that were fetched.
@@ -42,8 +46,8 @@ type Revision = (String, Option<String>, Option<String>);
 
 impl<'a> Lookup<'a> {
     /// Returns what looks up the skills of a project.
-    pub fn new(shell: &'a Shell, registry: &'a RegistryArgs, project: &'a Path) -> Self {
-        Self { shell, registry, project, repositories: RefCell::default() }
+    pub fn new(shell: &'a Shell, (registry, trust): (&'a RegistryArgs, Option<&'a Trust>), project: &'a Path) -> Self {
+        Self { shell, registry, trust, project, repositories: RefCell::default() }
     }
 
     /// Returns the skills that a reference asks for; those that are no images yet with what was built of them.
@@ -51,6 +55,7 @@ impl<'a> Lookup<'a> {
     /// An address may have credentials, which no wanted skill has: it cannot be fetched by that again.
     pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<(Wanted, Option<Resolved>)>> {
         if let Some(address) = address(text)? {
+            self.check_unsigned()?;
             let ready = |(name, resolved, origin): (String, Resolved, Origin)| {
                 (Wanted::of(&name, &origin, paths.to_vec()), Some(resolved))
             };
@@ -96,8 +101,12 @@ impl<'a> Lookup<'a> {
         Ok(found.reference)
     }
 
+    fn rule(&self, when: When) -> Rule<'a> {
+        Rule { trust: self.trust, ..Rule::new(when, Limits::default().size) }
+    }
+
     fn fetch(&self, layout: &Layout, text: &str) -> Result<(Found, Reference)> {
-        fetch(self.shell, layout, text, Rule::new(When::Newer, Limits::default().size), self.registry)
+        fetch(self.shell, layout, text, self.rule(When::Newer), self.registry)
     }
 
     /// Returns the image of a wanted skill, and its reference: what is locked, or else what it stands for now.
@@ -108,10 +117,9 @@ impl<'a> Lookup<'a> {
         if let Some(locked) = locked {
             let reference = locked.reference()?;
             let exact = reference.with_digest(&locked.source.digest)?;
-            let rule = Rule::new(When::Missing, Limits::default().size);
             let image = match crate::store::open(layout, &locked.source.digest) {
-                Ok(found) if layout.policy().is_empty() => Ok((found, exact)),
-                _ => fetch(self.shell, layout, &exact.to_string(), rule, self.registry),
+                Ok(found) if layout.policy().is_empty() && self.trust.is_none() => Ok((found, exact)),
+                _ => fetch(self.shell, layout, &exact.to_string(), self.rule(When::Missing), self.registry),
             };
             let (found, _) = image.with_context(|| {
                 let name = &locked.name;
@@ -131,6 +139,7 @@ impl<'a> Lookup<'a> {
 
     /// Returns the image that was built from a source: the one of the store where that is locked, else a new one.
     fn made(&self, layout: &Layout, address: Address, wanted: &Wanted, locked: Option<&Locked>) -> Result<Resolved> {
+        self.check_unsigned()?;
         let origin = locked.and_then(|locked| locked.origin.clone());
         if let (Some(locked), Some(origin)) = (locked, &origin)
             && !matches!(address, Address::Local(_))
@@ -154,6 +163,11 @@ impl<'a> Lookup<'a> {
         }
         let origin = Origin { source: wanted.source.clone(), reference: wanted.version.clone(), ..made };
         Ok(Resolved { origin: Some(origin), ..resolved })
+    }
+
+    /// Refuses what is no image, where signatures are asked for.
+    fn check_unsigned(&self) -> Result<()> {
+        self.trust.map_or(Ok(()), |_| Err(no_signature().into()))
     }
 
     /// Builds the skills of a source, and returns them with their names.
