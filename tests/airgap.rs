@@ -457,6 +457,28 @@ fn without_skopeo_it_is_in_the_store_and_said_so() {
 }
 
 #[test]
+fn a_path_is_told_how_it_is_named() {
+    let world = world();
+    run(&world, &["save", "-o", "set", HR]).ok();
+    run(&world, &["save", "-o", "dir/", HR]).ok();
+    let cases: [(&[&str], &str); 6] = [
+        (&["load", "set"], "hint: skillctl load -i set\n"),
+        (&["load", "dir"], "hint: skillctl load -i dir\n"),
+        (&["mirror", "set", "registry.example/m"], "oci-archive:FILE: oci-archive:set\n"),
+        (&["mirror", "./dir", "registry.example/m"], "oci-archive:FILE: oci:./dir\n"),
+        (&["mirror", HR, "/srv/new.tar"], "oci-archive:FILE: oci-archive:/srv/new.tar\n"),
+        (&["load", "nowhere"], "hint: skillctl list shows what is there\n"),
+    ];
+    for (args, hint) in cases {
+        let refused = run(&world, args).fails(2);
+        assert!(refused.stderr.ends_with(hint), "{refused}");
+    }
+    for input in ["set", "oci-archive:set", "dir", "oci:dir"] {
+        run(&world, &["load", "--load=never", "-i", input]).ok();
+    }
+}
+
+#[test]
 fn a_place_that_cannot_be_written_stays_as_it_was() {
     let world = world();
     let save = |flags: &[&str]| run(&world, &[&["save"], flags].concat());

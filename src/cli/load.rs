@@ -1,6 +1,6 @@
 //! `load` and `unload`, and the loading that `build` and `tag` end with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -224,12 +224,25 @@ impl Args {
         let layout = shell.store_with(&self.references[0])?;
         let trust = self.verify.rule(shell)?;
         each(shell, &self.references, self.format, "Loaded", |reference| {
-            let entry = store::lookup(&layout, reference).with_context(|| format!("Loading {reference}"))?;
+            let entry = store::lookup(&layout, reference).map_err(|e| meant_input(e, reference));
+            let entry = entry.with_context(|| format!("Loading {reference}"))?;
             let timeout = Duration::from_secs(self.load_timeout);
             let how = (self.platform.as_ref(), timeout);
             load(shell, &layout, &entry, how, trust.as_ref()).with_context(|| loading(&entry))?;
             Ok(entry.name.unwrap_or_default())
         })
+    }
+}
+
+/// Says how what was named is loaded, where that is a file.
+fn meant_input(error: Error, text: &str) -> Error {
+    let path = Path::new(text);
+    match matches!(error, Error::ImageNotFound(_)) && (path.is_file() || path.join("oci-layout").is_file()) {
+        true => Error::Unavailable {
+            reason: format!("{error}, and {text} is a path"),
+            hint: Some(format!("skillctl load -i {text}")),
+        },
+        false => error,
     }
 }
 

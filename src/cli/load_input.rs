@@ -18,6 +18,7 @@ use crate::layer::Encoding;
 use crate::limits::Limits;
 use crate::ops::load::{Entered, Rule, enter};
 use crate::output::harmless_line;
+use crate::reference::Transport;
 use crate::source::archive;
 use crate::store::layout::Layout;
 use crate::store::set::Source;
@@ -27,6 +28,11 @@ const START: u64 = 512;
 
 /// Enters the images of a layout in the store, and loads them.
 pub fn run(shell: &Shell, args: &Args, input: &Path) -> Result<ExitCode> {
+    // As skopeo names it.
+    let input = match input.to_str().filter(|_| !input.exists()).map(Transport::split) {
+        Some((Some(Transport::Oci | Transport::OciArchive), path)) => Path::new(path),
+        _ => input,
+    };
     let context = || format!("Loading {}", input.display());
     shell.can_record()?;
     let trust = args.verify.rule(shell)?;

@@ -10,6 +10,7 @@ use super::load_input;
 use super::registry::RegistryArgs;
 use super::save::Place;
 use super::shell::{Format, Shell};
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::collection::Means;
 use crate::ops::mirror::{self, Mirrored};
@@ -78,6 +79,9 @@ impl Args {
         let destination = &self.destination;
         let context = || format!("Mirroring to {destination}");
         let to = parse(destination).with_context(context)?;
+        for source in &self.sources {
+            check_transport(source).with_context(context)?;
+        }
         let (names, layouts): (Vec<String>, Vec<String>) = self
             .sources
             .iter()
@@ -134,8 +138,21 @@ impl Args {
     }
 }
 
+/// Refuses a path that does not say what is there.
+fn check_transport(text: &str) -> Result<()> {
+    let path = Path::new(text);
+    let is_path = path.is_absolute() || text.starts_with("./") || text.starts_with("../") || path.is_file();
+    if Transport::split(text).0.is_some() || !is_path {
+        return Ok(());
+    }
+    let transport = if path.is_dir() || text.ends_with('/') { "oci" } else { "oci-archive" };
+    let hint = Some(format!("a layout is oci:DIR, and one in a tar file oci-archive:FILE: {transport}:{text}"));
+    Err(Error::Unavailable { reason: format!("{text} is a path without its transport"), hint }.into())
+}
+
 /// Reads a destination.
 fn parse(text: &str) -> Result<To<'_>> {
+    check_transport(text)?;
     let prefix = match Transport::split(text) {
         (Some(Transport::Oci), path) => return Ok(To::Layout(Path::new(path))),
         (Some(Transport::OciArchive), path) => return Ok(To::Archive(Path::new(path))),
