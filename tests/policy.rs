@@ -116,6 +116,48 @@ fn a_narrower_scope_adds_to_a_broader_one() {
 }
 
 #[test]
+fn a_set_that_is_refused_pins_nothing() {
+    let world = world();
+    world.skill("legal", "1.0.0");
+    world.build("legal");
+    let legal = "acme/legal:1.0.0-draft";
+    sign(&world, DRAFT, "acme");
+    run(&world, &["save", "-o", "set", DRAFT, legal]).ok();
+    trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
+    let load = ["--store", "there", "load", "--load=never", "-i", "set"];
+    let pins = world.path("there/.signers.json");
+    assert!(run(&world, &load).fails(1).stderr.contains("acme/legal:1.0.0-draft is not verified"));
+    assert!(!pins.exists());
+    sign(&world, legal, "other");
+    fs::remove_file(world.path("set")).unwrap();
+    run(&world, &["save", "-o", "set", DRAFT, legal]).ok();
+    run(&world, &load).ok();
+    let pins: Value = serde_json::from_slice(&fs::read(pins).unwrap()).unwrap();
+    let id = |name: &str| {
+        run(&world, &["key", "show", &format!("{name}.pub"), "--format", "json"]).ok().json()["id"].clone()
+    };
+    assert_eq!(pins, json!({"acme/hr": id("acme"), "acme/legal": id("other")}));
+}
+
+#[test]
+fn a_name_that_leaves_a_scope_is_warned_of() {
+    let world = world();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    let digest = world.run(["inspect", DRAFT, "--format", "json"]).ok().json()["digest"].as_str().unwrap().to_owned();
+    let file = world.path("home/.config/skillctl/trust.toml").display().to_string();
+    let warning = format!("warning: what is asked of acme/hr ({file}, acme) is not asked of other/hr\n");
+    let give = [
+        (&["tag", "--load=never", DRAFT, "other/hr:1.0.0-draft"][..], warning.as_str()),
+        (&["tag", "--load=never", &digest[7..19], "other/hr:2"], &warning),
+        (&["tag", "--load=never", DRAFT, "acme/copy:1.0.0-draft"], ""),
+        (&["tag", "--load=never", "other/hr:2", "third/hr:2"], ""),
+    ];
+    for (args, said) in give {
+        assert_eq!(world.run(args).ok().stderr, said, "{args:?}");
+    }
+}
+
+#[test]
 fn states_and_pins_are_held() {
     let world = world();
     trust(&world, &["acme", "--state", "testing"]);
@@ -124,6 +166,15 @@ fn states_and_pins_are_held() {
     run(&world, &["promote", DRAFT, "--to", "testing", "--load=never"]).ok();
     run(&world, &["install", "acme/hr:1.0.0-testing", "-t", "claude"]).ok();
 
+    let world = crate::trust::world();
+    trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
+    // Whoever only looks pins nothing.
+    sign(&world, DRAFT, "other");
+    for look in [&["verify", DRAFT][..], &["trust", "check", DRAFT], &["install", DRAFT, "-t", "claude", "--dry-run"]] {
+        run(&world, look).ok();
+        assert!(!world.store().join(".signers.json").exists(), "{look:?}");
+    }
+    // The pin takes whom the policy names first of those that have signed.
     let world = crate::trust::world();
     trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
     sign(&world, DRAFT, "acme");
@@ -135,6 +186,11 @@ fn states_and_pins_are_held() {
         let shown = run(&world, &["key", "show", &format!("{name}.pub"), "--format", "json"]).ok().json();
         shown["id"].as_str().unwrap().to_owned()
     };
+    run(&world, &["verify", DRAFT]).ok();
+    for look in [&["verify"][..], &["trust", "check"]] {
+        let refused = run(&world, &[look, &["acme/hr:1.1.0-draft"]].concat()).fails(1).stderr;
+        assert!(refused.contains("which acme/hr is pinned to"), "{refused}");
+    }
     let refused = run(&world, &["install", "acme/hr:1.1.0-draft", "-t", "claude"]).fails(1).stderr;
     for word in [&key("acme"), &key("other"), "which acme/hr is pinned to", "trust remove --pinned acme/hr"] {
         assert!(refused.contains(word), "{word}: {refused}");

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::policy::warn_of_less;
 use super::registry::{Creds, RegistryArgs, go_bool};
 use super::shell::{Format, Shell};
 use crate::audit::{Action, Event};
 use crate::limits::Limits;
 use crate::ops::copy::{self, Context, Copied, End};
 use crate::output::harmless_line;
-use crate::reference::{Reference, Transport};
+use crate::reference::{Reference, Transport, is_digest};
 use crate::store::transfer::Bytes;
 
 const EXAMPLES: &str = "\
@@ -165,6 +166,9 @@ impl Args {
         drop(progress);
         let event = |one: &Copied| Event::of(Action::Copy, &one.source).digest(&one.digest).at(&one.destination);
         let copied = shell.recorded((Action::Copy, &self.source), copied, |one| vec![event(one)])?;
+        if let (Some(from), Some(to)) = (named(&self.source), named(&self.destination)) {
+            warn_of_less(shell, &from, &to);
+        }
         match self.format {
             Format::Text => {
                 let bare = Transport::split(&self.destination).0.is_none();
@@ -197,6 +201,15 @@ impl Args {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the name of an image that policies know; files have none.
+fn named(text: &str) -> Option<Reference> {
+    match End::parse(text).ok()? {
+        End::Store(name) | End::Storage(name) if !is_digest(&name) => name.parse().ok(),
+        End::Registry(reference) => Some(reference),
+        _ => None,
     }
 }
 

@@ -93,14 +93,15 @@ pub fn load(
         return Err(Error::Unavailable { reason: "the image has no name to be loaded under".into(), hint }.into());
     };
     let name = name.parse::<Reference>()?;
-    let mut signers = Vec::new();
+    let (mut signers, mut pinned) = (Vec::new(), None);
     if trust.is_some() || !layout.policy().is_empty() {
         let found = store::read(layout, entry.clone())?;
         let verified = trusted::found(layout, &found, &name.to_string(), trust).map_err(Into::into);
         let verified = shell.recorded((Action::Load, &name.to_string()), verified, |_| Vec::new())?;
+        pinned = verified.clone();
         signers.extend(verified.iter().flat_map(Verified::by));
     }
-    let name = name.in_storage();
+    let (asked, name) = (name.clone(), name.in_storage());
     let storage = shell.storage()?;
     // Keeps prune from the private layout that skopeo reads.
     let _writing = layout.writing()?;
@@ -115,6 +116,7 @@ pub fn load(
         vec![Event::of(Action::Load, &name).digest(entry.digest()).signers(signers)]
     })?;
     drop(progress);
+    trusted::pin(layout, &asked, pinned.as_ref())?;
     Ok(storage.driver()?.to_string())
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::shell::Shell;
 use crate::error::{Error, Result};
+use crate::reference::Reference;
 use crate::store::files::Files;
 use crate::store::registries_conf::{ConfPaths, RegistriesConf};
 use crate::trust::policy::{FILE, MAX_FILE, Policy};
@@ -32,9 +34,31 @@ fn parse(texts: Vec<(PathBuf, String)>, conf: &ConfPaths) -> Result<Policy> {
     for (path, text) in texts {
         let dir = path.parent().unwrap_or(Path::new("/"));
         let read = |name: &str, limit| Ok(needed(&dir.join(name), limit)?.into_bytes());
-        policy.add(&text, &path.display().to_string(), &read)?;
+        let shown = path.display().to_string();
+        policy.add(&text, &shown, &read)?;
+        let conf = RegistriesConf::read(&deciding(&path, conf), &files())?;
+        policy = policy.mirrored(&shown, &conf.mirrors());
     }
-    Ok(policy.mirrored(RegistriesConf::read(conf, &files())?.mirrors()))
+    Ok(policy)
+}
+
+/// Returns the files that say of which names the scopes of a policy have mirrors. What a user writes would make the signature of one
+/// repository count for another: for the machine's scopes only the machine's files do.
+fn deciding(policy: &Path, conf: &ConfPaths) -> ConfPaths {
+    match conf.uid != 0 && policy.starts_with(ETC) {
+        true => ConfPaths { uid: conf.uid, ..ConfPaths::default() },
+        false => conf.clone(),
+    }
+}
+
+/// Warns where an image gets a name under which less is asked of it.
+pub fn warn_of_less(shell: &Shell, from: &Reference, to: &Reference) {
+    let policy = shell.policy();
+    let left: Vec<&str> = policy.left(from, to).into_iter().map(|scope| scope.rule.source.as_str()).collect();
+    if !left.is_empty() {
+        let why = format!("what is asked of {} ({}) is not asked of {}", from.name(), left.join("; "), to.name());
+        shell.warnings(&[why]);
+    }
 }
 
 /// Reads a file of at most `limit` bytes.
@@ -67,4 +91,24 @@ pub fn files() -> Files {
         |path| fs::read(path).ok(),
         |dir| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_files_widen_no_scope_of_the_machine() {
+        let of = |uid| ConfPaths {
+            uid,
+            home: Some("/home/u".into()),
+            xdg_cache_home: None,
+            registries_conf: Some("/own.conf".into()),
+        };
+        let (machine, user) = (Path::new("/etc/skillctl/trust.toml"), Path::new("/home/u/.config/skillctl/trust.toml"));
+        for (policy, uid, own) in [(machine, 1000, false), (user, 1000, true), (machine, 0, true), (user, 0, true)] {
+            let decides = deciding(policy, &of(uid));
+            assert_eq!((decides.home.is_some(), decides.registries_conf.is_some()), (own, own), "{policy:?} {uid}");
+        }
+    }
 }

@@ -6,10 +6,12 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::load::LoadArgs;
+use super::policy::warn_of_less;
 use super::shell::{Format, Shell};
 use crate::ops;
 use crate::output::harmless_line;
 use crate::reference::Reference;
+use crate::store;
 
 /// Give an image of the store another name
 ///
@@ -35,7 +37,12 @@ impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let target: Reference = self.target.parse().context("Tagging")?;
         let layout = shell.store_with(&self.source).with_context(|| format!("Tagging {}", self.source))?;
+        let (_, before) = store::locate(&layout, &self.source).with_context(|| format!("Tagging {}", self.source))?;
         let entry = ops::tag::tag(&layout, &self.source, &target, self.force)?;
+        // A digest is in no repository; the name that it has is.
+        if let Ok(from) = before.name.as_deref().unwrap_or(&self.source).parse::<Reference>() {
+            warn_of_less(shell, &from, &target);
+        }
         let loaded = self.load.after(shell, &layout, &entry);
         match self.format {
             Format::Text => {

@@ -168,7 +168,9 @@ pub fn verified(
     match place(text, local)? {
         Some(reference) => {
             let against = Against { given: rule, policy: &shell.policy() };
-            verify::on_registry(&registry.remote(shell)?.registry, &reference, against)
+            // Which key a repository is pinned to, the store has.
+            let pins = shell.existing_store()?;
+            verify::on_registry((&registry.remote(shell)?.registry, pins.as_ref()), &reference, against)
         }
         None => {
             let layout = shell.store_with(text)?;

@@ -26,6 +26,7 @@ use crate::receipt::{Image, Receipt, SignedBy};
 use crate::reference::Reference;
 use crate::skills::{Locked, OWN, SkillsDir, carry, check_name};
 use crate::store::layout::Layout;
+use crate::store::trusted;
 use crate::trust::check::Verified;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
@@ -122,6 +123,7 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
     if is_same(&there, &installed, skills, &options.unpack)? {
         installed.content_digest = there.receipt().map(|there| there.image.content_digest.clone()).unwrap_or_default();
         check_content(source, &installed.content_digest, options)?;
+        trusted::pin(source.layout, source.reference, installed.verified.as_ref())?;
         return Ok(installed);
     }
     let staged = stage(source, &locked, installed.verified.as_ref(), options)?;
@@ -132,6 +134,7 @@ pub fn install(source: &Source<'_>, skills: &SkillsDir, options: &Options<'_>) -
     if !installed.changes.conflicts.is_empty() && !options.force {
         return Err(conflict(source.name, &there, &installed.changes.conflicts).into());
     }
+    trusted::pin(source.layout, source.reference, installed.verified.as_ref())?;
     publish(source, skills, &locked, (&there, staged), options, &mut installed)?;
     Ok(installed)
 }

@@ -13,7 +13,7 @@ use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout, entry_name};
 use crate::store::repository::Manifest;
 use crate::store::set::{self, Member, Source};
-use crate::store::trusted::held_to_pin;
+use crate::store::trusted::{held_to_pin, pin};
 use crate::store::{self, attached, index};
 use crate::trust::attestation::Attestations;
 use crate::trust::check::{Against, Verified, check};
@@ -82,6 +82,10 @@ pub fn enter(
     let _writing = layout.writing()?;
     source.take(layout, &members, cancel)?;
     layout.update(|entries| add(layout, entries, &members, rule.force))?;
+    // Now that nothing refuses the set any more.
+    for (member, entered) in members.iter().zip(&entered) {
+        pin(layout, &member.name, entered.check.as_ref())?;
+    }
     Ok(entered)
 }
 

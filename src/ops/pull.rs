@@ -144,6 +144,7 @@ fn as_it_is(
         }
         verified => verified?,
     };
+    trusted::pin(layout, reference, verified.as_ref())?;
     let warnings = verified.iter().flat_map(|verified| verified.warnings.clone()).collect();
     Ok(Pulled { verified, warnings, ..named(name, found.entry) })
 }

@@ -13,19 +13,23 @@ use crate::store::remote::{Remote, not_found};
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::MAX_INSTANCES;
-use crate::store::trusted::{self, held_to_pin};
+use crate::store::trusted::{self, held_to_pin, pin};
 use crate::trust::attestation;
 use crate::trust::check::{Against, Checked, Verified, check, unsigned_instance};
 use crate::trust::policy::Rule;
 use crate::trust::simple::Signature;
 use crate::trust::verify::Bundle;
 
-/// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified. `None` where nothing is asked
-/// of it.
+/// Verifies an image of a registry: its tag is resolved once, and the digest that it names is verified; where a store has pins, by
+/// them, too. `None` where nothing is asked of it.
 ///
 /// # Errors
 /// [`Error::NotVerified`]; [`Error::Registry`].
-pub fn on_registry(registry: &Registry, reference: &Reference, against: Against<'_>) -> Result<Option<Verified>> {
+pub fn on_registry(
+    (registry, pins): (&Registry, Option<&Layout>),
+    reference: &Reference,
+    against: Against<'_>,
+) -> Result<Option<Verified>> {
     let rules = against.rules(reference)?;
     if rules.is_empty() {
         return Ok(None);
@@ -36,6 +40,9 @@ pub fn on_registry(registry: &Registry, reference: &Reference, against: Against<
     let attestations = || remote_attached::attestations(registry, reference, &manifest.digest);
     let image = (manifest.digest.as_str(), &manifest.info);
     let mut verified = check((&signatures, &attestations), reference, image, &rules)?.verified;
+    if let Some(pins) = pins {
+        held_to_pin(pins, reference, &verified, &rules)?;
+    }
     let of = |digest: &str| remote_attached::simple_signatures(registry, reference, digest);
     let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
@@ -79,6 +86,7 @@ pub fn fetched(
     };
     let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
+    pin(layout, reference, Some(&verified))?;
     Ok(Some(verified))
 }
 

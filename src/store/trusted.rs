@@ -101,18 +101,30 @@ pub fn only_loaded(policy: &Policy, reference: &Reference, digest: &str) -> Resu
     .into())
 }
 
-/// Holds an image to whoever has signed the first of its repository, where a rule pins that; else it is the first. The image was
-/// verified by these rules.
+/// Pins the repository of an image that is taken in to whoever has signed it, where the policy asks for that and it is pinned to
+/// nobody.
+///
+/// # Errors
+/// If that cannot be written; as [`held_to_pin`] where another process was faster with another signer.
+pub fn pin(layout: &Layout, reference: &Reference, verified: Option<&Verified>) -> Result<()> {
+    let Some(verified) = verified else { return Ok(()) };
+    let rules = layout.policy().rules(reference)?;
+    for (_, signed) in pinning(&rules, verified) {
+        if let (None, Some(first)) = (layout.signer(reference.name())?, signed.first()) {
+            layout.pin_signer(reference.name(), first)?;
+        }
+    }
+    held_to_pin(layout, reference, verified, &rules)
+}
+
+/// Holds an image to whoever its repository is pinned to, where a rule pins it. The image was verified by these rules. Nothing is pinned
+/// by looking: see [`pin`].
 ///
 /// # Errors
 /// [`Error::NotVerified`] with both.
 pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, rules: &[Rule]) -> Result<()> {
-    for (rule, signed) in rules.iter().zip(&verified.by_rule).filter(|(rule, _)| rule.pin) {
-        let pinned = match (layout.signer(reference.name())?, signed.first()) {
-            (Some(pinned), _) => pinned,
-            (None, Some(first)) => layout.pin_signer(reference.name(), first)?,
-            (None, None) => continue,
-        };
+    for (rule, signed) in pinning(rules, verified) {
+        let Some(pinned) = layout.signer(reference.name())? else { continue };
         if !signed.contains(&pinned) {
             return Err(Refusal {
                 image: verified.reference.clone(),
@@ -125,4 +137,9 @@ pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, 
         }
     }
     Ok(())
+}
+
+/// Returns the rules that pin, and who has signed as each wants. What flags ask for comes before what the policy does, and pins nothing.
+fn pinning<'a>(rules: &'a [Rule], verified: &'a Verified) -> impl Iterator<Item = (&'a Rule, &'a Vec<String>)> {
+    rules.iter().rev().zip(verified.by_rule.iter().rev()).filter(|(rule, _)| rule.pin)
 }

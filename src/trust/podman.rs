@@ -79,7 +79,7 @@ impl Proposal {
         let requirements = policy.scopes().iter().filter(covers).map(|other| requirement(other, prefix));
         self.scopes.push((prefix.clone(), requirements.collect()));
         self.attachments.insert(prefix.clone());
-        let mirrors = policy.mirrors().iter().filter_map(|mirror| mirror_of(prefix, mirror));
+        let mirrors = rule.mirrors.iter().filter_map(|mirror| mirror_of(prefix, mirror));
         self.attachments.extend(mirrors);
     }
 

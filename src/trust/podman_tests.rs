@@ -69,8 +69,8 @@ fn identities_make_nothing_weaker() {
 fn signatures_are_looked_for_at_mirrors_too() {
     let mirrors =
         [("m.io/all", "r.io"), ("m.io/acme", "r.io/acme"), ("m.io/deep", "r.io/acme/hr/x"), ("m.io/no", "r.io/ac")];
-    let mirrors = mirrors.iter().map(|(mirror, of)| ((*mirror).to_owned(), (*of).to_owned())).collect();
-    let told = Proposal::of(&policy(&[("r.io/acme/hr", "")]).mirrored(mirrors)).unwrap();
+    let mirrors: Vec<_> = mirrors.iter().map(|(mirror, of)| ((*mirror).to_owned(), (*of).to_owned())).collect();
+    let told = Proposal::of(&policy(&[("r.io/acme/hr", "")]).mirrored("trust.toml", &mirrors)).unwrap();
     let names: Vec<&String> = told.attachments.iter().collect();
     assert_eq!(names, ["m.io/acme/hr", "m.io/all/acme/hr", "m.io/deep", "r.io/acme/hr"]);
     assert!(told.registries_d().starts_with("docker:\n  m.io/acme/hr:\n    use-sigstore-attachments: true\n"));

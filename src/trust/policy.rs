@@ -107,7 +107,6 @@ pub type Mirror = (String, String);
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     scopes: Vec<Scope>,
-    mirrors: Vec<Mirror>,
     /// Why it cannot be told what is asked for.
     broken: Option<Broken>,
 }
@@ -122,6 +121,18 @@ struct Broken {
 pub type Read<'a> = &'a dyn Fn(&str, u64) -> Result<Vec<u8>>;
 
 impl Rule {
+    /// Returns whether what it lets pass another one does, too. Of identities that is not told: they are as good as their roots.
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        let states = other.states.is_empty()
+            || !self.states.is_empty() && self.states.iter().all(|state| other.states.contains(state));
+        let by = other.by().is_empty()
+            || self.identities.is_empty()
+                && !self.keys.is_empty()
+                && self.keys.iter().all(|key| other.keys.contains(key));
+        let attestations = other.attestations.iter().all(|one| self.attestations.contains(one));
+        states && by && attestations && (self.pin || !other.pin)
+    }
+
     /// Returns who may have signed.
     pub fn by(&self) -> By<'_> {
         By { keys: &self.keys, identities: &self.identities }
@@ -159,10 +170,13 @@ impl Policy {
         Ok(())
     }
 
-    /// Says which names are mirrors of which.
+    /// Says which names are mirrors of which, in the scopes of the file at `path`: whoever may write that may widen what it says.
     #[must_use]
-    pub fn mirrored(self, mirrors: Vec<Mirror>) -> Self {
-        Self { mirrors, ..self }
+    pub fn mirrored(mut self, path: &str, mirrors: &[Mirror]) -> Self {
+        for scope in self.scopes.iter_mut().filter(|scope| scope.path == path) {
+            scope.rule.mirrors = mirrors.to_vec();
+        }
+        self
     }
 
     /// Returns a policy that nobody can read: nothing may be used, and what uses nothing goes on working.
@@ -192,15 +206,18 @@ impl Policy {
         &self.scopes
     }
 
-    /// Returns what names are mirrors of which.
-    pub fn mirrors(&self) -> &[Mirror] {
-        &self.mirrors
-    }
-
     /// Returns the scopes that a repository is in.
     pub fn covering<'a>(&'a self, reference: &'a Reference) -> impl Iterator<Item = &'a Scope> {
         let name = canonical(reference.name());
         self.scopes.iter().filter(move |scope| rest(&name, &scope.prefix).is_some())
+    }
+
+    /// Returns the scopes whose images are held to less under another name.
+    pub fn left<'a>(&'a self, from: &'a Reference, to: &'a Reference) -> Vec<&'a Scope> {
+        let same = |scope: &Scope| {
+            self.covering(to).any(|other| other.prefix == scope.prefix || other.rule.is_as_strict_as(&scope.rule))
+        };
+        self.covering(from).filter(|scope| !same(scope)).collect()
     }
 
     /// Returns what has to hold of the images of a repository; nothing where no scope covers it.
@@ -212,8 +229,7 @@ impl Policy {
         let rule = |scope: &Scope| {
             let signed_as = scope.signed_as.as_ref();
             let mapped = signed_as.and_then(|to| Some(to.clone() + rest(&canonical(reference.name()), &scope.prefix)?));
-            let (identity, mirrors) = (mapped.and_then(|name| name.parse().ok()), self.mirrors.clone());
-            Rule { identity, mirrors, ..scope.rule.clone() }
+            Rule { identity: mapped.and_then(|name| name.parse().ok()), ..scope.rule.clone() }
         };
         Ok(self.covering(reference).map(rule).collect())
     }

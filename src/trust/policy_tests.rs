@@ -41,7 +41,7 @@ fn all_scopes_count_that_a_name_is_in() {
 fn names_are_mapped_by_scopes_and_mirrors() {
     let text = [scope("mirror.example/a", "signed-as = \"upstream.example/b\""), scope("quay.io", "")].concat();
     let mirrors = vec![("quay.io/mirror".to_owned(), "docker.io".to_owned())];
-    let policy = policy(&text).unwrap().mirrored(mirrors);
+    let policy = policy(&text).unwrap().mirrored("trust.toml", &mirrors);
     let cases: [(&str, &[&str]); 3] = [
         ("mirror.example/a/hr:1", &["upstream.example/b/hr"]),
         ("quay.io/mirror/o/hr:1", &["quay.io/mirror/o/hr", "docker.io/o/hr"]),
@@ -52,6 +52,10 @@ fn names_are_mapped_by_scopes_and_mirrors() {
         let rules = policy.rules(&reference).unwrap();
         assert_eq!(rules.iter().map(|rule| rule.names(&reference)).collect::<Vec<_>>(), [want], "{text}");
     }
+    // Those of one file widen no scope of another.
+    let policy = policy.mirrored("other.toml", &[("quay.io/o".to_owned(), "evil.example".to_owned())]);
+    let reference: Reference = "quay.io/o/hr:1".parse().unwrap();
+    assert_eq!(policy.rules(&reference).unwrap()[0].names(&reference), ["quay.io/o/hr"]);
 }
 
 #[test]
@@ -102,4 +106,40 @@ fn nothing_may_be_used_by_a_policy_that_nobody_can_read() {
     assert!(!broken.is_empty());
     assert!(broken.rules(&reference).unwrap_err().to_string().starts_with("trust.toml: line 1: "));
     assert!(Policy::default().rules(&reference).unwrap().is_empty());
+}
+
+#[test]
+fn a_name_leaves_scopes_that_ask_for_more() {
+    let (one, other) = (key(), key());
+    let scope = |prefix: &str, keys: &[&String], rest: &str| {
+        let keys: Vec<String> = keys.iter().map(|key| format!("'''{key}'''")).collect();
+        format!("[[scope]]\nprefix = {prefix:?}\nkeys = [{}]\n{rest}\n", keys.join(", "))
+    };
+    let draft = "[[scope]]\nprefix = \"draft\"\nstates = [\"draft\"]\n";
+    let text = [
+        scope("acme", &[&one], ""),
+        scope("acme/hr", &[&one, &other], "states = [\"draft\", \"testing\"]"),
+        scope("same", &[&one], "states = [\"draft\"]"),
+        scope("wider", &[&one, &other], ""),
+        scope("attested", &[&one], "attestations = [\"spdx\"]"),
+        draft.to_owned(),
+    ];
+    let policy = policy(&text.concat()).unwrap();
+    let cases: [(&str, &str, &[&str]); 10] = [
+        ("acme/hr", "acme/hr", &[]),
+        ("acme/hr", "acme/legal", &["acme/hr"]),
+        ("acme/legal", "acme/hr", &[]),
+        ("acme/hr", "same/hr", &[]),
+        ("acme/hr", "wider/hr", &["acme", "acme/hr"]),
+        ("acme/hr", "draft/hr", &["acme", "acme/hr"]),
+        ("acme/hr", "other/hr", &["acme", "acme/hr"]),
+        ("acme/legal", "attested/hr", &[]),
+        ("attested/hr", "acme/legal", &["attested"]),
+        ("other/hr", "acme/hr", &[]),
+    ];
+    for (from, to, want) in cases {
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        let left: Vec<&str> = policy.left(&from, &to).into_iter().map(|scope| scope.prefix.as_str()).collect();
+        assert_eq!(left, want, "{from} {to}");
+    }
 }

@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 
 use super::super::journal;
+use super::super::record::user;
 use super::super::shell::{FAILED, NO, absolute, cancel_on_signals, fail, label, open_dir};
 use super::audited::Mounts;
 use crate::env::Env;
@@ -179,10 +180,10 @@ fn host(shell: &Shell) -> Result<Host, Error> {
 /// place in the home directory. The environment is empty.
 fn trust(data: Option<&Path>) -> Trust {
     let home = data.filter(|data| data.ends_with(".local/share/skillctl")).and_then(|data| data.ancestors().nth(3));
-    let user = home.map(|home| home.join(".config"));
-    let conf =
-        ConfPaths { uid: nix::unistd::geteuid().as_raw(), home: home.map(Path::to_owned), ..ConfPaths::default() };
-    super::super::policy::read([Path::new(super::ETC)].into_iter().chain(user.as_deref()), &conf)
+    let own = home.map(|home| home.join(".config"));
+    // Root of a user namespace is not the machine's.
+    let conf = ConfPaths { uid: user().uid, home: home.map(Path::to_owned), ..ConfPaths::default() };
+    super::super::policy::read([Path::new(super::ETC)].into_iter().chain(own.as_deref()), &conf)
 }
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.

@@ -96,7 +96,7 @@ fn find(places: &Places<'_>, text: &str) -> Result<(Reference, String, Info)> {
     };
     let registry = (places.registry)()?;
     let against = Against { given: None, policy: places.policy };
-    let which = match verify::on_registry(&registry, &reference, against)? {
+    let which = match verify::on_registry((&registry, places.layout), &reference, against)? {
         Some(verified) => reference.with_digest(&verified.digest)?,
         None => reference.clone(),
     };
