@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::identity::IdentityArgs;
 use super::images::short;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
@@ -13,6 +14,8 @@ use super::verify::read_keys;
 use crate::attest::kind;
 use crate::ops::attestations::{self, Asked, Attestation, Listed};
 use crate::output::{cell, harmless_line, size, table};
+use crate::trust::by::By;
+use crate::trust::identity::Identities;
 
 /// What is attested of an image.
 #[derive(Debug, clap::Args)]
@@ -33,12 +36,16 @@ pub struct AttestationArgs {
     /// In the store, also with a registry in the name
     #[arg(long, requires = "attestations")]
     local: bool,
+    #[command(flatten)]
+    keyless: IdentityArgs,
 }
 
 impl AttestationArgs {
     pub fn run(&self, shell: &Shell, text: &str, (format, registry): (Format, &RegistryArgs)) -> Result<ExitCode> {
         let keys = read_keys(&self.key)?;
-        let asked = Asked { keys: &keys, predicate_type: self.kind.as_deref() };
+        let identities: Vec<Identities> = self.keyless.given()?.map(|given| given.identities).into_iter().collect();
+        let by = By { keys: &keys, identities: &identities };
+        let asked = Asked { by, predicate_type: self.kind.as_deref() };
         let listed = match place(text, self.local)? {
             Some(reference) => attestations::on_registry(&registry.remote(shell)?.registry, &reference, asked)?,
             None => attestations::in_store(&shell.store_with(text)?, text, asked)?,
@@ -67,8 +74,8 @@ impl AttestationArgs {
 }
 
 fn row(one: &Attestation) -> Vec<String> {
-    let verified = match (&one.key, &one.reason) {
-        (Some(key), _) => format!("by {key}"),
+    let verified = match (one.key.as_ref().or(one.identity.as_ref()), &one.reason) {
+        (Some(who), _) => format!("by {}", cell(who)),
         (None, Some(reason)) => format!("no: {}", cell(reason)),
         (None, None) => "not verified".to_owned(),
     };

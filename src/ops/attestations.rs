@@ -13,8 +13,7 @@ use crate::store::registry::Registry;
 use crate::store::{self, attached, remote_attached};
 use crate::trust::attestation::{self, Attestations, Attested};
 use crate::trust::bundle::{self, SIGNED};
-use crate::trust::by::By;
-use crate::trust::key::PublicKey;
+use crate::trust::by::{Author, By};
 
 /// What is attested of an image.
 #[derive(Debug, Clone, Serialize)]
@@ -40,11 +39,17 @@ pub struct Attestation {
     pub digest: String,
     /// Size of the bundle, in bytes.
     pub size: u64,
-    /// Whether one of the keys that were given has signed it, for this image.
+    /// Whether one of those who may have signed it has, for this image.
     pub verified: bool,
-    /// That key.
+    /// The key by which.
     pub key: Option<String>,
-    /// Why it is not verified, where keys were given.
+    /// Who has signed without a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Who says who that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Why it is not verified, where anybody may have signed it.
     pub reason: Option<String>,
     /// Digests of what it says that it is about.
     pub subjects: Vec<String>,
@@ -55,8 +60,8 @@ pub struct Attestation {
 /// Which attestations are asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// Keys that verify them.
-    pub keys: &'a [PublicKey],
+    /// Who may have signed them.
+    pub by: By<'a>,
     /// Their predicate type, where it is not any.
     pub predicate_type: Option<&'a str>,
 }
@@ -87,8 +92,8 @@ impl Listed {
     /// # Errors
     /// [`Error::NotVerified`] where none is verified; [`Error::Unavailable`] where there is none, or several differ.
     pub fn only_predicate(&self, asked: Asked<'_>) -> Result<&Value, Error> {
-        let (image, keys) = (&self.reference, asked.keys);
-        let counts = |one: &&Attestation| keys.is_empty() || one.verified;
+        let image = &self.reference;
+        let counts = |one: &&Attestation| asked.by.is_empty() || one.verified;
         let found: Vec<&Attestation> = self.attestations.iter().filter(counts).collect();
         let what = asked.predicate_type.map(|kind| format!(" of the type {kind}")).unwrap_or_default();
         match (&found[..], self.attestations.first()) {
@@ -102,10 +107,9 @@ impl Listed {
                 ),
             }),
             (_, Some(first)) => {
-                let ids: Vec<String> = keys.iter().map(PublicKey::id).collect();
                 let found = format!("its attestation{what} is {}", first.reason.as_deref().unwrap_or_default());
                 let (image, digest) = (image.clone(), self.digest.clone());
-                let required = format!("signed by {}", ids.join(" or "));
+                let required = format!("signed by {}", asked.by);
                 Err(Refusal { image, digest, required, found, hint: None }.into())
             }
             (_, None) => {
@@ -120,11 +124,11 @@ fn listed(reference: String, digest: &str, found: &Attestations, asked: Asked<'_
     let mut unread = found.unread.clone();
     let mut attestations = Vec::new();
     for own in &found.bundles {
-        let verified = attestation::verify(&own.bytes, digest, By::keys(asked.keys));
-        let (key, reason, statement) = match verified {
-            Ok(Attested { by, statement }) => (Some(by.to_string()), None, statement),
+        let verified = attestation::verify(&own.bytes, digest, asked.by);
+        let (by, reason, statement) = match verified {
+            Ok(Attested { by, statement }) => (Some(by), None, statement),
             Err(reason) => match bundle::unverified(&own.bytes) {
-                Ok(statement) => (None, (!asked.keys.is_empty()).then_some(reason), statement),
+                Ok(statement) => (None, (!asked.by.is_empty()).then_some(reason), statement),
                 Err(reason) => {
                     unread.push(reason);
                     continue;
@@ -135,13 +139,22 @@ fn listed(reference: String, digest: &str, found: &Attestations, asked: Asked<'_
         if statement.predicate_type == SIGNED || !is_asked {
             continue;
         }
+        let verified = by.is_some();
+        let (key, identity) = match by {
+            Some(Author::Key(key)) => (Some(key), None),
+            Some(Author::Identity(proved)) => (None, Some(proved.identity)),
+            None => (None, None),
+        };
+        let (identity, issuer) = identity.map(|one| (one.name, one.issuer)).unzip();
         attestations.push(Attestation {
             name: kind::short_name(&statement.predicate_type),
             predicate_type: statement.predicate_type,
             digest: sha256(&own.manifest),
             size: own.bytes.len() as u64,
-            verified: key.is_some(),
+            verified,
             key,
+            identity,
+            issuer,
             reason,
             subjects: statement.subjects,
             predicate: statement.predicate,

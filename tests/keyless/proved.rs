@@ -225,6 +225,13 @@ fn pins_and_attestations_have_identities() {
     put(&world, &descriptor, &sigstore.bundle(ANA, (PROVENANCE, digest(&descriptor))), PROVENANCE);
     let installed = install(DRAFT).ok().stdout;
     assert!(installed.ends_with("Verified: signed by ana@example.org of https://accounts.example\n"), "{installed}");
+    let inspect = ["inspect", "--attestations", DRAFT, "--format", "json"];
+    let listed = run(&world, &[&inspect[..], &like, &root].concat(), &[]).ok().json();
+    let by = |one: &serde_json::Value| (one["verified"] == true, one["identity"].clone(), one["issuer"].clone());
+    let mut all: Vec<_> = listed["attestations"].as_array().unwrap().iter().map(by).collect();
+    all.sort_by_key(|(verified, ..)| *verified);
+    assert_eq!((all[0].0, all.len()), (false, 2), "{listed}");
+    assert_eq!(all[1], (true, ANA.identity.into(), ANA.issuer.into()), "{listed}");
     // The next is by another one that the scope names, and the first stays.
     world.skill_version("hr", "1.1.0");
     world.build("hr");
