@@ -140,6 +140,86 @@ fn a_set_that_is_refused_pins_nothing() {
 }
 
 #[test]
+fn podman_forgets_what_it_was_told_and_nothing_else() {
+    let world = world();
+    let reject = json!([{"type": "reject"}]);
+    let before = json!({
+        "default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": {"r.example/own": reject, "r.example/b": reject}},
+    });
+    world.write("etc/policy.json", before.to_string());
+    world.write("etc/d/10-own.yaml", "docker:\n  r.example/own:\n    use-sigstore-attachments: true\n");
+    let install = |flags: &[&str]| {
+        let own = ["trust", "install", "--policy", "etc/policy.json", "--registries.d", "etc/d"];
+        run(&world, &[&own[..], flags].concat())
+    };
+    let read = |name: &str| fs::read_to_string(world.path("etc").join(name)).unwrap();
+    let docker = || -> Value {
+        let file: Value = serde_json::from_str(&read("policy.json")).unwrap();
+        file["transports"]["docker"].clone()
+    };
+    assert!(install(&[]).fails(2).stderr.contains("there is nothing that podman could hold to"));
+    for scope in ["r.example/a", "r.example/b"] {
+        trust(&world, &[scope, "--key", "acme.pub"]);
+    }
+    assert!(install(&[]).fails(2).stderr.contains("has r.example/b already"));
+    assert_eq!(docker(), before["transports"]["docker"]);
+    install(&["--replace"]).ok();
+    let (policy, names) = (read("policy.json"), read("d/50-skillctl.yaml"));
+    assert_eq!(docker().as_object().unwrap().len(), 3);
+    install(&[]).ok();
+    assert_eq!((read("policy.json"), read("d/50-skillctl.yaml")), (policy, names));
+    // A key more: what is ours is changed without a flag.
+    trust(&world, &["r.example/b", "--key", "other.pub"]);
+    install(&[]).ok();
+    assert_eq!(docker()["r.example/b"][0]["keyDatas"].as_array().unwrap().len(), 2);
+    run(&world, &["trust", "remove", "--user", "r.example/a"]).ok();
+    let would = install(&["--dry-run"]).ok().stdout;
+    assert!(would.starts_with("Would take r.example/a out of ") && docker()["r.example/a"].is_array(), "{would}");
+    assert!(install(&[]).ok().stdout.starts_with("Took r.example/a out of "));
+    assert!(docker()["r.example/a"].is_null() && !read("d/50-skillctl.yaml").contains("r.example/a"));
+    assert!(read("d/50-skillctl.yaml").contains("  r.example/b:\n"));
+    // What was replaced is there again, and of ours nothing is left.
+    run(&world, &["trust", "remove", "--user", "r.example/b"]).ok();
+    let last = install(&[]).ok();
+    assert!(last.stderr.contains("asks of r.example/b again what it did before it was replaced"), "{last}");
+    let sorted = |value: Value| serde_json::from_value::<std::collections::BTreeMap<String, Value>>(value).unwrap();
+    assert_eq!(sorted(docker()), sorted(before["transports"]["docker"].clone()));
+    assert!(!world.path("etc/d/50-skillctl.yaml").exists() && world.path("etc/d/10-own.yaml").exists());
+    install(&[]).fails(2);
+}
+
+#[test]
+fn installations_at_once_lose_nothing() {
+    let world = world();
+    world.write("etc/policy.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}");
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for name in names {
+        let config = world.path(name);
+        let add = ["trust", "add", "--user", &format!("r.example/{name}"), "--key", "acme.pub"];
+        let added: Ran = world.command(add).env("XDG_CONFIG_HOME", config).output().unwrap().into();
+        added.ok();
+    }
+    // Each with a policy of its own, and names of its own to be read.
+    let start = |name: &&str| {
+        let names = format!("etc/{name}");
+        let install = ["trust", "install", "--policy", "etc/policy.json", "--registries.d", &names];
+        world
+            .command(install)
+            .env("XDG_CONFIG_HOME", world.path(name))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let all: Vec<_> = names.iter().map(start).collect();
+    for mut one in all {
+        assert!(one.wait().unwrap().success());
+    }
+    let file: Value = serde_json::from_slice(&fs::read(world.path("etc/policy.json")).unwrap()).unwrap();
+    assert_eq!(file["transports"]["docker"].as_object().unwrap().len(), names.len(), "{file}");
+}
+
+#[test]
 fn a_name_that_leaves_a_scope_is_warned_of() {
     let world = world();
     trust(&world, &["acme", "--key", "acme.pub"]);

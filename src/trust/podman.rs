@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::identity::Identities;
+use super::noted::{self, Note};
 use super::policy::{Mirror, Policy, Scope};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
@@ -26,6 +27,19 @@ pub struct Proposal {
     pub attachments: BTreeSet<String>,
     /// What podman does not hold to, in sentences.
     pub unsaid: Vec<String>,
+}
+
+/// What becomes of a `policy.json`.
+#[derive(Debug, Default)]
+pub struct Merged {
+    /// The file.
+    pub text: String,
+    /// What weakens our scopes in it, and what could not be as it was.
+    pub warnings: Vec<String>,
+    /// What it has from us, and other files have.
+    pub notes: Vec<Note>,
+    /// The scopes that were taken out.
+    pub gone: Vec<String>,
 }
 
 impl Proposal {
@@ -95,12 +109,13 @@ impl Proposal {
         format!("docker:\n{}", entries.collect::<String>())
     }
 
-    /// Puts the scopes into a `policy.json`. `replace` allows to change one that is there; `inherit` repeats in ours what broader scopes
-    /// of the file ask for. Returns the file, and what is in it that weakens ours.
+    /// Puts the scopes into a `policy.json`, and takes those out that are noted and gone: what was there before is there again, and what
+    /// somebody has changed since stays. `replace` allows to change a scope that is not ours; `inherit` repeats in ours what broader
+    /// scopes of the file ask for.
     ///
     /// # Errors
     /// [`Error::Damaged`] where it is none; [`Error::Unavailable`] where ours would weaken it, or change what somebody has written.
-    pub fn merge(&self, text: &str, path: &str, (replace, inherit): (bool, bool)) -> Result<(String, Vec<String>)> {
+    pub fn merge(&self, text: &str, path: &str, (replace, inherit): (bool, bool), notes: &[Note]) -> Result<Merged> {
         let mut file: Value = serde_json::from_str(text).map_err(|e| Error::damaged(path, e))?;
         crate::strict::check(text.as_bytes()).map_err(|reason| Error::damaged(path, reason))?;
         if !file.is_object() || !file["default"].is_array() {
@@ -114,12 +129,20 @@ impl Proposal {
         let Some(docker) = docker.as_object_mut() else {
             return Err(Error::damaged(path, "its scopes of docker are no object"));
         };
-        let mut warnings = Vec::new();
-        for (scope, own) in &self.scopes {
+        let mut merged = Merged::default();
+        merged.notes.extend(notes.iter().filter(|note| note.policy != path).cloned());
+        self.take_out(docker, path, notes, &mut merged);
+        let Merged { warnings, notes: kept, .. } = &mut merged;
+        // Broader ones first: narrower ones repeat what those ask for now.
+        let mut scopes: Vec<&(String, Vec<Value>)> = self.scopes.iter().collect();
+        scopes.sort_by_key(|(scope, _)| scope.len());
+        for (scope, own) in scopes {
+            let ours = noted::of(notes, (path, scope), docker.get(scope));
             let broader = broadest_first(docker, scope, &default);
             let asked: Vec<&Value> = broader.into_iter().filter(|one| one["type"] != ANYTHING).collect();
             let asked: Vec<Value> = asked.into_iter().filter(|one| !own.contains(one)).cloned().collect();
-            if !asked.is_empty() && !inherit && docker.get(scope).is_none() {
+            let is_new = docker.get(scope).is_none_or(|there| ours.is_some() && *there != json!(own));
+            if !asked.is_empty() && !inherit && is_new {
                 let reason =
                     format!("{path} asks for more of {scope} by a broader scope, which a narrower one would end");
                 let hint = Some("--inherit repeats it in the new scope".to_owned());
@@ -130,16 +153,22 @@ impl Proposal {
                 false => own.clone(),
             };
             match docker.get(scope) {
-                Some(there) if *there == json!(wanted) => {}
-                Some(_) if !replace => {
+                Some(there) if *there == json!(wanted) => kept.extend(ours.cloned()),
+                Some(_) if !replace && ours.is_none() => {
                     let reason = format!("{path} has {scope} already, and it is different");
                     return Err(Error::Unavailable { reason, hint: Some("--replace changes it".into()) });
                 }
                 there => {
-                    let before = there.and_then(Value::as_array).into_iter().flatten();
-                    if before.into_iter().any(|one| one["type"] == "reject") {
+                    let mut before = there.and_then(Value::as_array).into_iter().flatten();
+                    if ours.is_none() && before.any(|one| one["type"] == "reject") {
                         warnings.push(format!("{path} rejected everything of {scope}, and does not any more"));
                     }
+                    kept.push(Note {
+                        policy: path.to_owned(),
+                        scope: scope.clone(),
+                        wrote: json!(wanted),
+                        before: ours.map_or_else(|| json!(there), |note| note.before.clone()),
+                    });
                     docker.insert(scope.clone(), json!(wanted));
                 }
             }
@@ -152,8 +181,32 @@ impl Proposal {
             let weaker = docker.iter().filter(|(name, list)| weaker(name, list));
             warnings.extend(weaker.map(|(name, _)| format!("{path} accepts anything of {name}, which is in {scope}")));
         }
-        let text = serde_json::to_string_pretty(&file).map_err(|e| Error::damaged(path, e))?;
-        Ok((text + "\n", warnings))
+        merged.text = serde_json::to_string_pretty(&file).map_err(|e| Error::damaged(path, e))? + "\n";
+        Ok(merged)
+    }
+
+    /// Takes out what was written for scopes that are gone.
+    fn take_out(&self, docker: &mut Map<String, Value>, path: &str, notes: &[Note], merged: &mut Merged) {
+        let gone = |note: &&Note| note.policy == path && self.scopes.iter().all(|(scope, _)| *scope != note.scope);
+        let gone: BTreeSet<&str> = notes.iter().filter(gone).map(|note| note.scope.as_str()).collect();
+        for scope in gone {
+            match (docker.get(scope), noted::of(notes, (path, scope), docker.get(scope))) {
+                (None, _) => {}
+                (Some(_), None) => {
+                    merged.warnings.push(format!("{path} has {scope} as somebody has changed it: it stays"));
+                }
+                (Some(_), Some(note)) => {
+                    docker.retain(|name, _| name != scope);
+                    if !note.before.is_null() {
+                        docker.insert(scope.to_owned(), note.before.clone());
+                        merged
+                            .warnings
+                            .push(format!("{path} asks of {scope} again what it did before it was replaced"));
+                    }
+                    merged.gone.push(scope.to_owned());
+                }
+            }
+        }
     }
 }
 

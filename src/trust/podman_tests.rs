@@ -83,10 +83,9 @@ fn a_file_is_never_made_weaker_than_it_was() {
     let reject = r#"[{"type":"reject"}]"#;
     let file =
         |default: &str, docker: &str| format!(r#"{{"default":{default},"transports":{{"docker":{{{docker}}}}}}}"#);
-    let merged = |text: &str, how| told.merge(text, "policy.json", how);
+    let merged = |text: &str, how| told.merge(text, "policy.json", how, &[]);
     let requirements = |text: &str, how| {
-        let (text, _) = merged(text, how).unwrap();
-        let file: Value = serde_json::from_str(&text).unwrap();
+        let file: Value = serde_json::from_str(&merged(text, how).unwrap().text).unwrap();
         file["transports"]["docker"]["r.io/acme"]
             .as_array()
             .unwrap()
@@ -117,8 +116,56 @@ fn a_file_is_never_made_weaker_than_it_was() {
     assert_eq!(requirements(&file(reject, ""), (false, true)), ["reject", "sigstoreSigned"]);
     assert_eq!(requirements(&file(anything, &format!(r#""r.io/acme":{reject}"#)), (true, false)), ["sigstoreSigned"]);
     // Once more changes nothing.
-    let (once, _) = merged(&file(reject, ""), (false, true)).unwrap();
-    assert_eq!(merged(&once, (false, true)).unwrap().0, once);
-    let (_, warnings) = merged(&file(anything, &format!(r#""r.io/acme/x":{anything}"#)), none).unwrap();
+    let once = merged(&file(reject, ""), (false, true)).unwrap().text;
+    assert_eq!(merged(&once, (false, true)).unwrap().text, once);
+    let Merged { warnings, .. } = merged(&file(anything, &format!(r#""r.io/acme/x":{anything}"#)), none).unwrap();
     assert_eq!(warnings, ["policy.json accepts anything of r.io/acme/x, which is in r.io/acme"]);
+}
+
+#[test]
+fn what_was_written_is_taken_out_and_nothing_else() {
+    const PATH: &str = "policy.json";
+    let scopes = |text: &str| {
+        let file: Value = serde_json::from_str(text).unwrap();
+        file["transports"]["docker"].clone()
+    };
+    let before = r#"{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"r.io/b":[{"type":"reject"}],"r.io/x":[{"type":"reject"}]}}}"#;
+    let told = proposal(&[("r.io/a", ""), ("r.io/b", ""), ("r.io/a/c", "")]);
+    let wrote = told.merge(before, PATH, (true, false), &[]).unwrap();
+    assert_eq!(scopes(&wrote.text).as_object().unwrap().len(), 4);
+    let named = |notes: &[Note]| notes.iter().map(|note| (note.scope.clone(), note.before.clone())).collect::<Vec<_>>();
+    let reject = json!([{"type": "reject"}]);
+    assert_eq!(
+        named(&wrote.notes),
+        [("r.io/a".into(), Value::Null), ("r.io/b".into(), reject.clone()), ("r.io/a/c".into(), Value::Null)]
+    );
+    // Once more, without a flag: nothing changes.
+    let again = told.merge(&wrote.text, PATH, (false, false), &wrote.notes).unwrap();
+    assert_eq!((again.text, again.notes, again.gone), (wrote.text.clone(), wrote.notes.clone(), Vec::new()));
+    // Other keys replace what is ours, and what was there before is remembered.
+    let other = proposal(&[("r.io/b", "")]);
+    let changed = other.merge(&wrote.text, PATH, (false, false), &wrote.notes).unwrap();
+    assert_eq!(changed.gone, ["r.io/a", "r.io/a/c"]);
+    assert_eq!(named(&changed.notes), [("r.io/b".into(), reject.clone())]);
+    assert_ne!(scopes(&changed.text)["r.io/b"], scopes(&wrote.text)["r.io/b"]);
+    // All are gone: what was replaced is there again.
+    let nothing = Proposal::of(&Policy::default()).unwrap();
+    let left = nothing.merge(&changed.text, PATH, (false, false), &changed.notes).unwrap();
+    assert_eq!(scopes(&left.text), json!({"r.io/b": reject, "r.io/x": reject}));
+    assert_eq!(left.warnings, ["policy.json asks of r.io/b again what it did before it was replaced"]);
+    assert!(left.notes.is_empty());
+    // What somebody else has changed stays, and so does what another file has from us.
+    let text = wrote.text.replace("sigstoreSigned", "reject");
+    let stays = nothing.merge(&text, PATH, (false, false), &wrote.notes).unwrap();
+    assert_eq!(scopes(&stays.text), scopes(&text));
+    assert_eq!((stays.warnings.len(), stays.gone.len()), (3, 0));
+    let elsewhere = nothing.merge(&wrote.text, "other.json", (false, false), &wrote.notes).unwrap();
+    assert_eq!((scopes(&elsewhere.text), elsewhere.notes), (scopes(&wrote.text), wrote.notes));
+    // What was there already and is the same is not ours.
+    let same = told.merge(&again_without_notes(&told, before), PATH, (false, false), &[]).unwrap();
+    assert_eq!(same.notes, []);
+}
+
+fn again_without_notes(told: &Proposal, text: &str) -> String {
+    told.merge(text, "policy.json", (true, false), &[]).unwrap().text
 }

@@ -374,6 +374,7 @@ impl RemoveArgs {
             Some(Gone::Identity(_)) => ("identity", format!("an identity of {scope}")),
             None => ("scope", scope),
         };
+        podman::warn_of_podman(shell, &self.scope);
         let from = format!("removed {what} from {}", path.display());
         shell.record(vec![Event::of(Action::Trust, &self.scope).at(from)])?;
         let shown = path.display().to_string();

@@ -7,15 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use nix::fcntl::Flock;
 use serde_json::json;
 
 use crate::audit::{Action, Event};
 use crate::cli::hook::write;
-use crate::cli::shell::{Format, Shell};
+use crate::cli::shell::{Format, Shell, label, open_dir};
 use crate::error::Error;
+use crate::lock::{How, lock_dir};
 use crate::output::harmless_line;
 use crate::store::canary::holds_to;
+use crate::trust::noted::{self, Note};
 use crate::trust::podman::Proposal;
+use crate::trust::policy::prefix;
 use crate::yaml;
 
 /// Where podman looks, below the directory of a configuration.
@@ -23,8 +27,19 @@ const POLICY: &str = "containers/policy.json";
 const REGISTRIES_D: &str = "containers/registries.d";
 /// What we write there.
 const OWN: &str = "50-skillctl.yaml";
+/// The attribute that has the label of SELinux.
+const SELINUX: &str = "security.selinux";
 /// Largest file of registries.d, in bytes: ten thousand registries.
 const MAX_YAML: usize = 1 << 20;
+
+const INSTALL: &str = "\
+Examples:
+  What would be written:
+    skillctl trust install --dry-run
+  Where policy.json rejects what it does not name, which has to hold in the new scopes, too:
+    skillctl trust install --inherit
+  After skillctl trust remove, to have podman forget the scope:
+    skillctl trust install";
 
 /// Show what podman has to be told to hold to the policy
 ///
@@ -39,8 +54,10 @@ pub struct ShowArgs {
 /// Tell podman, skopeo and CRI-O to hold to the policy
 ///
 /// Adds its scopes to policy.json, and has signatures read in registries.d. Everything else in these files stays; nothing that is
-/// written there is made weaker or changed, unless the flags say so.
+/// written there is made weaker or changed, unless the flags say so. Scopes that an earlier installation has written, and that are gone,
+/// are taken out again.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = INSTALL)]
 pub struct InstallArgs {
     /// The policy [default: /etc/containers/policy.json]
     #[arg(long, value_name = "FILE")]
@@ -96,10 +113,6 @@ impl InstallArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         shell.can_record()?;
         let proposal = Proposal::of(&shell.policy())?;
-        if proposal.scopes.is_empty() {
-            let hint = Some("skillctl trust add REGISTRY/NAME --key FILE names keys for a repository".into());
-            return Err(Error::Unavailable { reason: "there is nothing that podman could hold to".into(), hint }.into());
-        }
         let policy = match &self.policy {
             Some(path) => path.clone(),
             None => self.system(shell)?,
@@ -107,8 +120,18 @@ impl InstallArgs {
         // What a link leads to is what is changed.
         let policy = fs::canonicalize(&policy).unwrap_or(policy);
         let registries_d = self.registries_d.clone().unwrap_or_else(|| Path::new("/etc").join(REGISTRIES_D));
-        let shown = policy.display().to_string();
+        let (own, shown) = (registries_d.join(OWN), policy.display().to_string());
         let context = || format!("Changing {shown}");
+        let _locks = match self.dry_run {
+            true => Vec::new(),
+            false => locks(shell, [&registries_d, policy.parent().unwrap_or(&policy)]).with_context(context)?,
+        };
+        let own_text = text_of(&own)?.unwrap_or_default();
+        let notes = noted::read(&own_text, &own.display().to_string())?;
+        if proposal.scopes.is_empty() && notes.iter().all(|note| note.policy != shown) {
+            let hint = Some("skillctl trust add REGISTRY/NAME --key FILE names keys for a repository".into());
+            return Err(Error::Unavailable { reason: "there is nothing that podman could hold to".into(), hint }.into());
+        }
         let before = match fs::read_to_string(&policy) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 // Where podman 6 looks next; ours will hide it.
@@ -117,8 +140,8 @@ impl InstallArgs {
             }
             read => read.with_context(context)?,
         };
-        let (after, warnings) = proposal.merge(&before, &shown, (self.replace, self.inherit))?;
-        let names = self.unread(&proposal, &registries_d)?;
+        let merged = proposal.merge(&before, &shown, (self.replace, self.inherit), &notes)?;
+        let told = self.unread(&proposal, &registries_d)?;
         // Where it cannot hold to them, everything of these scopes would be refused.
         if shell.env.find_program("skopeo").is_some() {
             let (layout, tools) = (shell.store()?, shell.tools());
@@ -126,17 +149,29 @@ impl InstallArgs {
                 holds_to(&layout, &tools, requirements).with_context(context)?;
             }
         }
-        shell.warnings(&warnings);
-        let own = registries_d.join(OWN);
+        shell.warnings(&merged.warnings);
+        let gone = merged.gone.iter();
         if self.dry_run {
-            shell.print(format!("Would write {shown}:\n{after}"))?;
+            let gone = gone.map(|scope| format!("Would take {scope} out of {shown}\n")).collect::<String>();
+            shell.print(format!("{gone}Would write {shown}:\n{}", merged.text))?;
         } else {
-            // The signatures first: a policy without them would refuse what is signed.
-            write(&own, &names).with_context(context)?;
-            self.replace_policy(&policy, (&before, &after)).with_context(context)?;
+            // What is read and what is noted before the policy: one without signatures would refuse what is signed, and one without notes
+            // would be nobody's. What is gone goes after it.
+            let mut both = told.clone();
+            both.attachments.extend(noted::names(&own_text).map(str::to_owned));
+            let known = |note: &&Note| !merged.notes.contains(note);
+            let both_notes: Vec<Note> = merged.notes.iter().chain(notes.iter().filter(known)).cloned().collect();
+            write(&own, &file(&both_notes, &both)).with_context(context)?;
+            self.replace_policy(&policy, (&before, &merged.text)).with_context(context)?;
+            match merged.notes.is_empty() && told.attachments.is_empty() {
+                true => fs::remove_file(&own).with_context(context)?,
+                false => write(&own, &file(&merged.notes, &told)).with_context(context)?,
+            }
             let scopes = proposal.scopes.iter().map(|(scope, _)| Event::of(Action::Trust, scope).at(&shown));
-            shell.record(scopes.collect())?;
-            shell.print(format!("Wrote {shown} and {}\n", own.display()))?;
+            let taken = gone.clone().map(|scope| Event::of(Action::Trust, scope).at(format!("removed from {shown}")));
+            shell.record(scopes.chain(taken).collect())?;
+            let gone = gone.map(|scope| format!("Took {scope} out of {shown}\n")).collect::<String>();
+            shell.print(format!("{gone}Wrote {shown} and {}\n", own.display()))?;
         }
         tell_unsaid(shell, &proposal);
         Ok(ExitCode::SUCCESS)
@@ -153,8 +188,8 @@ impl InstallArgs {
         Ok(Path::new("/etc").join(POLICY))
     }
 
-    /// Returns our file of `registries.d`, with the names that no other file has: one in two files stops every pull.
-    fn unread(&self, proposal: &Proposal, dir: &Path) -> Result<String> {
+    /// Returns what belongs in our file of `registries.d`, with the names that no other file has: one in two files stops every pull.
+    fn unread(&self, proposal: &Proposal, dir: &Path) -> Result<Proposal> {
         let mut missing = proposal.clone();
         for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
             if path.extension().is_none_or(|end| end != "yaml") || path.ends_with(OWN) {
@@ -174,13 +209,10 @@ impl InstallArgs {
                 missing.attachments.remove(name);
             }
         }
-        Ok(match missing.attachments.is_empty() {
-            true => "docker: {}\n".to_owned(),
-            false => missing.registries_d(),
-        })
+        Ok(missing)
     }
 
-    /// Replaces the policy, of which one copy is kept, with the same owner and mode.
+    /// Replaces the policy, of which one copy is kept, with the same owner, mode and label. What is new has the label of the directory.
     fn replace_policy(&self, path: &Path, (before, after): (&str, &str)) -> Result<()> {
         if fs::read_to_string(path).is_ok_and(|there| there == after) {
             return Ok(());
@@ -190,6 +222,9 @@ impl InstallArgs {
         if let Ok(metadata) = fs::metadata(path) {
             fs::set_permissions(&beside, fs::Permissions::from_mode(metadata.mode() & 0o777))?;
             std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
+            if label().is_some() {
+                keep_label(path, &beside, SELINUX)?;
+            }
             let backup = path.with_extension("json.before-skillctl");
             if !backup.exists() {
                 write(&backup, before)?;
@@ -198,5 +233,73 @@ impl InstallArgs {
         fs::File::open(&beside)?.sync_all()?;
         fs::rename(&beside, path)?;
         Ok(())
+    }
+}
+
+/// Locks directories for ourselves, each once, and makes them where they are not there.
+fn locks(shell: &Shell, dirs: [&Path; 2]) -> Result<Vec<Flock<fs::File>>> {
+    let mut unique: Vec<PathBuf> = Vec::new();
+    for dir in dirs {
+        fs::create_dir_all(dir)?;
+        unique.push(fs::canonicalize(dir)?);
+    }
+    // In one order, and none twice: a second lock would wait for the first.
+    unique.sort();
+    unique.dedup();
+    let lock = |dir: PathBuf| Ok(lock_dir(&open_dir(&dir)?, How::Exclusive, &shell.cancel())?);
+    unique.into_iter().map(lock).collect()
+}
+
+/// Reads a file; `None` where there is none.
+fn text_of(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("Reading {}", path.display())),
+    }
+}
+
+/// Returns our file of `registries.d`.
+fn file(notes: &[Note], told: &Proposal) -> String {
+    let names = if told.attachments.is_empty() { "docker: {}\n".to_owned() } else { told.registries_d() };
+    noted::lines(notes) + &names
+}
+
+/// Gives a file the label of another one, where that has one.
+fn keep_label(from: &Path, to: &Path, name: &str) -> io::Result<()> {
+    match xattr::get(from, name)? {
+        Some(label) if xattr::get(to, name)?.as_ref() != Some(&label) => xattr::set(to, name, &label),
+        _ => Ok(()),
+    }
+}
+
+/// Tells of a scope that is removed, or asks for other things, where podman holds to what it was.
+pub fn warn_of_podman(shell: &Shell, scope: &str) {
+    let text = text_of(&Path::new("/etc").join(REGISTRIES_D).join(OWN)).ok().flatten().unwrap_or_default();
+    let Ok(scope) = prefix(scope) else { return };
+    let notes = noted::read(&text, OWN).unwrap_or_default();
+    if noted::names(&text).any(|name| name == scope) || notes.iter().any(|note| note.scope == scope) {
+        let scope = harmless_line(&scope);
+        shell.warn(format!("note: podman holds to what {scope} asked for until: skillctl trust install"));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_label_of_the_one_that_it_replaces() {
+        const NAME: &str = "user.label";
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        for file in [&old, &new] {
+            fs::write(file, "x").unwrap();
+        }
+        if xattr::set(&old, NAME, b"own").is_err() {
+            return; // This file system has none.
+        }
+        keep_label(&old, &new, NAME).unwrap();
+        assert_eq!(xattr::get(&new, NAME).unwrap().as_deref(), Some(&b"own"[..]));
     }
 }
