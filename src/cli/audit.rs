@@ -60,8 +60,15 @@ enum Kind {
     Head(HeadArgs),
 }
 
+const SHOW: &str = "\
+Examples:
+  skillctl audit show -n 10
+  skillctl audit show --since 2d --action install --reference acme/hr
+  skillctl audit show --result refused --format json";
+
 /// Show records, old to new
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = SHOW)]
 struct ShowArgs {
     /// Files of a log, instead of one's own
     #[arg(value_name = "FILE")]
@@ -86,11 +93,18 @@ struct ShowArgs {
     format: Format,
 }
 
+const VERIFY: &str = "\
+Examples:
+  skillctl audit verify
+  skillctl audit verify --head heads
+  skillctl audit verify /archive/audit.log.* /var/log/skillctl/audit.log";
+
 /// Verify that every record follows the one before it
 ///
 /// Exit status 1, and the first line that does not fit, where one was changed, removed or moved. Of the files that are named the first may
 /// begin with any record.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = VERIFY)]
 struct VerifyArgs {
     /// Files of a log, instead of one's own, in any order
     #[arg(value_name = "FILE")]
@@ -103,8 +117,13 @@ struct VerifyArgs {
     format: Format,
 }
 
+const HEAD: &str = "\
+Examples:
+  skillctl audit head | ssh logs.example 'cat >> heads'";
+
 /// Print number and hash of the last record
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = HEAD)]
 struct HeadArgs {
     /// How to print them
     #[arg(long, value_enum, default_value_t)]

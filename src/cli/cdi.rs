@@ -69,11 +69,17 @@ impl Args {
     }
 }
 
+const ENABLE: &str = "\
+Examples:
+  skillctl cdi enable acme/hr:1.0.0
+  podman run --rm --device skillimage.io/skill=acme.hr IMAGE";
+
 /// Offer skills of the store as devices
 ///
 /// The name of a device is the namespace and the name of its skill: acme.hr. Enabled again, from another version, it stands for that,
 /// at the place that it has unless another is given; from another repository it is refused until it is disabled.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = ENABLE)]
 struct EnableArgs {
     /// Skills of the store
     #[arg(required = true, value_name = "REFERENCE")]
@@ -82,18 +88,30 @@ struct EnableArgs {
     place: Where,
 }
 
+const DISABLE: &str = "\
+Examples:
+  skillctl cdi disable acme.hr
+  skillctl cdi disable acme/hr:1.0.0";
+
 /// Offer skills as devices no more
 ///
 /// A skill that the store has no more is named by the name that it had.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = DISABLE)]
 struct DisableArgs {
     /// Names of devices, or their skills
     #[arg(required = true, value_name = "NAME|REFERENCE")]
     names: Vec<String>,
 }
 
+const LIST: &str = "\
+Examples:
+  skillctl cdi list
+  skillctl cdi list --format json";
+
 /// List the skills that are devices
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = LIST)]
 struct ListArgs {
     /// How to print them
     #[arg(long, value_enum, default_value_t)]

@@ -280,8 +280,14 @@ fn created(shell: &Shell) -> Result<String> {
     Ok(date.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
+const PULL_EXAMPLES: &str = "\
+Examples:
+  skillctl collection pull registry.example/acme/tools:1.0.0
+  skillctl collection pull registry.example/acme/tools:1.0.0 -o skills";
+
 /// Pull a collection, and with --output its skills
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = PULL_EXAMPLES)]
 struct PullArgs {
     /// The collection
     reference: String,

@@ -183,10 +183,16 @@ fn user_dir(agent: &Agent, home: &str) -> Result<String, Error> {
     Ok(directory.display().to_string())
 }
 
+const CDI_EXAMPLES: &str = "\
+Examples:
+  skillctl generate cdi acme/hr:1.0.0
+  skillctl generate cdi acme/hr:1.0.0 acme/legal:2.1.0";
+
 /// Print a CDI specification with skills as devices
 ///
 /// The skills are unpacked, and the devices bind what was unpacked. skillctl cdi enable keeps such a file where podman reads it.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = CDI_EXAMPLES)]
 struct CdiArgs {
     /// Skills of the store
     #[arg(required = true, value_name = "REFERENCE")]

@@ -40,10 +40,16 @@ enum Kind {
     Show(ShowArgs),
 }
 
+const GENERATE: &str = "\
+Examples:
+  skillctl key generate acme
+  skillctl key generate acme --passphrase-file secret";
+
 /// Make a key pair: NAME.key, which a passphrase opens, and NAME.pub
 ///
 /// Files that are there are left as they are.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = GENERATE)]
 struct GenerateArgs {
     /// Path of both files, without their ends
     name: PathBuf,
@@ -54,8 +60,14 @@ struct GenerateArgs {
     format: Format,
 }
 
+const SHOW: &str = "\
+Examples:
+  skillctl key show acme.pub
+  skillctl key show acme.key --passphrase-file secret";
+
 /// Show the public key of a file, and what it is called
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = SHOW)]
 struct ShowArgs {
     /// A public key, or a private one
     file: PathBuf,

@@ -45,11 +45,17 @@ impl Common {
     }
 }
 
+const GENERATE: &str = "\
+Examples:
+  skillctl collection generate -f collection.yaml
+  skillctl collection generate registry.example/acme/tools:1.0.0";
+
 /// Print the part of a pod that mounts the skills of a collection
 ///
 /// Kubernetes mounts images since 1.31, where its feature gate ImageVolume is on. A name that is no label of Kubernetes is
 /// made one, with a hash at its end.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = GENERATE)]
 pub struct GenerateArgs {
     #[command(flatten)]
     common: Common,
@@ -66,12 +72,19 @@ impl GenerateArgs {
     }
 }
 
+const VOLUME: &str = "\
+Examples:
+  skillctl collection volume -f collection.yaml
+  skillctl collection volume registry.example/acme/tools:1.0.0
+  skillctl collection volume -f collection.yaml --execute";
+
 /// Print the commands that make a volume of each skill of a collection
 ///
 /// A volume keeps the image that it was made of. So one of a skill that the collection has by digest is named after that, and a new
 /// version is a new volume; podman volume rm removes the old one. Others have the name of the skill: after an upgrade they are
 /// removed and made anew.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = VOLUME)]
 pub struct VolumeArgs {
     #[command(flatten)]
     common: Common,

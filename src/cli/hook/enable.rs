@@ -28,22 +28,35 @@ const ENABLE: &str = "skillctl hook enable";
 /// The file as we write it where no package has; the program's path is filled in.
 const TEMPLATE: &str = include_str!("../../../hooks/podman/50-skillctl.json");
 
+const ENABLE_EXAMPLES: &str = "\
+Examples:
+  skillctl hook enable
+  podman run --annotation io.skillimage.skills=acme/hr:1.0.0 IMAGE";
+
 /// Have podman start the hook: for all users as root, else for yourself
 ///
 /// Writes a drop-in of containers.conf that lists our directory of hooks after all others, which go on working. Doing it
 /// twice changes nothing.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = ENABLE_EXAMPLES)]
 pub struct EnableArgs {}
 
 /// Have podman not start the hook any more
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:\n  skillctl hook disable")]
 pub struct DisableArgs {}
+
+const STATUS: &str = "\
+Examples:
+  skillctl hook status
+  skillctl hook status --format json";
 
 /// Say whether podman starts the hook, and whether it can
 ///
 /// Exit status 1 where it does not, or where something is wrong: without its program podman starts containers without their skills, and
 /// with a mistake in hook.toml no container gets any.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = STATUS)]
 pub struct StatusArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t)]

@@ -85,7 +85,13 @@ enum Kind {
     Install(podman::InstallArgs),
 }
 
+const LIST: &str = "\
+Examples:
+  skillctl trust list
+  skillctl trust list --format json";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = LIST)]
 struct ListArgs {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
@@ -148,10 +154,17 @@ struct RemoveArgs {
     format: Format,
 }
 
+const CHECK: &str = "\
+Examples:
+  skillctl trust check registry.example/acme/hr:1.0.0
+  In the store, without the network:
+    skillctl trust check --local registry.example/acme/hr:1.0.0";
+
 /// Say what is asked of an image, and whether it is so
 ///
 /// Exit status 1, and why, where it is not. Nothing is asked of images that no scope covers.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = CHECK)]
 struct CheckArgs {
     /// The image
     reference: String,

@@ -41,10 +41,16 @@ Examples:
   After skillctl trust remove, to have podman forget the scope:
     skillctl trust install";
 
+const SHOW: &str = "\
+Examples:
+  skillctl trust show
+  skillctl trust show --format json";
+
 /// Show what podman has to be told to hold to the policy
 ///
 /// Prints what belongs in policy.json and registries.d, and what podman cannot hold to. Nothing is written.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = SHOW)]
 pub struct ShowArgs {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
