@@ -200,6 +200,18 @@ fn podman_holds_to_what_it_was_told(world: &World) {
     world.podman(["pull", "-q", &name]).fails(125);
     skillctl(world, &["sign", &name, "--key", &file(world, "acme.key")]).ok();
     world.podman(["pull", "-q", &name]).ok();
+    // What the policy asks for no more, podman forgets.
+    let there = || fs::read_to_string(&policy).expect("a policy").contains(&hub.name("acme"));
+    let removed = world.skillctl(["trust", "remove", &hub.name("acme")]);
+    assert!(removed.to_string().contains("podman holds to what") && there(), "{removed}");
+    install().ok();
+    assert!(!there() && !fs::exists("/etc/containers/registries.d/50-skillctl.yaml").expect("a directory"));
+    world.podman(["rmi", &name]).ok();
+    let unsigned = hub.name("acme/unsigned:1");
+    world.skillctl(["push", "acme/hr:1.0.0", &unsigned]).ok();
+    world.podman(["pull", "-q", &unsigned]).ok();
+    trust(world, &hub.name("acme"));
+    install().ok();
     // A name in two files would stop every pull.
     fs::write(
         "/etc/containers/registries.d/60-own.yaml",
