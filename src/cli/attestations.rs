@@ -15,7 +15,6 @@ use crate::attest::kind;
 use crate::ops::attestations::{self, Asked, Attestation, Listed};
 use crate::output::{cell, harmless_line, size, table};
 use crate::trust::by::By;
-use crate::trust::identity::Identities;
 
 /// What is attested of an image.
 #[derive(Debug, clap::Args)]
@@ -43,7 +42,7 @@ pub struct AttestationArgs {
 impl AttestationArgs {
     pub fn run(&self, shell: &Shell, text: &str, (format, registry): (Format, &RegistryArgs)) -> Result<ExitCode> {
         let keys = read_keys(&self.key)?;
-        let identities: Vec<Identities> = self.keyless.given()?.map(|given| given.identities).into_iter().collect();
+        let identities = self.keyless.identities()?;
         let by = By { keys: &keys, identities: &identities };
         let asked = Asked { by, predicate_type: self.kind.as_deref() };
         let listed = match place(text, self.local)? {

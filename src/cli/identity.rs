@@ -1,6 +1,6 @@
 //! Who has to have signed without a key: flags that are cosign's, but for patterns, which are of the whole.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::policy::needed;
 use crate::error::{Error, Result};
@@ -63,12 +63,17 @@ impl IdentityArgs {
             return Err(Error::Unavailable { reason: reason.into(), hint });
         }
         let root = needed(path, MAX_ROOT)?;
-        let identities = Identities::new((root.as_bytes(), &shown(path)), vec![written.clone()])
+        let named = path.display().to_string();
+        let identities = Identities::new((root.as_bytes(), &named), vec![written.clone()])
             .map_err(|reason| Error::Unavailable { reason, hint: None })?;
         Ok(Some(Given { written, root, identities }))
     }
-}
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
+    /// Returns who may have signed; none where none was given.
+    ///
+    /// # Errors
+    /// As [`Self::given`].
+    pub fn identities(&self) -> Result<Vec<Identities>> {
+        Ok(self.given()?.map(|given| given.identities).into_iter().collect())
+    }
 }

@@ -12,7 +12,7 @@ use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::targets::{Place, TargetArgs, resolved};
-use super::verify::{VerifyArgs, no_signature, signed};
+use super::verify::{VerifyArgs, check_unsigned, signed};
 use crate::address::Address;
 use crate::audit::Action;
 use crate::card::Provenance;
@@ -118,9 +118,7 @@ impl Args {
     ) -> Result<()> {
         let layout = shell.store()?;
         if let Some(address) = address(text)? {
-            if trust.is_some() {
-                return Err(no_signature().into());
-            }
+            check_unsigned(trust)?;
             return self.elsewhere(shell, places, (text, &address), rows);
         }
         let rule = Rule { when: self.pull.rule(), limit: self.max_size, trust };
@@ -253,8 +251,7 @@ pub fn fetch(
             None => text.parse::<Reference>()?,
         };
         let verified = trusted::found(layout, &found, text, rule.trust).map_err(Into::into);
-        let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
-        if let Some(verified) = shell.recorded((Action::Verify, text), verified, events)? {
+        if let Some(verified) = shell.recorded_verification(text, verified)? {
             shell.warnings(&verified.warnings);
         }
         return Ok((found, reference));

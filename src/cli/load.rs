@@ -93,15 +93,14 @@ pub fn load(
         return Err(Error::Unavailable { reason: "the image has no name to be loaded under".into(), hint }.into());
     };
     let name = name.parse::<Reference>()?;
-    let (mut signers, mut pinned) = (Vec::new(), None);
+    let mut verified = None;
     if trust.is_some() || !layout.policy().is_empty() {
         let found = store::read(layout, entry.clone())?;
-        let verified = trusted::found(layout, &found, &name.to_string(), trust).map_err(Into::into);
-        let verified = shell.recorded((Action::Load, &name.to_string()), verified, |_| Vec::new())?;
-        pinned = verified.clone();
-        signers.extend(verified.iter().flat_map(Verified::by));
+        let held = trusted::found(layout, &found, &name.to_string(), trust).map_err(Into::into);
+        verified = shell.recorded((Action::Load, &name.to_string()), held, |_| Vec::new())?;
     }
-    let (asked, name) = (name.clone(), name.in_storage());
+    let signers: Vec<String> = verified.iter().flat_map(Verified::by).collect();
+    let (asked, name) = (&name, name.in_storage());
     let storage = shell.storage()?;
     // Keeps prune from the private layout that skopeo reads.
     let _writing = layout.writing()?;
@@ -116,7 +115,7 @@ pub fn load(
         vec![Event::of(Action::Load, &name).digest(entry.digest()).signers(signers)]
     })?;
     drop(progress);
-    trusted::pin(layout, &asked, pinned.as_ref())?;
+    trusted::pin(layout, asked, verified.as_ref())?;
     Ok(storage.driver()?.to_string())
 }
 

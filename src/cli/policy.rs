@@ -16,7 +16,7 @@ use crate::trust::policy::{FILE, MAX_FILE, Policy};
 pub const ETC: &str = "/etc";
 
 /// Reads the policy from below directories of configuration. One that cannot be read is one by which nothing may be used.
-pub fn read<'a>(below: impl IntoIterator<Item = &'a Path>, conf: &ConfPaths) -> Policy {
+pub fn read<'a>(below: impl IntoIterator<Item = &'a Path>, conf: impl FnOnce() -> ConfPaths) -> Policy {
     let texts: Result<Vec<_>> = below
         .into_iter()
         .map(|dir| dir.join(FILE))
@@ -25,7 +25,7 @@ pub fn read<'a>(below: impl IntoIterator<Item = &'a Path>, conf: &ConfPaths) -> 
     match texts {
         // The usual case, in which nothing else is looked at.
         Ok(texts) if texts.is_empty() => Policy::default(),
-        texts => texts.and_then(|texts| parse(texts, conf)).unwrap_or_else(|e| Policy::unreadable(&e)),
+        texts => texts.and_then(|texts| parse(texts, &conf())).unwrap_or_else(|e| Policy::unreadable(&e)),
     }
 }
 

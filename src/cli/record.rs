@@ -11,11 +11,11 @@ use anyhow::Result;
 use chrono::Utc;
 
 use super::journal;
-use super::shell::{Shell, open_dir};
+use super::shell::{Shell, not_verified, open_dir};
 use crate::audit::log::Log;
 use crate::audit::settings::{self, Effective, Mode, Settings};
 use crate::audit::{Action, Event, Outcome, Record, User, hash};
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::ops::install::Installed;
 use crate::ops::promote::Promoted;
 use crate::ops::pull::Pulled;
@@ -186,14 +186,6 @@ fn outcome(error: &anyhow::Error) -> Outcome {
     }
 }
 
-/// Returns what is not signed as it has to be, where that is why something failed.
-pub fn not_verified(error: &anyhow::Error) -> Option<&Refusal> {
-    error.chain().find_map(|e| match e.downcast_ref() {
-        Some(Error::NotVerified(refusal)) => Some(&**refusal),
-        _ => None,
-    })
-}
-
 /// Returns the record of a verification.
 pub fn verified(verified: &Verified) -> Vec<Event> {
     let event = Event::of(Action::Verify, &verified.reference).digest(&verified.digest);
@@ -290,6 +282,14 @@ impl Shell {
             }
             _ => done,
         }
+    }
+
+    /// Records whether an image is what it has to be, and passes it on.
+    ///
+    /// # Errors
+    /// As [`Self::recorded`].
+    pub fn recorded_verification(&self, reference: &str, done: Result<Option<Verified>>) -> Result<Option<Verified>> {
+        self.recorded((Action::Verify, reference), done, |verified| verified.iter().flat_map(self::verified).collect())
     }
 
     /// Records what has happened; where that cannot be, it is told once.

@@ -21,7 +21,7 @@ use super::record::Known;
 use super::targets;
 use crate::agent::Home;
 use crate::env::{Env, path_var};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::ops::prune;
 use crate::output::{harmless, json, public_line};
 use crate::process::{Cancel, Tools};
@@ -158,10 +158,9 @@ impl Shell {
     /// Prints an error and its hint, and returns the exit status.
     pub fn fail(&self, error: &anyhow::Error) -> ExitCode {
         fail(error);
-        let is_no = |e: &(dyn std::error::Error + 'static)| matches!(e.downcast_ref(), Some(Error::NotVerified(_)));
         match self.cancel.get().is_some_and(Cancel::is_cancelled) {
             true => ExitCode::from(INTERRUPTED),
-            false if error.chain().any(is_no) => ExitCode::from(NO),
+            false if not_verified(error).is_some() => ExitCode::from(NO),
             false => ExitCode::from(FAILED),
         }
     }
@@ -261,7 +260,7 @@ impl Shell {
     pub fn policy(&self) -> Policy {
         let read = || {
             let user = self.config_home().ok();
-            policy::read([Path::new(policy::ETC)].into_iter().chain(user.as_deref()), &self.registries_conf())
+            policy::read([Path::new(policy::ETC)].into_iter().chain(user.as_deref()), || self.registries_conf())
         };
         self.policy.get_or_init(read).clone()
     }
@@ -425,6 +424,14 @@ pub fn cancel_on_signals() -> Cancel {
 /// Returns what the user can do about an error, where there is something.
 pub fn hint_of(error: &anyhow::Error) -> Option<String> {
     error.chain().filter_map(|e| e.downcast_ref::<Error>()).find_map(Error::hint)
+}
+
+/// Returns what is not as it has to be, where that is why something failed.
+pub fn not_verified(error: &anyhow::Error) -> Option<&Refusal> {
+    error.chain().find_map(|e| match e.downcast_ref() {
+        Some(Error::NotVerified(refusal)) => Some(&**refusal),
+        _ => None,
+    })
 }
 
 /// Prints an error and its hint on stderr.

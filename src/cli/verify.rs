@@ -9,11 +9,9 @@ use serde_json::{Value, json};
 use super::identity::IdentityArgs;
 use super::key;
 use super::policy::files;
-use super::record;
 use super::registry::RegistryArgs;
-use super::shell::{Format, Shell};
+use super::shell::{Format, Shell, not_verified};
 use super::sign::place;
-use crate::audit::Action;
 use crate::error::{Error, Refusal};
 use crate::ops::verify;
 use crate::output::harmless_line;
@@ -21,7 +19,6 @@ use crate::reference::Reference;
 use crate::store::registries_conf::RegistriesConf;
 use crate::store::{self, trusted};
 use crate::trust::check::{Against, Verified, nobody};
-use crate::trust::identity::Identities;
 use crate::trust::key::PublicKey;
 use crate::trust::policy::Rule;
 use crate::trust::verify::{Form, Signer};
@@ -75,7 +72,7 @@ impl KeyArgs {
     /// If a key cannot be read, or is none; those of [`IdentityArgs::given`].
     pub fn rule(&self, shell: &Shell) -> Result<Option<Rule>> {
         let keys = read_keys(&self.key)?;
-        let identities: Vec<Identities> = self.keyless.given()?.map(|given| given.identities).into_iter().collect();
+        let identities = self.keyless.identities()?;
         if keys.is_empty() && identities.is_empty() {
             return match self.identity {
                 Some(_) => Err(Error::Unavailable { reason: "--identity goes with --key".into(), hint: None }.into()),
@@ -133,9 +130,8 @@ impl Args {
         shell.can_record()?;
         let rule = self.keys.rule(shell)?;
         let verified = verified(shell, &self.reference, (self.local, &self.registry), rule.as_ref());
-        let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
-        let verified = shell.recorded((Action::Verify, &self.reference), verified, events);
-        if let (Format::Json, Some(refusal)) = (self.format, verified.as_ref().err().and_then(record::not_verified)) {
+        let verified = shell.recorded_verification(&self.reference, verified);
+        if let (Format::Json, Some(refusal)) = (self.format, verified.as_ref().err().and_then(not_verified)) {
             let none: [Signer; 0] = [];
             shell.print_json(&json!({
                 "reference": refusal.image, "digest": refusal.digest, "signers": none, "warnings": none, "refused": refused(refusal),
@@ -179,10 +175,14 @@ pub fn verified(
     }
 }
 
-/// The error for what is to be verified and is no image.
-pub fn no_signature() -> Error {
+/// Refuses what is no image, where somebody has to have signed it.
+///
+/// # Errors
+/// That.
+pub fn check_unsigned(trust: Option<&Rule>) -> Result<(), Error> {
     let reason = "what is no image has no signature that could be verified".to_owned();
-    Error::Unavailable { reason, hint: Some("leave --verify and --key out".into()) }
+    let refused = || Error::Unavailable { reason, hint: Some("leave --verify and --key out".into()) };
+    trust.map_or(Ok(()), |_| Err(refused()))
 }
 
 /// Returns what was asked of an image that is not so, and what there is.

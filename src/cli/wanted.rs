@@ -10,7 +10,7 @@ use super::gather::{address, fetch as fetch_repository, gather};
 use super::install::{Made, built, fetch, unpack_options};
 use super::registry::RegistryArgs;
 use super::shell::Shell;
-use super::verify::no_signature;
+use super::verify::check_unsigned;
 use crate::address::Address;
 use crate::card::Provenance;
 use crate::error::Error;
@@ -55,7 +55,7 @@ impl<'a> Lookup<'a> {
     /// An address may have credentials, which no wanted skill has: it cannot be fetched by that again.
     pub fn wanted(&self, layout: &Layout, text: &str, paths: &[String]) -> Result<Vec<(Wanted, Option<Resolved>)>> {
         if let Some(address) = address(text)? {
-            self.check_unsigned()?;
+            check_unsigned(self.trust)?;
             let ready = |(name, resolved, origin): (String, Resolved, Origin)| {
                 (Wanted::of(&name, &origin, paths.to_vec()), Some(resolved))
             };
@@ -139,7 +139,7 @@ impl<'a> Lookup<'a> {
 
     /// Returns the image that was built from a source: the one of the store where that is locked, else a new one.
     fn made(&self, layout: &Layout, address: Address, wanted: &Wanted, locked: Option<&Locked>) -> Result<Resolved> {
-        self.check_unsigned()?;
+        check_unsigned(self.trust)?;
         let origin = locked.and_then(|locked| locked.origin.clone());
         if let (Some(locked), Some(origin)) = (locked, &origin)
             && !matches!(address, Address::Local(_))
@@ -163,11 +163,6 @@ impl<'a> Lookup<'a> {
         }
         let origin = Origin { source: wanted.source.clone(), reference: wanted.version.clone(), ..made };
         Ok(Resolved { origin: Some(origin), ..resolved })
-    }
-
-    /// Refuses what is no image, where signatures are asked for.
-    fn check_unsigned(&self) -> Result<()> {
-        self.trust.map_or(Ok(()), |_| Err(no_signature().into()))
     }
 
     /// Builds the skills of a source, and returns them with their names.

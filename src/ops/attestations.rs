@@ -13,7 +13,8 @@ use crate::store::registry::Registry;
 use crate::store::{self, attached, remote_attached};
 use crate::trust::attestation::{self, Attestations, Attested};
 use crate::trust::bundle::{self, SIGNED};
-use crate::trust::by::{Author, By};
+use crate::trust::by::By;
+use crate::trust::verify::{Form, Signer};
 
 /// What is attested of an image.
 #[derive(Debug, Clone, Serialize)]
@@ -140,12 +141,10 @@ fn listed(reference: String, digest: &str, found: &Attestations, asked: Asked<'_
             continue;
         }
         let verified = by.is_some();
-        let (key, identity) = match by {
-            Some(Author::Key(key)) => (Some(key), None),
-            Some(Author::Identity(proved)) => (None, Some(proved.identity)),
-            None => (None, None),
+        let (key, identity, issuer) = match by.map(|by| Signer::new(by, Form::Bundle)) {
+            Some(Signer { key, identity, issuer, .. }) => (Some(key).filter(|key| !key.is_empty()), identity, issuer),
+            None => (None, None, None),
         };
-        let (identity, issuer) = identity.map(|one| (one.name, one.issuer)).unzip();
         attestations.push(Attestation {
             name: kind::short_name(&statement.predicate_type),
             predicate_type: statement.predicate_type,

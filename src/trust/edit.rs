@@ -158,10 +158,7 @@ fn name(table: &mut Table, new: &Written, path: &str) -> Result<()> {
     if has(table, new) {
         return Ok(());
     }
-    let list = table.entry("identities").or_insert_with(|| value(Array::new()));
-    let list = list
-        .as_array_mut()
-        .ok_or_else(|| Error::Unavailable { reason: format!("{path}: identities is no list"), hint: None })?;
+    let list = list(table, "identities", path)?;
     let mut own = InlineTable::new();
     let fields = [
         ("identity", &new.identity),
@@ -191,16 +188,19 @@ fn append(table: &mut Table, key: &str, added: &[String], path: &str) -> Result<
     if added.is_empty() {
         return Ok(());
     }
-    let list = table.entry(key).or_insert_with(|| value(Array::new()));
-    let list = list
-        .as_array_mut()
-        .ok_or_else(|| Error::Unavailable { reason: format!("{path}: {key} is no list"), hint: None })?;
+    let list = list(table, key, path)?;
     for one in added {
         if !list.iter().any(|own| own.as_str().is_some_and(|own| is_same(own, one))) {
             list.push(one);
         }
     }
     Ok(())
+}
+
+/// Returns a list of a scope, made where there is none.
+fn list<'a>(table: &'a mut Table, key: &str, path: &str) -> Result<&'a mut Array> {
+    let list = table.entry(key).or_insert_with(|| value(Array::new())).as_array_mut();
+    list.ok_or_else(|| Error::Unavailable { reason: format!("{path}: {key} is no list"), hint: None })
 }
 
 /// Returns whether two entries are one: keys are, however their text is broken into lines.

@@ -94,6 +94,17 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// Returns who has made a signature of a form.
+    pub fn new(author: Author, form: Form) -> Self {
+        let (key, proved) = match author {
+            Author::Key(key) => (key, None),
+            Author::Identity(proved) => (String::new(), Some(proved)),
+        };
+        let (identity, root) = proved.map(|proved| (proved.identity, proved.root)).unzip();
+        let (identity, issuer) = identity.map(|identity| (identity.name, identity.issuer)).unzip();
+        Self { key, identity, issuer, form, reference: None, root }
+    }
+
     /// Returns whoever it is, as pins and records have it: the ID of a key, or the identity and who says so.
     pub fn id(&self) -> String {
         match (&self.identity, &self.issuer) {
@@ -185,7 +196,7 @@ fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, who: Who<'
     // A registry on this machine, which a reference of ours cannot name, and not the one that follows.
     let elsewhere = claim.reference.starts_with(LOCALHOST) && named.registry().is_some();
     match subject.names.iter().any(|name| name == named.name()) && !elsewhere {
-        true => Ok(Signer { reference: Some(claim.reference), ..signer(author, Form::Simple) }),
+        true => Ok(Signer { reference: Some(claim.reference), ..Signer::new(author, Form::Simple) }),
         false => Err(format!("for the repository {}, not {}", named.name(), subject.names.join(" or "))),
     }
 }
@@ -193,17 +204,7 @@ fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, who: Who<'
 fn bundle_signer(bytes: &[u8], subject: Subject<'_>, who: Who<'_>) -> Result<Signer, String> {
     let (statement, author) = who.statement(bytes, subject.digest)?;
     is_signature_of(&statement, subject)?;
-    Ok(signer(author, Form::Bundle))
-}
-
-fn signer(author: Author, form: Form) -> Signer {
-    let (key, proved) = match author {
-        Author::Key(key) => (key, None),
-        Author::Identity(proved) => (String::new(), Some(proved)),
-    };
-    let (identity, root) = proved.map(|proved| (proved.identity, proved.root)).unzip();
-    let (identity, issuer) = identity.map(|identity| (identity.name, identity.issuer)).unzip();
-    Signer { key, identity, issuer, form, reference: None, root }
+    Ok(Signer::new(author, Form::Bundle))
 }
 
 /// Returns whether what was stated is a signature of the image that was asked for; errors are why not.

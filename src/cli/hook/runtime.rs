@@ -182,8 +182,8 @@ fn trust(data: Option<&Path>) -> Trust {
     let home = data.filter(|data| data.ends_with(".local/share/skillctl")).and_then(|data| data.ancestors().nth(3));
     let own = home.map(|home| home.join(".config"));
     // Root of a user namespace is not the machine's.
-    let conf = ConfPaths { uid: user().uid, home: home.map(Path::to_owned), ..ConfPaths::default() };
-    super::super::policy::read([Path::new(super::ETC)].into_iter().chain(own.as_deref()), &conf)
+    let conf = || ConfPaths { uid: user().uid, home: home.map(Path::to_owned), ..ConfPaths::default() };
+    super::super::policy::read([Path::new(super::ETC)].into_iter().chain(own.as_deref()), conf)
 }
 
 /// What the hook says: nobody sees its stderr but the journal and a file beside the store, since podman drops it.

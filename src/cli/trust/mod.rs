@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::hook::write;
 use super::identity::IdentityArgs;
+use super::images::short;
 use super::key;
 use super::policy::{ETC, needed};
-use super::record;
 use super::registry::RegistryArgs;
-use super::shell::{Format, Shell, open_dir};
+use super::shell::{Format, Shell, not_verified, open_dir};
 use super::verify::{self, verified};
 use crate::audit::{Action, Event};
 use crate::error::Error;
@@ -25,7 +25,6 @@ use crate::lock::{How, lock_dir};
 use crate::output::{cell, harmless_line, table};
 use crate::reference::Reference;
 use crate::store::blob::sha256;
-use crate::trust::check::Verified;
 use crate::trust::edit::{self, Gone};
 use crate::trust::identity::Identities;
 use crate::trust::key::PublicKey;
@@ -272,7 +271,7 @@ fn or_dash(text: &str) -> String {
 
 /// Returns the first digits of the IDs of keys, as `list` shows digests, and the identities.
 fn signers(rule: &Rule) -> String {
-    let short = |key: &PublicKey| key.id().trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    let short = |key: &PublicKey| short(&key.id(), false);
     let identities = rule.identities.iter().flat_map(Identities::written).map(|own| cell(&own.to_string()));
     or_dash(&rule.keys.iter().map(short).chain(identities).collect::<Vec<_>>().join(","))
 }
@@ -292,8 +291,7 @@ fn asked(scope: &Scope, signed_as: Option<String>, rule: &Rule) -> Value {
 
 /// Returns what the copy of a trusted root is called: another one gets another name, and scopes that have the old one keep it.
 fn root_name(text: &str) -> String {
-    let hex = sha256(text.as_bytes());
-    format!("trusted-root-{}.json", hex.trim_start_matches("sha256:").chars().take(12).collect::<String>())
+    format!("trusted-root-{}.json", short(&sha256(text.as_bytes()), false))
 }
 
 impl AddArgs {
@@ -408,8 +406,7 @@ impl CheckArgs {
         let rules = policy.rules(&reference)?;
         shell.can_record()?;
         let verified = verified(shell, &self.reference, (self.local, &self.registry), None);
-        let events = |verified: &Option<Verified>| verified.as_ref().map(record::verified).unwrap_or_default();
-        let verified = shell.recorded((Action::Verify, &self.reference), verified, events);
+        let verified = shell.recorded_verification(&self.reference, verified);
         let scopes = policy.covering(&reference);
         match self.format {
             Format::Json => {
@@ -418,7 +415,7 @@ impl CheckArgs {
                     scopes.zip(&rules).map(|(scope, rule)| asked(scope, named(rule), rule)).collect();
                 let mut result =
                     json!({"reference": self.reference, "asked": asked, "verified": verified.as_ref().ok()});
-                if let Some(refusal) = verified.as_ref().err().and_then(record::not_verified) {
+                if let Some(refusal) = verified.as_ref().err().and_then(not_verified) {
                     result["refused"] = verify::refused(refusal);
                 }
                 shell.print_json(&result)?;
