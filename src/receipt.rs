@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::card::Provenance;
 use crate::error::{Error, Result};
 use crate::layer::{Children, FileNode, Listing, Node};
-use crate::trust::identity::{self, Identities};
+use crate::reference::Reference;
+use crate::trust::identity::{Identities, Written};
 use crate::trust::key::PublicKey;
-use crate::trust::policy::Rule;
+use crate::trust::policy::{Policy, Rule, Scope};
 use crate::trust::verify::Signer;
 
 /// Most images that a receipt remembers, newest first: one for each `rollback`.
@@ -48,14 +49,22 @@ pub struct Image {
     pub signed_as: Option<String>,
 }
 
-/// An identity that has signed an image.
+/// An identity that has signed an image, as it was asked for: that of the next one may have another version in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedBy {
     /// Who.
-    pub identity: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// What that is like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_regexp: Option<String>,
     /// Who says so.
-    pub issuer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// What that is like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_regexp: Option<String>,
     /// Who is believed about it: a trusted root, in JSON.
     pub trusted_root: String,
 }
@@ -65,32 +74,39 @@ impl SignedBy {
     pub fn among(signers: &[Signer]) -> Vec<Self> {
         let mut all = Vec::new();
         for signer in signers {
-            let (Some(identity), Some(issuer), Some(root)) = (&signer.identity, &signer.issuer, &signer.root) else {
-                continue;
-            };
-            let (identity, issuer, trusted_root) = (identity.clone(), issuer.clone(), root.to_string());
-            let one = Self { identity, issuer, trusted_root };
+            let (Some(wanted), Some(root)) = (signer.wanted.clone(), &signer.root) else { continue };
+            let Written { identity, identity_regexp, issuer, issuer_regexp } = wanted;
+            let one = Self { identity, identity_regexp, issuer, issuer_regexp, trusted_root: root.to_string() };
             if !all.contains(&one) {
                 all.push(one);
             }
         }
         all
     }
+
+    fn written(&self) -> Written {
+        let Self { identity, identity_regexp, issuer, issuer_regexp, .. } = self.clone();
+        Written { identity, identity_regexp, issuer, issuer_regexp }
+    }
 }
 
 impl Image {
-    /// Returns what an image has to be signed by that comes after this one; nothing where this one was not signed.
+    /// Returns what an image has to be signed by that comes after this one; nothing where this one was not signed. Where the policy has
+    /// the same identity, it is its root that is believed now: roots get new keys.
     ///
     /// # Errors
     /// [`Error::Damaged`] where a key or a trusted root is none.
-    pub fn rule(&self) -> Result<Option<Rule>> {
+    pub fn rule(&self, policy: &Policy) -> Result<Option<Rule>> {
         let object = format!("the receipt of {}", self.reference);
         let key = |pem: &String| PublicKey::from_pem(pem.as_bytes(), &object);
         let keys = self.signed_by.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let reference = self.reference.parse::<Reference>().ok();
+        let covering: Vec<&Scope> = reference.iter().flat_map(|reference| policy.covering(reference)).collect();
         let known = |own: &SignedBy| {
-            let (identity, issuer) = (Some(own.identity.clone()), Some(own.issuer.clone()));
-            let written = identity::Written { identity, issuer, ..identity::Written::default() };
-            let root = (own.trusted_root.as_bytes(), "its trustedRoot");
+            let written = own.written();
+            let mut of_policy = covering.iter().flat_map(|scope| &scope.rule.identities);
+            let now = of_policy.find(|any| any.written().contains(&written)).map(Identities::root);
+            let root = (now.unwrap_or(&own.trusted_root).as_bytes(), "its trustedRoot");
             Identities::new(root, vec![written]).map_err(|e| Error::damaged(&object, e))
         };
         let identities = self.signed_by_identities.iter().map(known).collect::<Result<Vec<_>>>()?;

@@ -121,7 +121,7 @@ impl Args {
             check_unsigned(trust)?;
             return self.elsewhere(shell, places, (text, &address), rows);
         }
-        let rule = Rule { when: self.pull.rule(), limit: self.max_size, trust };
+        let rule = Rule { trust, ..Rule::looking(self.pull.rule(), self.max_size) };
         let (found, reference) = fetch(shell, &layout, text, rule, &self.registry)?;
         let cancel = shell.cancel();
         let unpack = unpack_options(self.max_size, &cancel);

@@ -163,7 +163,7 @@ impl Args {
     ) -> Vec<Result<Pulled>> {
         let queue = Mutex::new(wanted.iter().enumerate());
         let results: Mutex<Vec<_>> = Mutex::new(wanted.iter().map(|_| None).collect());
-        let rule = Rule { when: self.pull.rule(), limit: self.max_size, trust };
+        let rule = Rule { trust, ..Rule::new(self.pull.rule(), self.max_size) };
         let next = || queue.lock().ok().and_then(|mut queue| queue.next());
         let work = || {
             while let Some((at, (_, reference))) = next() {

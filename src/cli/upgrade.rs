@@ -198,10 +198,11 @@ impl Args {
             Some(rule) if !rule.by().is_empty() => Some(rule),
             // What was signed stays signed.
             given => {
-                skills.receipt(&step.row.name)?.map(|receipt| receipt.image.rule()).transpose()?.flatten().or(given)
+                let receipt = skills.receipt(&step.row.name)?;
+                receipt.map(|receipt| receipt.image.rule(layout.policy())).transpose()?.flatten().or(given)
             }
         };
-        let rule = Rule { trust: trust.as_ref(), ..Rule::new(When::Always, Limits::default().size) };
+        let rule = Rule { trust: trust.as_ref(), ..Rule::looking(When::Always, Limits::default().size) };
         let (found, reference) = fetch(shell, &layout, &text, rule, &self.registry)?;
         let name = &step.row.name;
         let cancel = shell.cancel();

@@ -102,7 +102,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn rule(&self, when: When) -> Rule<'a> {
-        Rule { trust: self.trust, ..Rule::new(when, Limits::default().size) }
+        Rule { trust: self.trust, ..Rule::looking(when, Limits::default().size) }
     }
 
     fn fetch(&self, layout: &Layout, text: &str) -> Result<(Found, Reference)> {

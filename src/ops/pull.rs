@@ -36,12 +36,19 @@ pub struct Rule<'a> {
     pub limit: u64,
     /// What has to hold of it beside what the policy of the machine asks for.
     pub trust: Option<&'a Trust>,
+    /// Whether its repository is pinned to who has signed it; else whoever takes it in does that.
+    pub pins: bool,
 }
 
 impl Rule<'_> {
     /// Returns a rule that asks for nothing more than the policy does.
     pub fn new(when: When, limit: u64) -> Self {
-        Self { when, limit, trust: None }
+        Self { when, limit, trust: None, pins: true }
+    }
+
+    /// Returns one for an image that is only looked at, or used by what pins it then.
+    pub fn looking(when: When, limit: u64) -> Self {
+        Self { pins: false, ..Self::new(when, limit) }
     }
 }
 
@@ -71,6 +78,20 @@ pub struct Pulled {
 /// # Errors
 /// If it cannot be had by the rule; [`Error::NotVerified`].
 pub fn pull(
+    (layout, remote): (&Layout, &Remote),
+    reference: &Reference,
+    rule: Rule<'_>,
+    copying: Copying<'_>,
+) -> Result<Pulled> {
+    let pulled = by_rule((layout, remote), reference, rule, copying)?;
+    if rule.pins {
+        // Not before it has its name: what could not be taken in binds nobody.
+        trusted::pin(layout, reference, pulled.verified.as_ref())?;
+    }
+    Ok(pulled)
+}
+
+fn by_rule(
     (layout, remote): (&Layout, &Remote),
     reference: &Reference,
     rule: Rule<'_>,
@@ -144,7 +165,6 @@ fn as_it_is(
         }
         verified => verified?,
     };
-    trusted::pin(layout, reference, verified.as_ref())?;
     let warnings = verified.iter().flat_map(|verified| verified.warnings.clone()).collect();
     Ok(Pulled { verified, warnings, ..named(name, found.entry) })
 }

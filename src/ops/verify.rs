@@ -13,7 +13,7 @@ use crate::store::remote::{Remote, not_found};
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::MAX_INSTANCES;
-use crate::store::trusted::{self, held_to_pin, pin};
+use crate::store::trusted::{self, held_to_pin};
 use crate::trust::attestation;
 use crate::trust::check::{Against, Checked, Verified, check, unsigned_instance};
 use crate::trust::policy::Rule;
@@ -86,7 +86,6 @@ pub fn fetched(
     };
     let instances = manifest.info.instances.iter().take(MAX_INSTANCES);
     verified.warnings.extend(unsigned_instance((reference, &manifest.info), instances, &rules, of)?);
-    pin(layout, reference, Some(&verified))?;
     Ok(Some(verified))
 }
 
@@ -103,7 +102,7 @@ pub fn installed(source: &Source<'_>, before: Option<&Image>) -> Result<Option<V
     if verified.as_ref().is_some_and(|verified| !verified.signers.is_empty()) {
         return Ok(verified);
     }
-    match before.map(Image::rule).transpose()?.flatten() {
+    match before.map(|image| image.rule(source.layout.policy())).transpose()?.flatten() {
         Some(rule) => check(Some(&rule)),
         None => Ok(verified),
     }

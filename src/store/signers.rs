@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 
 use super::layout::Layout;
 use crate::error::{Error, Result};
+use crate::trust::names;
 
 const FILE: &str = ".signers.json";
 
@@ -16,7 +17,7 @@ impl Layout {
     /// [`Error::Damaged`] where that cannot be told.
     pub fn signer(&self, repository: &str) -> Result<Option<String>> {
         for store in self.all() {
-            if let Some(key) = store.signers()?.remove(repository) {
+            if let Some(key) = store.signers()?.remove(&names::repository(repository)) {
                 return Ok(Some(key));
             }
         }
@@ -34,10 +35,11 @@ impl Layout {
         }
         let _changing = self.changing()?;
         let mut signers = self.signers()?;
-        if let Some(pinned) = signers.get(repository) {
+        let repository = names::repository(repository);
+        if let Some(pinned) = signers.get(&repository) {
             return Ok(pinned.clone());
         }
-        signers.insert(repository.to_owned(), key.to_owned());
+        signers.insert(repository, key.to_owned());
         self.write_signers(&signers)?;
         Ok(key.to_owned())
     }
@@ -49,16 +51,21 @@ impl Layout {
     pub fn unpin_signer(&self, repository: &str) -> Result<Option<String>> {
         let _changing = self.changing()?;
         let mut signers = self.signers()?;
-        let was = signers.remove(repository);
+        let was = signers.remove(&names::repository(repository));
         if was.is_some() {
             self.write_signers(&signers)?;
         }
         Ok(was)
     }
 
+    /// Returns all pins, by the one spelling of each name.
     fn signers(&self) -> Result<BTreeMap<String, String>> {
         match self.dir().read(FILE) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::damaged(self.name_of(FILE), e)),
+            Ok(bytes) => {
+                let written: BTreeMap<String, String> =
+                    serde_json::from_slice(&bytes).map_err(|e| Error::damaged(self.name_of(FILE), e))?;
+                Ok(written.into_iter().map(|(name, key)| (names::repository(&name), key)).collect())
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
             Err(e) => Err(Error::io(self.name_of(FILE))(e)),
         }

@@ -28,7 +28,7 @@ pub struct Verified {
     /// The keys that have made them.
     #[serde(skip)]
     pub keys: Vec<PublicKey>,
-    /// For each rule, who has signed as it wants ([`Signer::id`]).
+    /// For each rule, who has signed as it wants ([`Signer::pinned_id`], then [`Signer::id`]).
     #[serde(skip)]
     pub by_rule: Vec<Vec<String>>,
     /// Whether it may be used as another repository than those have signed it for.
@@ -141,7 +141,7 @@ pub fn check(
             attested(&there.bundles, digest, wanted, any).map_err(|found| refused(required(), found))?;
         }
         verified.keys.extend(rule.keys.iter().filter(|key| signers.iter().any(|one| one.key == key.id())).cloned());
-        verified.by_rule.push(signers.iter().map(Signer::id).collect());
+        verified.by_rule.push(signers.iter().map(Signer::pinned_id).chain(signers.iter().map(Signer::id)).collect());
         verified.identity = verified.identity.or_else(|| rule.identity.clone());
         let new = |signer: &Signer| !verified.signers.contains(signer);
         let new: Vec<Signer> = signers.into_iter().filter(new).collect();
@@ -190,7 +190,10 @@ pub fn nobody(text: &str) -> Error {
 /// Says what to do about an image that is not as a rule wants it.
 fn hint(rule: &Rule, reference: &Reference, found: &str) -> Option<String> {
     match (rule.source.as_str(), &rule.identity) {
-        (receipt::SIGNED, _) => Some("--key FILE takes the signature of another key".to_owned()),
+        (receipt::SIGNED, _) => Some(match rule.identities.is_empty() {
+            true => "--key FILE takes the signature of another key".to_owned(),
+            false => "--certificate-identity, or --key FILE, takes the signature of somebody else".to_owned(),
+        }),
         ("", None) if found.contains("for the repository ") => {
             Some("where it is a copy, --identity REPOSITORY says what it was signed as".to_owned())
         }

@@ -118,6 +118,11 @@ impl Identities {
         &self.written
     }
 
+    /// Returns the trusted root, in JSON.
+    pub fn root(&self) -> &str {
+        &self.text
+    }
+
     /// Returns what a bundle states of the manifest with this digest, where one of them has signed it.
     ///
     /// Errors are why it counts for nothing.
@@ -135,9 +140,11 @@ impl Identities {
     }
 
     fn proved(&self, identity: Identity) -> Result<Proved, String> {
-        match self.wanted.iter().any(|(name, issuer)| name.is(&identity.name) && issuer.is(&identity.issuer)) {
-            true => Ok(Proved { identity, root: Arc::clone(&self.text) }),
-            false => Err(short(format!("by {identity}"))),
+        let is = |(name, issuer): &(Wanted, Wanted)| name.is(&identity.name) && issuer.is(&identity.issuer);
+        let wanted = self.written.iter().zip(&self.wanted).find(|(_, wanted)| is(wanted));
+        match wanted {
+            Some((wanted, _)) => Ok(Proved { wanted: wanted.clone(), root: Arc::clone(&self.text), identity }),
+            None => Err(short(format!("by {identity}"))),
         }
     }
 }
@@ -158,6 +165,8 @@ fn wanted(written: &[Written]) -> Result<Vec<(Wanted, Wanted)>, String> {
 pub struct Proved {
     /// Who.
     pub identity: Identity,
+    /// Who was asked for.
+    pub wanted: Written,
     /// The root, in JSON.
     pub root: Arc<str>,
 }

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod key;
 #[cfg_attr(not(feature = "keyless"), path = "without_keyless.rs")]
 pub mod keyless;
+pub mod names;
 pub mod noted;
 pub mod podman;
 pub mod policy;

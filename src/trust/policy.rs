@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::by::By;
 use super::identity::{self, Identities, MAX_ROOT};
 use super::key::{MAX_KEY, PublicKey};
+use super::names::{spellings, with_one_host};
 use crate::attest::kind::predicate_type;
 use crate::error::{Error, Result};
 use crate::lifecycle::State;
@@ -208,8 +209,8 @@ impl Policy {
 
     /// Returns the scopes that a repository is in.
     pub fn covering<'a>(&'a self, reference: &'a Reference) -> impl Iterator<Item = &'a Scope> {
-        let name = canonical(reference.name());
-        self.scopes.iter().filter(move |scope| rest(&name, &scope.prefix).is_some())
+        let names = spellings(reference.name());
+        self.scopes.iter().filter(move |scope| below(&names, &scope.prefix).is_some())
     }
 
     /// Returns the scopes whose images are held to less under another name.
@@ -228,25 +229,17 @@ impl Policy {
         self.check()?;
         let rule = |scope: &Scope| {
             let signed_as = scope.signed_as.as_ref();
-            let mapped = signed_as.and_then(|to| Some(to.clone() + rest(&canonical(reference.name()), &scope.prefix)?));
+            let names = spellings(reference.name());
+            let mapped = signed_as.and_then(|to| Some(to.clone() + below(&names, &scope.prefix)?));
             Rule { identity: mapped.and_then(|name| name.parse().ok()), ..scope.rule.clone() }
         };
         Ok(self.covering(reference).map(rule).collect())
     }
 }
 
-/// Returns a name as scopes have it: hosts are written in several ways, and those of Docker Hub and of the usual port are one.
-fn canonical(name: &str) -> String {
-    let (host, rest) = name.split_at(name.find('/').unwrap_or(name.len()));
-    if !host.contains(['.', ':']) {
-        return name.to_owned();
-    }
-    let host = host.to_ascii_lowercase();
-    let host = match host.strip_suffix(":443").unwrap_or(&host) {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        host => host,
-    };
-    format!("{host}{rest}")
+/// Returns what a repository has after a prefix, whichever of its names it is in by.
+fn below<'a>(names: &'a [String], prefix: &str) -> Option<&'a str> {
+    names.iter().find_map(|name| rest(name, prefix))
 }
 
 /// Returns what a name has after a prefix that ends where one of its parts does.
@@ -306,7 +299,7 @@ pub fn prefix(text: &str) -> Result<String, String> {
     let trimmed = trimmed.strip_prefix("localhost/").unwrap_or(trimmed);
     let below = format!("{trimmed}/x");
     match below.parse::<Reference>() {
-        Ok(reference) if reference.name() == below && !is_digest(text) => Ok(canonical(trimmed)),
+        Ok(reference) if reference.name() == below && !is_digest(text) => Ok(with_one_host(trimmed)),
         _ => Err(format!(
             "{text:?} is no name of a repository, and no beginning of one: write it without transport, tag and wildcards"
         )),

@@ -38,6 +38,29 @@ fn all_scopes_count_that_a_name_is_in() {
 }
 
 #[test]
+fn another_spelling_leads_around_no_scope() {
+    let scopes = ["docker.io/library/hr", "docker.io/legal", "docker.io/o", "r.io/acme", "R.io:0443/x"];
+    let text: String = scopes.iter().map(|prefix| scope(prefix, "")).collect();
+    let policy = policy(&text).unwrap();
+    let cases = [
+        ("docker.io/hr:1", Some("docker.io/library/hr")),
+        ("index.docker.io/library/hr:1", Some("docker.io/library/hr")),
+        ("docker.io/library/legal:1", Some("docker.io/legal")),
+        ("docker.io/legal/x:1", Some("docker.io/legal")),
+        ("docker.io/library/legal/x:1", None),
+        ("registry-1.docker.io:443/o/x:1", Some("docker.io/o")),
+        ("r.io:0443/acme/hr:1", Some("r.io/acme")),
+        ("r.io/x/hr:1", Some("r.io/x")),
+        ("r.io:4430/acme/hr:1", None),
+    ];
+    for (text, want) in cases {
+        let reference: Reference = text.parse().unwrap();
+        let found: Vec<&str> = policy.covering(&reference).map(|scope| scope.prefix.as_str()).collect();
+        assert_eq!(found, want.into_iter().collect::<Vec<_>>(), "{text}");
+    }
+}
+
+#[test]
 fn names_are_mapped_by_scopes_and_mirrors() {
     let text = [scope("mirror.example/a", "signed-as = \"upstream.example/b\""), scope("quay.io", "")].concat();
     let mirrors = vec![("quay.io/mirror".to_owned(), "docker.io".to_owned())];

@@ -8,11 +8,16 @@ use std::sync::Arc;
 
 use super::bundle::{self, Statement};
 use super::by::{Author, By, Who};
+use super::identity::{Identity, Proved, Written};
 use super::key::PublicKey;
+use super::names::is_same;
 use super::simple;
 use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
 use crate::lifecycle::{State, TAG_SUFFIXES};
 use crate::reference::{LOCALHOST, Reference};
+
+/// What a branch or a tag begins with, at the end of what GitHub and GitLab call a workflow.
+const REF: &str = "@refs/";
 
 /// What there is about a manifest, in both forms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,6 +96,9 @@ pub struct Signer {
     /// The trusted root by which it is proved who has signed without a key.
     #[serde(skip)]
     pub root: Option<Arc<str>>,
+    /// Who was asked for, and has done so without a key: whoever signs next may be another one who is like that.
+    #[serde(skip)]
+    pub wanted: Option<Written>,
 }
 
 impl Signer {
@@ -100,16 +108,29 @@ impl Signer {
             Author::Key(key) => (key, None),
             Author::Identity(proved) => (String::new(), Some(proved)),
         };
-        let (identity, root) = proved.map(|proved| (proved.identity, proved.root)).unzip();
-        let (identity, issuer) = identity.map(|identity| (identity.name, identity.issuer)).unzip();
-        Self { key, identity, issuer, form, reference: None, root }
+        let Some(Proved { identity: Identity { name, issuer }, wanted, root }) = proved else {
+            return Self { key, identity: None, issuer: None, form, reference: None, root: None, wanted: None };
+        };
+        let (identity, issuer) = (Some(name), Some(issuer));
+        Self { key, identity, issuer, form, reference: None, root: Some(root), wanted: Some(wanted) }
     }
 
-    /// Returns whoever it is, as pins and records have it: the ID of a key, or the identity and who says so.
+    /// Returns whoever it is, as records have it: the ID of a key, or the identity and who says so.
     pub fn id(&self) -> String {
         match (&self.identity, &self.issuer) {
             (Some(identity), Some(issuer)) => format!("{identity} of {issuer}"),
             _ => self.key.clone(),
+        }
+    }
+
+    /// Returns whoever it is, as pins have it: of a workflow without the branch or tag that it ran for, which another release has not.
+    pub fn pinned_id(&self) -> String {
+        match (&self.identity, &self.issuer) {
+            (Some(identity), Some(issuer)) => {
+                let workflow = identity.split_once(REF).filter(|(name, _)| name.starts_with("https://"));
+                format!("{} of {issuer}", workflow.map_or(identity.as_str(), |(name, _)| name))
+            }
+            _ => self.id(),
         }
     }
 }
@@ -195,7 +216,7 @@ fn simple_signer(signature: &simple::Signature, subject: Subject<'_>, who: Who<'
     let named: Reference = claim.reference.parse().map_err(|_| format!("for {:?}", claim.reference))?;
     // A registry on this machine, which a reference of ours cannot name, and not the one that follows.
     let elsewhere = claim.reference.starts_with(LOCALHOST) && named.registry().is_some();
-    match subject.names.iter().any(|name| name == named.name()) && !elsewhere {
+    match subject.names.iter().any(|name| is_same(name, named.name())) && !elsewhere {
         true => Ok(Signer { reference: Some(claim.reference), ..Signer::new(author, Form::Simple) }),
         false => Err(format!("for the repository {}, not {}", named.name(), subject.names.join(" or "))),
     }

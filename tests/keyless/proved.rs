@@ -9,6 +9,7 @@ use crate::policy::uses;
 use crate::sigstore::{Signing, Sigstore};
 use crate::support::{Ran, World};
 
+const WORKFLOW: &str = "https://github.com/acme/hr/.github/workflows/release.yaml";
 const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// The flags that ask for an identity.
@@ -290,6 +291,58 @@ fn what_an_identity_has_signed_stays_signed_by_it() {
     // Who says so may take another one.
     upgrade(&by(eve)).ok();
     assert_eq!(receipt()["signedByIdentities"][0]["identity"], eve.identity);
+}
+
+/// A workflow has the tag that it ran for in its name: who was asked for is recorded, and the workflow is pinned without it.
+#[test]
+fn the_next_release_is_signed_by_the_same_identity() {
+    let (before, after) = (Sigstore::new(), Sigstore::new());
+    let (world, _) = world(&before);
+    let release = |version: &str| format!("{WORKFLOW}@refs/tags/v{version}");
+    for version in ["1.0.0", "1.1.0", "1.2.0", "1.3.0"] {
+        world.skill_version("hr", version);
+        world.build("hr");
+        run(&world, &["promote", &format!("acme/hr:{version}-draft"), "--to", "testing", "--load=never"], &[]).ok();
+    }
+    let publish = |sigstore: &Sigstore, version: &str| {
+        let from = format!("acme/hr:{version}-testing");
+        let mut promote = world.command(["promote", &from, "--to", "published", "--load=never"]);
+        // Whoever publishes it is somebody else.
+        let done: Ran = promote.env("XDG_CONFIG_HOME", world.path("elsewhere")).output().unwrap().into();
+        done.ok();
+        let descriptor = descriptor(&world, &format!("acme/hr:{version}"));
+        let (identity, of) = (release(version), digest(&descriptor));
+        let signing = Signing { identity: &identity, ..Signing::RELEASE };
+        put(&world, &descriptor, &sigstore.signed(signing, of), SIGNED);
+    };
+    publish(&before, "1.0.0");
+    let pattern = format!("^{}$", release("[0-9.]+").replace("github.com", "github\\.com"));
+    let like = ["--certificate-identity-regexp", &pattern, "--certificate-oidc-issuer", Signing::RELEASE.issuer];
+    let trust = |root: &str| {
+        run(&world, &["trust", "add", "--user", "acme", "--pin", "--trusted-root", root], &like).ok();
+    };
+    trust("root.json");
+    run(&world, &["install", "acme/hr:1.0.0", "-t", "claude"], &[]).ok();
+    let pins: Value = serde_json::from_slice(&fs::read(world.store().join(".signers.json")).unwrap()).unwrap();
+    assert_eq!(pins, json!({"acme/hr": format!("{WORKFLOW} of {}", Signing::RELEASE.issuer)}));
+    let receipt = world.path("home/.claude/skills/.skillimage/receipts/hr.json");
+    let receipt: Value = serde_json::from_slice(&fs::read(receipt).unwrap()).unwrap();
+    let signed = &receipt["signedByIdentities"][0];
+    let named = (&signed["identityRegexp"], &signed["issuer"]);
+    assert_eq!(named, (&json!(pattern), &json!(Signing::RELEASE.issuer)));
+    publish(&before, "1.1.0");
+    run(&world, &["upgrade", "hr", "-t", "claude"], &[]).ok();
+    // Authorities get new keys: what the policy believes now counts, and not what was believed when it was installed.
+    publish(&after, "1.2.0");
+    run(&world, &["upgrade", "hr", "-t", "claude"], &[]).fails(1);
+    world.write("new.json", after.trusted_root().to_string());
+    trust("new.json");
+    run(&world, &["upgrade", "hr", "-t", "claude"], &[]).ok();
+    // Without the policy it is still asked for.
+    run(&world, &["trust", "remove", "--user", "acme"], &[]).ok();
+    publish(&before, "1.3.0");
+    let refused = run(&world, &["upgrade", "hr", "-t", "claude"], &[]).fails(1).stderr;
+    assert!(refused.contains(&pattern) && refused.contains("--certificate-identity, or --key FILE,"), "{refused}");
 }
 
 #[test]

@@ -15,10 +15,19 @@ matrix! { a_container_gets_only_what_is_signed }
 
 /// Registries do not care who asks.
 mod registries {
-    use super::{a_policy_holds_on_registries, a_promotion_signs_on_a_registry, a_tag_that_moves_is_what_was_verified};
+    use super::{
+        a_policy_holds_on_registries, a_promotion_signs_on_a_registry, a_tag_that_moves_is_what_was_verified,
+        what_is_taken_in_pins_its_repository,
+    };
     use crate::cell::matrix;
 
-    matrix! { @roots a_policy_holds_on_registries, a_promotion_signs_on_a_registry, a_tag_that_moves_is_what_was_verified }
+    matrix! {
+        @roots
+        a_policy_holds_on_registries,
+        a_promotion_signs_on_a_registry,
+        a_tag_that_moves_is_what_was_verified,
+        what_is_taken_in_pins_its_repository
+    }
 }
 
 /// Debian 12's podman verifies nothing.
@@ -120,6 +129,32 @@ fn a_policy_holds_on_registries(world: &World) {
     }
 }
 
+/// What is only looked at binds nobody, nor does what could not be taken in; and another spelling is no way around.
+fn what_is_taken_in_pins_its_repository(world: &World) {
+    let (hub, name) = registry(world, Kind::Plain);
+    trust(world, &hub.name("acme"));
+    skillctl(world, &["trust", "add", &hub.name("acme"), "--key", &file(world, "other.pub"), "--pin"]).ok();
+    skillctl(world, &["sign", &name, "--key", &file(world, "other.key")]).ok();
+    let (out, store) = (file(world, "out"), world.path("there"));
+    let there = |args: &[&str]| skillctl(world, &[&["--store", &file(world, "there")], args].concat());
+    let pins = || fs::read(store.join(".signers.json")).map(|text| serde_json::from_slice(&text).expect("JSON"));
+    there(&["install", "--dry-run", "-o", &out, &name]).ok();
+    there(&["verify", &name]).ok();
+    assert!(pins().is_err());
+    there(&["install", "-o", &out, &name]).ok();
+    let pinned: serde_json::Value = pins().expect("a pin");
+    assert_eq!(pinned.as_object().map(|all| all.keys().cloned().collect()), Some(vec![hub.name("acme/hr")]));
+    world.build("hr", "1.1.0", &["--load=never"]);
+    let next = hub.name("acme/hr:1.1.0-draft");
+    world.skillctl(["push", "acme/hr:1.1.0-draft", &next]).ok();
+    skillctl(world, &["sign", &next, "--key", &file(world, "acme.key")]).ok();
+    for verb in [&["pull", "--load=never", &next][..], &["install", "-o", &out, &next], &["verify", &next]] {
+        let refused = there(verb).fails(1);
+        assert!(refused.contains("which") && refused.contains("is pinned to"), "{refused}");
+    }
+    assert_eq!(pins().expect("a pin"), pinned);
+}
+
 /// A registry that answers once or twice with the one manifest, and then with the other.
 fn a_tag_that_moves_is_what_was_verified(world: &World) {
     let (hub, name) = registry(world, Kind::Plain);
@@ -200,6 +235,14 @@ fn podman_holds_to_what_it_was_told(world: &World) {
     world.podman(["pull", "-q", &name]).fails(125);
     skillctl(world, &["sign", &name, "--key", &file(world, "acme.key")]).ok();
     world.podman(["pull", "-q", &name]).ok();
+    // What was shown is a whole policy, which says the same.
+    fs::write(&policy, shown["policy"].to_string()).expect("a policy");
+    let unsigned = hub.name("acme/unsigned:1");
+    world.skillctl(["push", "acme/hr:1.0.0", &unsigned]).ok();
+    world.podman(["rmi", &name]).ok();
+    world.podman(["pull", "-q", &unsigned]).fails(125);
+    world.podman(["pull", "-q", &name]).ok();
+    fs::write(&policy, written).expect("a policy");
     // What the policy asks for no more, podman forgets.
     let there = || fs::read_to_string(&policy).expect("a policy").contains(&hub.name("acme"));
     let removed = world.skillctl(["trust", "remove", &hub.name("acme")]);
@@ -207,8 +250,6 @@ fn podman_holds_to_what_it_was_told(world: &World) {
     install().ok();
     assert!(!there() && !fs::exists("/etc/containers/registries.d/50-skillctl.yaml").expect("a directory"));
     world.podman(["rmi", &name]).ok();
-    let unsigned = hub.name("acme/unsigned:1");
-    world.skillctl(["push", "acme/hr:1.0.0", &unsigned]).ok();
     world.podman(["pull", "-q", &unsigned]).ok();
     trust(world, &hub.name("acme"));
     install().ok();
