@@ -190,6 +190,70 @@ fn podman_forgets_what_it_was_told_and_nothing_else() {
 }
 
 #[test]
+fn what_is_shown_is_a_policy_by_itself() {
+    let world = world();
+    trust(&world, &["r.example/a", "--key", "acme.pub"]);
+    let reject = json!([{"type": "reject"}]);
+    world.write("home/.config/containers/policy.json", json!({"default": reject}).to_string());
+    let shown = run(&world, &["trust", "show", "--format", "json"]).ok().json();
+    assert_eq!(shown["policy"]["default"], reject);
+    assert_eq!(shown["policy"]["transports"]["docker"]["r.example/a"][0]["type"], "sigstoreSigned");
+    let text = run(&world, &["trust", "show"]).ok().stdout;
+    let config = world.path("home/.config/containers").display().to_string();
+    assert!(text.starts_with(&format!("In {config}/policy.json:\n\n{{\n")), "{text}");
+    assert!(
+        text.contains(&format!("\nIn {config}/registries.d/50-skillctl.yaml:\n\ndocker:\n  r.example/a:\n")),
+        "{text}"
+    );
+}
+
+/// What podman refuses of it would be everything, if its signatures were read no more.
+#[test]
+fn a_scope_that_stays_has_its_signatures_read() {
+    let world = world();
+    let anything = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}";
+    let install = |policy: &str| run(&world, &["trust", "install", "--policy", policy, "--registries.d", "etc/d"]);
+    let names = || fs::read_to_string(world.path("etc/d/50-skillctl.yaml")).unwrap();
+    for file in ["one.json", "other.json"] {
+        world.write(&format!("etc/{file}"), anything);
+    }
+    trust(&world, &["r.example/a", "--key", "acme.pub"]);
+    // By another spelling of its path the file is the same, also where it is new.
+    install("./etc/one.json").ok();
+    install("etc/other.json").ok();
+    assert_eq!(names().matches("# wrote ").count(), 2);
+    run(&world, &["trust", "remove", "--user", "r.example/a"]).ok();
+    assert!(install("etc/../etc/one.json").ok().stdout.starts_with("Took r.example/a out of "));
+    assert!(names().contains("  r.example/a:\n    use-sigstore-attachments: true\n"), "{}", names());
+    let changed = fs::read_to_string(world.path("etc/other.json")).unwrap().replace("keyData", "keyPath");
+    world.write("etc/other.json", &changed);
+    for _ in 0..2 {
+        let stays = install("etc/other.json").ok().stderr;
+        assert!(stays.contains("has r.example/a as somebody has changed it: it stays"), "{stays}");
+        assert!(names().contains("  r.example/a:\n    use-sigstore-attachments: true\n"), "{}", names());
+    }
+    // Whoever takes that back has it taken out.
+    world.write("etc/other.json", changed.replace("keyPath", "keyData"));
+    install("etc/other.json").ok();
+    assert!(!world.path("etc/d/50-skillctl.yaml").exists());
+    trust(&world, &["r.example/a", "--key", "acme.pub"]);
+    let made = install("new.json").ok().stdout;
+    assert!(made.contains(&world.path("new.json").display().to_string()), "{made}");
+}
+
+#[test]
+fn what_leads_to_the_policy_stays_a_link() {
+    let world = world();
+    let file = world.path("home/.config/skillctl/trust.toml");
+    world.write("dotfiles/trust.toml", "");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(world.path("dotfiles/trust.toml"), &file).unwrap();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    assert!(file.is_symlink());
+    assert!(fs::read_to_string(world.path("dotfiles/trust.toml")).unwrap().contains("prefix = \"acme\""));
+}
+
+#[test]
 fn installations_at_once_lose_nothing() {
     let world = world();
     world.write("etc/policy.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}");
@@ -254,6 +318,9 @@ fn states_and_pins_are_held() {
         run(&world, look).ok();
         assert!(!world.store().join(".signers.json").exists(), "{look:?}");
     }
+    // Neither does another spelling of a host lead around a pin, also where an older file has that.
+    world.write("store/.signers.json", "{\"R.io:443/acme/hr\": \"sha256:x\"}");
+    assert!(run(&world, &["trust", "remove", "--pinned", "r.io/acme/hr"]).ok().stdout.contains("from sha256:x"));
     // The pin takes whom the policy names first of those that have signed.
     let world = crate::trust::world();
     trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);

@@ -26,6 +26,7 @@ pub fn add(text: &str, path: &str, new: &policy::Written) -> Result<String> {
             tables.get_mut(last).ok_or_else(|| no_list(path))?
         }
     };
+    make_inline(table);
     if let Some(root) = &new.trusted_root {
         let before = table.get("trusted-root").and_then(Item::as_str).filter(|before| before != root);
         if let (Some(before), false) = (before, new.identities.iter().all(|one| has(table, one))) {
@@ -92,6 +93,7 @@ pub fn remove(text: &str, path: &str, wanted: &str, gone: Option<Gone<'_>>) -> R
     };
     let mut removed = false;
     for table in tables.iter_mut().filter(|table| is_of(table, &prefix)) {
+        make_inline(table);
         let list = match gone {
             Gone::Keys(_) => "keys",
             Gone::Identity(_) => "identities",
@@ -145,6 +147,15 @@ fn no_list(path: &str) -> Error {
 
 fn is_of(table: &Table, wanted: &str) -> bool {
     table.get("prefix").and_then(Item::as_str).and_then(|own| prefix(own).ok()).as_deref() == Some(wanted)
+}
+
+/// Makes a list of identities that are written as `[[scope.identities]]`.
+fn make_inline(table: &mut Table) {
+    if table.get("identities").is_some_and(Item::is_array_of_tables)
+        && let Some(Ok(list)) = table.remove("identities").map(Item::into_value)
+    {
+        table["identities"] = value(list);
+    }
 }
 
 /// Returns whether a scope has an identity.
@@ -294,6 +305,27 @@ mod tests {
         // Of the keys the last may go where an identity is left.
         let without = remove(&keyed, "t", "acme", Some(Gone::Keys(&|own: &str| own == "a.pub"))).unwrap().unwrap();
         assert_eq!(without, left);
+    }
+
+    #[test]
+    fn identities_are_changed_however_they_are_written() {
+        let text = "[[scope]]\nprefix = \"acme\"\ntrusted-root = \"r\"\n\n\
+                    [[scope.identities]]\nidentity = \"a@x\"\nissuer = \"y\"\n\n\
+                    [[scope.identities]]\nidentity = \"b@x\"\nissuer = \"y\"\n\n[[scope]]\nprefix = \"other\"\n";
+        let new = policy::Written {
+            identities: vec![Written { identity: Some("c@x".into()), issuer: Some("y".into()), ..Written::default() }],
+            trusted_root: Some("r".into()),
+            ..scope("acme", &[])
+        };
+        let names = |text: &str| {
+            let file: toml::Table = text.parse().unwrap();
+            let list = file["scope"][0]["identities"].as_array().unwrap().iter();
+            list.map(|one| one["identity"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&add(text, "t", &new).unwrap()), ["a@x", "b@x", "c@x"]);
+        let left = remove(text, "t", "acme", Some(Gone::Identity("a@x"))).unwrap().unwrap();
+        assert_eq!(names(&left), ["b@x"]);
+        assert!(left.ends_with("[[scope]]\nprefix = \"other\"\n"), "{left}");
     }
 
     #[test]

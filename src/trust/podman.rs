@@ -10,13 +10,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::identity::Identities;
+use super::names::{repository, spellings};
 use super::noted::{self, Note};
 use super::policy::{Mirror, Policy, Scope};
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 
-/// What a policy accepts everything by.
+/// What a policy accepts everything by, and what it refuses everything by.
 const ANYTHING: &str = "insecureAcceptAnything";
+const NOTHING: &str = "reject";
 
 /// What podman is told.
 #[derive(Debug, Clone)]
@@ -86,21 +88,52 @@ impl Proposal {
         if rule.keys.is_empty() {
             return;
         }
-        if self.scopes.iter().any(|(known, _)| known == prefix) {
-            return;
+        self.name(prefix, std::slice::from_ref(prefix), policy);
+        // Of a short name of Docker Hub podman knows the long one, by which it finds the image, and has what is below it by the short one.
+        let long = repository(prefix);
+        if !is_in(&long, prefix) {
+            self.name(&long, &spellings(&long), policy);
         }
-        let covers = |other: &&Scope| is_in(prefix, &other.prefix) && !other.rule.keys.is_empty();
-        let requirements = policy.scopes().iter().filter(covers).map(|other| requirement(other, prefix));
-        self.scopes.push((prefix.clone(), requirements.collect()));
-        self.attachments.insert(prefix.clone());
         let mirrors = rule.mirrors.iter().filter_map(|mirror| mirror_of(prefix, mirror));
         self.attachments.extend(mirrors);
     }
 
-    /// Returns the scopes as `policy.json` has them.
-    pub fn transports(&self) -> Value {
+    /// Adds what is asked of `name` by all scopes that one of its spellings is in.
+    fn name(&mut self, name: &str, spellings: &[String], policy: &Policy) {
+        if self.scopes.iter().any(|(known, _)| known == name) {
+            return;
+        }
+        let covers = |other: &&Scope| {
+            !other.rule.keys.is_empty() && spellings.iter().any(|spelling| is_in(spelling, &other.prefix))
+        };
+        let requirements = policy.scopes().iter().filter(covers).map(|other| requirement(other, name));
+        self.scopes.push((name.to_owned(), requirements.collect()));
+        self.attachments.insert(name.to_owned());
+    }
+
+    /// Returns whether it repeats in `scope` what a scope of a file asks for: that is ours, and `scope` is in it.
+    fn repeats(&self, scope: &str, asked: &Value) -> bool {
+        self.scopes.iter().any(|(other, list)| is_in(scope, other) && list.contains(asked))
+    }
+
+    /// Returns the same, and has signatures read of whatever they were read of in our file, where scopes stay that are not in it: without
+    /// them podman would refuse all of those. Names of mirrors are not noted, and do no harm.
+    #[must_use]
+    pub fn reading(&self, notes: &[Note], own: &str) -> Self {
+        let mut proposal = self.clone();
+        if notes.iter().any(|note| self.scopes.iter().all(|(scope, _)| *scope != note.scope)) {
+            proposal.attachments.extend(noted::names(own).map(str::to_owned));
+        }
+        proposal
+    }
+
+    /// Returns a `policy.json` of these scopes, which asks of all others what `text`, another one, asks of them by default; nothing where
+    /// that is none.
+    pub fn alone(&self, text: &str) -> Value {
+        let file: Value = serde_json::from_str(text).unwrap_or_default();
+        let default = file.get("default").cloned().unwrap_or_else(|| json!([{"type": ANYTHING}]));
         let scopes = self.scopes.iter().map(|(scope, requirements)| (scope.clone(), json!(requirements)));
-        json!({"transports": {"docker": scopes.collect::<Map<_, _>>()}})
+        json!({"default": default, "transports": {"docker": scopes.collect::<Map<_, _>>()}})
     }
 
     /// Returns a file of `registries.d`.
@@ -111,7 +144,7 @@ impl Proposal {
 
     /// Puts the scopes into a `policy.json`, and takes those out that are noted and gone: what was there before is there again, and what
     /// somebody has changed since stays. `replace` allows to change a scope that is not ours; `inherit` repeats in ours what broader
-    /// scopes of the file ask for.
+    /// scopes of the file ask for, but for those that reject everything, of which ours are then exceptions.
     ///
     /// # Errors
     /// [`Error::Damaged`] where it is none; [`Error::Unavailable`] where ours would weaken it, or change what somebody has written.
@@ -138,20 +171,29 @@ impl Proposal {
         scopes.sort_by_key(|(scope, _)| scope.len());
         for (scope, own) in scopes {
             let ours = noted::of(notes, (path, scope), docker.get(scope));
-            let broader = broadest_first(docker, scope, &default);
-            let asked: Vec<&Value> = broader.into_iter().filter(|one| one["type"] != ANYTHING).collect();
-            let asked: Vec<Value> = asked.into_iter().filter(|one| !own.contains(one)).cloned().collect();
+            let asked: Vec<&Value> =
+                broader(docker, scope, &default).into_iter().filter(|one| one["type"] != ANYTHING).collect();
+            let asked: Vec<Value> = asked.into_iter().filter(|one| !self.repeats(scope, one)).cloned().collect();
             let is_new = docker.get(scope).is_none_or(|there| ours.is_some() && *there != json!(own));
             if !asked.is_empty() && !inherit && is_new {
                 let reason =
                     format!("{path} asks for more of {scope} by a broader scope, which a narrower one would end");
-                let hint = Some("--inherit repeats it in the new scope".to_owned());
-                return Err(Error::Unavailable { reason, hint });
+                let hint = match asked.iter().any(|one| one["type"] == NOTHING) {
+                    true => "--inherit accepts what our keys have signed, and the rest is rejected as before",
+                    false => "--inherit repeats it in the new scope",
+                };
+                return Err(Error::Unavailable { reason, hint: Some(hint.to_owned()) });
             }
-            let wanted = match inherit {
-                true => asked.into_iter().chain(own.iter().cloned()).collect::<Vec<_>>(),
-                false => own.clone(),
+            // With a rejection beside ours nothing could ever pass.
+            let (rejects, repeated): (Vec<Value>, Vec<Value>) = match inherit {
+                true => asked.into_iter().partition(|one| one["type"] == NOTHING),
+                false => Default::default(),
             };
+            if !rejects.is_empty() && is_new {
+                warnings
+                    .push(format!("{path} rejects what is not named: of {scope} it accepts what our keys have signed"));
+            }
+            let wanted: Vec<Value> = repeated.into_iter().chain(own.iter().cloned()).collect();
             match docker.get(scope) {
                 Some(there) if *there == json!(wanted) => kept.extend(ours.cloned()),
                 Some(_) if !replace && ours.is_none() => {
@@ -160,7 +202,7 @@ impl Proposal {
                 }
                 there => {
                     let mut before = there.and_then(Value::as_array).into_iter().flatten();
-                    if ours.is_none() && before.any(|one| one["type"] == "reject") {
+                    if ours.is_none() && before.any(|one| one["type"] == NOTHING) {
                         warnings.push(format!("{path} rejected everything of {scope}, and does not any more"));
                     }
                     kept.push(Note {
@@ -194,6 +236,9 @@ impl Proposal {
                 (None, _) => {}
                 (Some(_), None) => {
                     merged.warnings.push(format!("{path} has {scope} as somebody has changed it: it stays"));
+                    // What it was before is still to be known, should that be taken back.
+                    let own = notes.iter().filter(|note| note.policy == path && note.scope == scope);
+                    merged.notes.extend(own.cloned());
                 }
                 (Some(_), Some(note)) => {
                     docker.retain(|name, _| name != scope);
@@ -210,15 +255,21 @@ impl Proposal {
     }
 }
 
-/// Returns the requirements of the narrowest scope of a file that is broader than `scope`, which is what counts of it now.
-fn broadest_first<'a>(docker: &'a Map<String, Value>, scope: &str, default: &'a Value) -> Vec<&'a Value> {
+/// Returns the requirements of the narrowest scope of a file that is broader than `scope`, which is what counts of it now: the longest
+/// name that it is in, else the longest wildcard of its host, else the transport's (containers-policy.json(5)).
+fn broader<'a>(docker: &'a Map<String, Value>, scope: &str, default: &'a Value) -> Vec<&'a Value> {
     let wild = |name: &str| {
-        let host = scope.split('/').next().unwrap_or(scope);
+        let host = scope.split(['/', ':']).next().unwrap_or(scope);
         name.strip_prefix("*.").is_some_and(|end| host.strip_suffix(end).is_some_and(|rest| rest.ends_with('.')))
     };
-    let broader =
-        docker.iter().filter(|(name, _)| *name != scope && (is_in(scope, name) || wild(name) || name.is_empty()));
-    let narrowest = broader.max_by_key(|(name, _)| if name.starts_with("*.") { 0 } else { name.len() });
+    let rank = |name: &str| match name {
+        "" => Some((0, 0)),
+        _ if name == scope => None,
+        _ if is_in(scope, name) => Some((2, name.len())),
+        _ => wild(name).then_some((1, name.len())),
+    };
+    let ranked = docker.iter().filter_map(|(name, list)| Some((rank(name)?, list)));
+    let narrowest = ranked.max_by_key(|(rank, _)| *rank);
     let list = narrowest.map_or(default, |(_, list)| list);
     list.as_array().into_iter().flatten().collect()
 }

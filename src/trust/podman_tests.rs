@@ -113,13 +113,81 @@ fn a_file_is_never_made_weaker_than_it_was() {
             Ok(_) => assert!(why.is_empty(), "{text}"),
         }
     }
-    assert_eq!(requirements(&file(reject, ""), (false, true)), ["reject", "sigstoreSigned"]);
     assert_eq!(requirements(&file(anything, &format!(r#""r.io/acme":{reject}"#)), (true, false)), ["sigstoreSigned"]);
-    // Once more changes nothing.
-    let once = merged(&file(reject, ""), (false, true)).unwrap().text;
-    assert_eq!(merged(&once, (false, true)).unwrap().text, once);
+    // Once more changes nothing, with the flag and without it.
+    let signed = file(reject, r#""r.io":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}]"#);
+    assert_eq!(requirements(&signed, (false, true)), ["signedBy", "sigstoreSigned"]);
+    let once = merged(&signed, (false, true)).unwrap();
+    assert_eq!(merged(&once.text, (false, true)).unwrap().text, once.text);
     let Merged { warnings, .. } = merged(&file(anything, &format!(r#""r.io/acme/x":{anything}"#)), none).unwrap();
     assert_eq!(warnings, ["policy.json accepts anything of r.io/acme/x, which is in r.io/acme"]);
+}
+
+/// With a rejection beside it nothing that is signed could pass.
+#[test]
+fn what_is_signed_is_an_exception_to_a_rejection() {
+    let told = proposal(&[("r.io/acme", "")]);
+    let file = r#"{"default":[{"type":"reject"}],"transports":{"docker":{"*.io":[{"type":"reject"}]}}}"#;
+    let refused = told.merge(file, "policy.json", (false, false), &[]).unwrap_err();
+    let hint = "--inherit accepts what our keys have signed, and the rest is rejected as before";
+    assert_eq!(refused.hint().as_deref(), Some(hint));
+    let merged = told.merge(file, "policy.json", (false, true), &[]).unwrap();
+    let after: Value = serde_json::from_str(&merged.text).unwrap();
+    assert_eq!(after["transports"]["docker"]["r.io/acme"], json!(told.scopes[0].1));
+    let warning = "policy.json rejects what is not named: of r.io/acme it accepts what our keys have signed";
+    assert_eq!(merged.warnings, [warning]);
+    // From then on it is ours, and no flag is needed.
+    let again = told.merge(&merged.text, "policy.json", (false, false), &merged.notes).unwrap();
+    assert_eq!((again.text, again.warnings.len()), (merged.text, 0));
+}
+
+/// Which scope podman takes, by containers-policy.json(5): the longest name, then the longest wildcard, then the transport's, then all.
+#[test]
+fn the_narrowest_of_the_broader_scopes_counts() {
+    let told = proposal(&[("r.eu.example:5000/acme", "")]);
+    let strict = json!([{"type": "reject"}]);
+    let loose = json!([{"type": "insecureAcceptAnything"}]);
+    let narrowing = ["", "*.example", "*.eu.example", "r.eu.example:5000"];
+    let strangers = ["r.eu.example", "*.u.example", "*.example:5000", "r.eu.example:5000/ac"];
+    for (at, name) in narrowing.into_iter().enumerate() {
+        // What is broader than the one that counts, and what does not cover it, says the opposite; in either order.
+        for (own, other) in [(&strict, &loose), (&loose, &strict)] {
+            let others = narrowing[..at].iter().chain(&strangers).map(|name| ((*name).to_owned(), other.clone()));
+            let mut scopes: Vec<(String, Value)> = others.chain([(name.to_owned(), own.clone())]).collect();
+            for _ in 0..2 {
+                scopes.reverse();
+                let docker: Map<String, Value> = scopes.iter().cloned().collect();
+                let file = json!({"default": other, "transports": {"docker": docker}}).to_string();
+                let merged = told.merge(&file, "policy.json", (false, false), &[]);
+                assert_eq!(merged.is_err(), own == &strict, "{name}: {file}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_short_name_of_docker_hub_is_told_by_its_long_one_too() {
+    let told =
+        proposal(&[("docker.io/hr", "signed-as = \"up.io/hr\""), ("docker.io/library", ""), ("docker.io/o/x", "")]);
+    let counts: Vec<(&str, usize)> = told.scopes.iter().map(|(scope, list)| (scope.as_str(), list.len())).collect();
+    let want = [("docker.io/hr", 1), ("docker.io/library/hr", 2), ("docker.io/library", 1), ("docker.io/o/x", 1)];
+    assert_eq!(counts, want);
+    let identity = &told.scopes[1].1[0]["signedIdentity"];
+    assert_eq!(
+        *identity,
+        json!({"type": "remapIdentity", "prefix": "docker.io/library/hr", "signedPrefix": "up.io/hr"})
+    );
+    assert!(want.iter().all(|(name, _)| told.attachments.contains(*name)));
+}
+
+/// The narrower one repeats it for its own prefix, which is no other requirement of the file.
+#[test]
+fn a_scope_below_one_with_another_name_in_its_signatures_is_no_conflict() {
+    let told = proposal(&[("r.io/acme", "signed-as = \"up.io/x\""), ("r.io/acme/hr", "")]);
+    let file = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+    let merged = told.merge(file, "policy.json", (false, false), &[]).unwrap();
+    let after: Value = serde_json::from_str(&merged.text).unwrap();
+    assert_eq!(after["transports"]["docker"]["r.io/acme/hr"], json!(told.scopes[1].1));
 }
 
 #[test]
@@ -159,6 +227,11 @@ fn what_was_written_is_taken_out_and_nothing_else() {
     let stays = nothing.merge(&text, PATH, (false, false), &wrote.notes).unwrap();
     assert_eq!(scopes(&stays.text), scopes(&text));
     assert_eq!((stays.warnings.len(), stays.gone.len()), (3, 0));
+    // Its signatures are still read, and what it was is still known.
+    assert_eq!(stays.notes.len(), 3);
+    let names = nothing.reading(&stays.notes, &told.registries_d()).attachments;
+    assert_eq!(names, told.attachments);
+    assert_eq!(told.reading(&wrote.notes, "docker:\n  r.io/old:\n").attachments, told.attachments);
     let elsewhere = nothing.merge(&wrote.text, "other.json", (false, false), &wrote.notes).unwrap();
     assert_eq!((scopes(&elsewhere.text), elsewhere.notes), (scopes(&wrote.text), wrote.notes));
     // What was there already and is the same is not ours.

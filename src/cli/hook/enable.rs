@@ -376,7 +376,7 @@ fn text(status: &Status) -> String {
     text
 }
 
-/// Writes a file whole, beside and renamed, unless it is so already; all users can read it, whatever the umask.
+/// Writes a file whole, beside and renamed, unless it is so already, and brings it to disk; all users can read it, whatever the umask.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let context = || format!("Writing {}", path.display());
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
@@ -385,8 +385,12 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     let before = umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let dir = path.parent().unwrap_or(Path::new("/"));
     let beside = dir.join(format!(".{}.{}", path.file_name().unwrap_or_default().display(), std::process::id()));
-    let written =
-        fs::create_dir_all(dir).and_then(|()| fs::write(&beside, text)).and_then(|()| fs::rename(&beside, path));
+    let written = fs::create_dir_all(dir).and_then(|()| {
+        fs::write(&beside, text)?;
+        fs::File::open(&beside)?.sync_all()?;
+        fs::rename(&beside, path)?;
+        fs::File::open(dir)?.sync_all()
+    });
     umask(before);
     written.with_context(context)
 }

@@ -224,7 +224,8 @@ impl PlaceArgs {
         let Some(after) = change(&before, &shown)? else { return Ok(None) };
         let read = |name: &str, limit| Ok(needed(&dir.join(name), limit)?.into_bytes());
         Policy::default().add(&after, &shown, &read)?;
-        write(&path, &after)?;
+        // A link stays one.
+        write(&fs::canonicalize(&path).unwrap_or_else(|_| path.clone()), &after)?;
         Ok(Some(path))
     }
 }

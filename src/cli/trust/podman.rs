@@ -85,9 +85,15 @@ pub struct InstallArgs {
 impl ShowArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let proposal = Proposal::of(&shell.policy())?;
+        // Where podman looks first; one of the user's hides the machine's.
+        let user = shell.env.home.as_ref().map(|home| home.join(".config"));
+        let below =
+            user.filter(|user| shell.env.uid != 0 || user.join(POLICY).exists()).unwrap_or_else(|| "/etc".into());
+        let there = [&*below, Path::new("/etc")].into_iter().find_map(|below| text_of(&below.join(POLICY)).ok()?);
+        let policy = proposal.alone(&there.unwrap_or_default());
         match self.format {
             Format::Json => shell.print_json(&json!({
-                "policy": proposal.transports(),
+                "policy": policy,
                 "registries_d": proposal.attachments.iter().collect::<Vec<_>>(),
                 "not_enforced": proposal.unsaid,
             }))?,
@@ -95,9 +101,11 @@ impl ShowArgs {
                 shell.print("There is nothing that podman could hold to.\n")?;
             }
             Format::Text => {
-                let policy = serde_json::to_string_pretty(&proposal.transports())?;
+                let policy = serde_json::to_string_pretty(&policy)?;
                 shell.print(format!(
-                    "In /etc/{POLICY}:\n\n{policy}\n\nIn /etc/{REGISTRIES_D}/{OWN}:\n\n{}",
+                    "In {}:\n\n{policy}\n\nIn {}:\n\n{}",
+                    below.join(POLICY).display(),
+                    below.join(REGISTRIES_D).join(OWN).display(),
                     proposal.registries_d()
                 ))?;
             }
@@ -123,8 +131,7 @@ impl InstallArgs {
             Some(path) => path.clone(),
             None => self.system(shell)?,
         };
-        // What a link leads to is what is changed.
-        let policy = fs::canonicalize(&policy).unwrap_or(policy);
+        let policy = real(&policy)?;
         let registries_d = self.registries_d.clone().unwrap_or_else(|| Path::new("/etc").join(REGISTRIES_D));
         let (own, shown) = (registries_d.join(OWN), policy.display().to_string());
         let context = || format!("Changing {shown}");
@@ -138,16 +145,14 @@ impl InstallArgs {
             let hint = Some("skillctl trust add REGISTRY/NAME --key FILE names keys for a repository".into());
             return Err(Error::Unavailable { reason: "there is nothing that podman could hold to".into(), hint }.into());
         }
-        let before = match fs::read_to_string(&policy) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // Where podman 6 looks next; ours will hide it.
-                let next = fs::read_to_string(Path::new("/usr/share").join(POLICY));
-                next.unwrap_or_else(|_| r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned())
-            }
-            read => read.with_context(context)?,
-        };
+        let there = text_of(&policy)?;
+        let before = there.clone().unwrap_or_else(|| {
+            // Where podman 6 looks next; ours will hide it.
+            let next = fs::read_to_string(Path::new("/usr/share").join(POLICY));
+            next.unwrap_or_else(|_| r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned())
+        });
         let merged = proposal.merge(&before, &shown, (self.replace, self.inherit), &notes)?;
-        let told = self.unread(&proposal, &registries_d)?;
+        let told = self.unread(&proposal.reading(&merged.notes, &own_text), &registries_d)?;
         // Where it cannot hold to them, everything of these scopes would be refused.
         if shell.env.find_program("skopeo").is_some() {
             let (layout, tools) = (shell.store()?, shell.tools());
@@ -168,7 +173,7 @@ impl InstallArgs {
             let known = |note: &&Note| !merged.notes.contains(note);
             let both_notes: Vec<Note> = merged.notes.iter().chain(notes.iter().filter(known)).cloned().collect();
             write(&own, &file(&both_notes, &both)).with_context(context)?;
-            self.replace_policy(&policy, (&before, &merged.text)).with_context(context)?;
+            replace_policy(&policy, (there.as_deref(), &merged.text)).with_context(context)?;
             match merged.notes.is_empty() && told.attachments.is_empty() {
                 true => fs::remove_file(&own).with_context(context)?,
                 false => write(&own, &file(&merged.notes, &told)).with_context(context)?,
@@ -217,29 +222,44 @@ impl InstallArgs {
         }
         Ok(missing)
     }
+}
 
-    /// Replaces the policy, of which one copy is kept, with the same owner, mode and label. What is new has the label of the directory.
-    fn replace_policy(&self, path: &Path, (before, after): (&str, &str)) -> Result<()> {
-        if fs::read_to_string(path).is_ok_and(|there| there == after) {
-            return Ok(());
-        }
-        let beside = path.with_extension("json.skillctl-new");
-        write(&beside, after)?;
-        if let Ok(metadata) = fs::metadata(path) {
-            fs::set_permissions(&beside, fs::Permissions::from_mode(metadata.mode() & 0o777))?;
-            std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
-            if label().is_some() {
-                keep_label(path, &beside, SELINUX)?;
-            }
-            let backup = path.with_extension("json.before-skillctl");
-            if !backup.exists() {
-                write(&backup, before)?;
-            }
-        }
-        fs::File::open(&beside)?.sync_all()?;
-        fs::rename(&beside, path)?;
-        Ok(())
+/// Replaces the policy, of which one copy is kept, with the same owner, mode and label. What is new has the label of the directory.
+///
+/// # Errors
+/// If it is not what it was when it was read: others write it, too, and lock nothing.
+fn replace_policy(path: &Path, (before, after): (Option<&str>, &str)) -> Result<()> {
+    if before == Some(after) {
+        return Ok(());
     }
+    let beside = path.with_extension("json.skillctl-new");
+    write(&beside, after)?;
+    if let (Ok(metadata), Some(before)) = (fs::metadata(path), before) {
+        fs::set_permissions(&beside, fs::Permissions::from_mode(metadata.mode() & 0o777))?;
+        std::os::unix::fs::chown(&beside, Some(metadata.uid()), Some(metadata.gid()))?;
+        if label().is_some() {
+            keep_label(path, &beside, SELINUX)?;
+        }
+        let backup = path.with_extension("json.before-skillctl");
+        if !backup.exists() {
+            write(&backup, before)?;
+        }
+    }
+    fs::File::open(&beside)?.sync_all()?;
+    if text_of(path)?.as_deref() != before {
+        fs::remove_file(&beside)?;
+        let reason = format!("somebody else has changed {} meanwhile", path.display());
+        return Err(Error::Unavailable { reason, hint: Some("run it again".into()) }.into());
+    }
+    fs::rename(&beside, path)?;
+    Ok(fs::File::open(path.parent().unwrap_or(path))?.sync_all()?)
+}
+
+/// Returns the one path by which a file is known that may not be there yet: what a link leads to is what is changed.
+fn real(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let beside = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    Ok(fs::canonicalize(&path).ok().or_else(beside).unwrap_or_else(|| path.clone()))
 }
 
 /// Locks directories for ourselves, each once, and makes them where they are not there.
@@ -293,6 +313,22 @@ pub fn warn_of_podman(shell: &Shell, scope: &str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_somebody_else_writes_meanwhile_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.json");
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        replace_policy(&path, (None, "new")).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names()), ("new", 1));
+        for before in [None, Some("old")] {
+            let refused = replace_policy(&path, (before, "mine")).unwrap_err().to_string();
+            assert_eq!(refused, format!("somebody else has changed {} meanwhile", path.display()));
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        }
+        replace_policy(&path, (Some("new"), "mine")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
 
     #[test]
     fn a_file_has_the_label_of_the_one_that_it_replaces() {
