@@ -56,10 +56,37 @@ fn a_project_takes_what_is_signed_where_that_is_asked_for() {
         assert!(run(&[verb, "--key", "other.pub"]).fails(1).stderr.contains("not by the key"), "{verb}");
         assert!(run(&[verb, "--verify"]).fails(2).stderr.contains("nothing says who has to have signed"), "{verb}");
     }
+    // Only looked at, by what the store has.
+    let check = |args: &[&str]| run(&[&["sync", "--check"], args].concat());
+    for args in [&[][..], &["--key", "acme.pub"]] {
+        assert!(check(args).ok().stdout.ends_with("skills.json: 1 skill(s).\n"));
+    }
+    assert!(check(&["--verify"]).fails(2).stderr.contains("nothing says who has to have signed acme/hr"));
+    let refused = check(&["--key", "other.pub"]).fails(1);
+    assert!(
+        refused.stdout.starts_with("✗ hr: acme/hr@sha256:") && refused.stdout.contains("not by the key"),
+        "{refused}"
+    );
     // What is no image has no signature.
     run(&["add", "../legal"]).fails(2);
-    world.skill("project/own", "1.0.0");
+    world.skill("own", "1.0.0");
+    fs::rename(world.path("own"), world.path("project/own")).unwrap();
     assert!(run(&["add", "./own", "--key", "acme.pub"]).fails(2).stderr.contains("what is no image"));
+    run(&["add", "./own"]).ok();
+    let own = "✗ own: what is no image has no signature that could be verified\n";
+    assert_eq!(check(&["--key", "acme.pub"]).fails(1).stdout, own);
+    run(&["remove", "own"]).ok();
+    // By the policy, too; and what the store does not have nobody has looked at.
+    run(&["trust", "add", "--user", "acme", "--key", "acme.pub"]).ok();
+    check(&["--verify"]).ok();
+    run(&["trust", "add", "--user", "acme/hr", "--key", "other.pub"]).ok();
+    let refused = check(&[]).fails(1).stdout;
+    assert!(refused.contains("trust.toml, acme/hr), and ") && refused.contains("not by the key"), "{refused}");
+    run(&["trust", "remove", "--user", "acme/hr"]).ok();
+    fs::rename(world.path("store"), world.path("gone")).unwrap();
+    let gone = check(&["--format", "json"]).fails(1).json();
+    assert_eq!((gone.as_array().unwrap().len(), &gone[0]["name"]), (1, &json!("hr")));
+    assert!(gone[0]["reason"].as_str().unwrap().ends_with("the store does not have it, and sync would fetch it"));
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, SecondsFormat};
+use chrono::SecondsFormat;
 use serde_json::json;
 
 use super::install::unpack_options;
+use super::make::epoch;
 use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, NO, Shell, open_dir};
@@ -27,6 +28,7 @@ use crate::output::{backup, harmless_line, shown};
 use crate::process::Cancel;
 use crate::redact::without_credentials;
 use crate::skills::read_bounded;
+use crate::trust::check::Against;
 use crate::trust::policy::Rule;
 
 const EXAMPLES: &str = "\
@@ -36,8 +38,9 @@ Examples:
     skillctl sync --locked
   Take nothing that a key has not signed:
     skillctl sync --key acme.pub
-  Say what is not as the files say, without a network:
-    skillctl sync --check";
+  Say what is not as the files say, or not signed, without a network:
+    skillctl sync --check
+    skillctl sync --check --key acme.pub";
 
 /// What was looked up already, by the names of skills.
 type Ready = BTreeMap<String, Resolved>;
@@ -84,7 +87,7 @@ struct Work<'a> {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SyncArgs {
-    /// Only say what is not as the files say; exit status 1 if anything is
+    /// Only say what is not as the files say, or not signed as it has to be; exit status 1 if anything is
     #[arg(long, conflicts_with_all = ["locked", "force"])]
     check: bool,
     /// Fail where the lock file has not all that is wanted, instead of changing it
@@ -363,7 +366,8 @@ impl<'a> Work<'a> {
         let lookup = self.lookup();
         let mut rows = Vec::new();
         let mut written = Lock::default();
-        written.generated_at = self.date()?;
+        // No date, so that the same skills make the same file, unless the environment has one.
+        written.generated_at = epoch(self.shell)?.map(|date| date.to_rfc3339_opts(SecondsFormat::Secs, true));
         // What is not worked on stays, also what only the lock file has: the next sync takes that away.
         let stays = |own: &&Locked| part.only.is_some_and(|only| !only.contains(&own.name));
         written.skills.extend(lock.skills.iter().filter(stays).cloned());
@@ -474,20 +478,14 @@ impl<'a> Work<'a> {
         let unpack = unpack_options(Limits::default().size, &cancel);
         let mut problems = check(&self.project, intent, lock, &unpack, &cancel)?;
         problems.extend(sync::changed(&self.project, intent, lock, &unpack)?);
+        let against = Against { given: self.trust.as_ref(), policy: &self.shell.policy() };
+        problems.extend(sync::unverified(self.shell.existing_store()?.as_ref(), (intent, lock), against)?);
         match self.format {
             Format::Json => self.shell.print_json(&problems)?,
             Format::Text if problems.is_empty() => return self.finish(&[]),
             Format::Text => self.shell.print(problems.iter().map(line).collect::<String>())?,
         }
         Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
-    }
-
-    /// Returns the date of a lock file: none, so that the same skills make the same file, unless the environment has one.
-    fn date(&self) -> Result<Option<String>> {
-        let Some(epoch) = &self.shell.env.source_date_epoch else { return Ok(None) };
-        let date = epoch.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-        let date = date.with_context(|| format!("SOURCE_DATE_EPOCH: {epoch:?} is no number of seconds"))?;
-        Ok(Some(date.to_rfc3339_opts(SecondsFormat::Secs, true)))
     }
 }
 

@@ -26,8 +26,9 @@ use crate::lockfile::{INTENT, Intent, LOCK, Lock, Locked, MAX_FILE, Origin, Want
 use crate::process::Cancel;
 use crate::reference::Reference;
 use crate::skills::{SkillsDir, read_bounded};
-use crate::store::Found;
 use crate::store::layout::Layout;
+use crate::store::{self, Found, trusted};
+use crate::trust::check::Against;
 
 /// A project: the directory that has `skills.json`.
 #[derive(Debug)]
@@ -343,6 +344,47 @@ pub fn changed(project: &Project, intent: &Intent, lock: &Lock, options: &Unpack
         problems.push(Problem { name: wanted.name.clone(), path: String::new(), reason, differences: Vec::new() });
     }
     Ok(problems)
+}
+
+/// Holds what is locked against what is asked of it, by what the store has, without a network; nothing is returned where all of it passes.
+///
+/// # Errors
+/// If something cannot be looked at, or nobody says who has to have signed it.
+pub fn unverified(
+    layout: Option<&Layout>,
+    (intent, lock): (&Intent, &Lock),
+    against: Against<'_>,
+) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    for wanted in &intent.skills {
+        let Some(locked) = lock.get(&wanted.name).filter(|locked| wanted.is(locked)) else { continue };
+        let reason = match wanted.address()?.and(against.given) {
+            Some(_) => Some("what is no image has no signature that could be verified".to_owned()),
+            None => refusal(layout, &locked.reference()?.with_digest(&locked.source.digest)?, against)?,
+        };
+        let (name, path) = (wanted.name.clone(), String::new());
+        problems.extend(reason.map(|reason| Problem { name, path, reason, differences: Vec::new() }));
+    }
+    Ok(problems)
+}
+
+/// Returns why an image of the store may not be used; `None` where it may.
+fn refusal(layout: Option<&Layout>, exact: &Reference, against: Against<'_>) -> Result<Option<String>> {
+    if against.rules(exact)?.is_empty() {
+        return Ok(None);
+    }
+    let digest = exact.digest().unwrap_or_default();
+    let found = layout.map(|layout| Ok((layout, store::open(layout, digest)?)));
+    match found.unwrap_or_else(|| Err(Error::ImageNotFound(digest.to_owned()))) {
+        Ok((layout, found)) => match trusted::check(layout, exact, (digest, &found.info), against.given) {
+            Err(e @ Error::NotVerified(_)) => Ok(Some(e.to_string())),
+            verified => Ok(verified.map(|_| None)?),
+        },
+        Err(Error::ImageNotFound(_)) => {
+            Ok(Some(format!("{exact} is not verified: the store does not have it, and sync would fetch it")))
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Returns whether a directory of skills is one in which a skill is wanted, by another path.
