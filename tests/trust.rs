@@ -60,6 +60,29 @@ fn a_key_is_made_once_and_is_its_owners_alone() {
 }
 
 #[test]
+fn a_key_that_is_none_is_told_what_it_is() {
+    let world = world();
+    world.write("cut.pub", "-----BEGIN PUBLIC KEY-----\nMFkw\n");
+    let sign = |key: &str| run(&world, &["sign", DRAFT, "--key", key]).fails(2).stderr;
+    let verify = |key: &str| run(&world, &["verify", DRAFT, "--key", key]).fails(2).stderr;
+    let cases = [
+        (sign("acme.pub"), "acme.pub is the public half of a key, and signs nothing\nhint: give acme.key\n"),
+        (verify("acme.key"), "acme.key is no public key: it is the private half of one\nhint: give acme.pub\n"),
+        (verify("cut.pub"), "cut.pub is no key: it is no PEM\nhint: a key is text between "),
+        (sign("cut.pub"), "cut.pub is no key: it is no PEM\nhint: a key is text between "),
+    ];
+    for (told, want) in cases {
+        assert!(told.contains(want), "{told}");
+    }
+    for (name, want) in [("new.pub", "hint: skillctl key generate new\n"), ("d.x/new.key", "key generate d.x/new\n")] {
+        let told = run(&world, &["key", "generate", name]).fails(2).stderr;
+        assert!(told.ends_with(want), "{told}");
+    }
+    assert!(!world.path("new.pub.key").exists());
+    run(&world, &["key", "generate", "new.v2"]).ok();
+}
+
+#[test]
 fn what_was_signed_is_verified_and_nothing_else() {
     let world = world();
     let unsigned = verify(&world, DRAFT, &[]).fails(1);

@@ -18,6 +18,10 @@ use crate::output::harmless_line;
 use crate::trust::key::{MAX_KEY, PublicKey};
 use crate::trust::private_key::{self, PrivateKey};
 
+/// How the names of both files end.
+const PRIVATE: &str = ".key";
+const PUBLIC: &str = ".pub";
+
 const EXAMPLES: &str = "\
 Examples:
   skillctl key generate acme
@@ -89,12 +93,17 @@ impl Args {
 
 impl GenerateArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
+        if let Some(end) = self.name.extension().filter(|end| [PRIVATE, PUBLIC].iter().any(|own| **end == own[1..])) {
+            let reason = format!("{} would get two ends, of which .{} is one", self.name.display(), end.display());
+            let hint = Some(format!("skillctl key generate {}", self.name.with_extension("").display()));
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
         let end = |end: &str| {
             let mut path = self.name.clone().into_os_string();
             path.push(end);
             PathBuf::from(path)
         };
-        let (private, public) = (end(".key"), end(".pub"));
+        let (private, public) = (end(PRIVATE), end(PUBLIC));
         for path in [&private, &public] {
             // Asked before the passphrase is; what comes in between is not overwritten either.
             if path.symlink_metadata().is_ok() {
@@ -145,6 +154,37 @@ impl ShowArgs {
     }
 }
 
+/// Reads a public key.
+///
+/// # Errors
+/// If the file cannot be read, or has none.
+pub fn public(path: &Path) -> Result<PublicKey> {
+    let (text, shown) = (read(path)?, path.display().to_string());
+    if private_key::is_private(&text) {
+        let reason = format!("{shown} is no public key: it is the private half of one");
+        return Err(Error::Unavailable { reason, hint: other_half(path, PUBLIC) }.into());
+    }
+    Ok(PublicKey::from_pem(&text, &shown)?)
+}
+
+/// Refuses a public key where a private one is wanted.
+///
+/// # Errors
+/// That.
+pub fn check_signs(text: &[u8], path: &Path) -> Result<(), Error> {
+    if !text.trim_ascii_start().starts_with(b"-----BEGIN PUBLIC KEY") {
+        return Ok(());
+    }
+    let reason = format!("{} is the public half of a key, and signs nothing", path.display());
+    Err(Error::Unavailable { reason, hint: other_half(path, PRIVATE) })
+}
+
+/// Names the other file of a pair, where it is beside.
+fn other_half(path: &Path, end: &str) -> Option<String> {
+    let other = path.with_extension(&end[1..]);
+    other.exists().then(|| format!("give {}", other.display()))
+}
+
 /// Reads the file of a key.
 ///
 /// # Errors
@@ -155,6 +195,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     let read = File::open(path).and_then(|file| file.take(MAX_KEY + 1).read_to_end(&mut text));
     if read.map_err(Error::io(shown()))? as u64 > MAX_KEY {
         return Err(Error::Unavailable { reason: format!("{} is no key: it is too large", shown()), hint: None }.into());
+    }
+    if pem::parse(&text).is_err() {
+        let hint = Some("a key is text between -----BEGIN … and -----END …, all of it".into());
+        return Err(Error::Unavailable { reason: format!("{} is no key: it is no PEM", shown()), hint }.into());
     }
     Ok(text)
 }

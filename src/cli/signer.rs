@@ -7,7 +7,6 @@ use anyhow::Result;
 use super::key;
 use super::passphrase::PassphraseArgs;
 use super::shell::Shell;
-use crate::trust::key::PublicKey;
 use crate::trust::private_key::PrivateKey;
 use crate::trust::signer::{Command, Signer};
 
@@ -33,10 +32,12 @@ impl SignerArgs {
     /// # Errors
     /// If the key cannot be read, is none, or is not opened by the passphrase.
     pub fn signer(&self, shell: &Shell, path: &Path) -> Result<Box<dyn Signer>> {
-        let (text, shown) = (key::read(path)?, path.display().to_string());
-        Ok(match &self.signer_cmd {
-            Some(command) => Box::new(Command::new(command, PublicKey::from_pem(&text, &shown)?, &shell.cancel())?),
-            None => Box::new(PrivateKey::open(&text, &self.passphrase.existing(shell, path)?, &shown)?),
-        })
+        if let Some(command) = &self.signer_cmd {
+            return Ok(Box::new(Command::new(command, key::public(path)?, &shell.cancel())?));
+        }
+        let text = key::read(path)?;
+        key::check_signs(&text, path)?;
+        let passphrase = self.passphrase.existing(shell, path)?;
+        Ok(Box::new(PrivateKey::open(&text, &passphrase, &path.display().to_string())?))
     }
 }

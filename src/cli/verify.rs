@@ -121,8 +121,7 @@ fn repository(text: &str) -> Result<Reference, String> {
 /// # Errors
 /// If one cannot be read, or is none.
 pub fn read_keys(paths: &[PathBuf]) -> Result<Vec<PublicKey>> {
-    let read = |path: &PathBuf| Ok(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?);
-    paths.iter().map(read).collect()
+    paths.iter().map(|path| key::public(path)).collect()
 }
 
 impl Args {
