@@ -401,6 +401,26 @@ fn a_project_of_somebody_else_is_refused() {
 }
 
 #[test]
+fn an_addition_that_the_store_does_not_have_is_told_what_there_is() {
+    let world = project();
+    world.skill("fin", "1.0.0");
+    world.build("fin");
+    let cases = [
+        (
+            "acme/fin",
+            "acme/fin has no published version in the store\nhint: name a tag: skillctl add acme/fin:1.0.0-draft\n",
+        ),
+        ("acme/hrr", "the store has no acme/hrr, and no registry is in the name\nhint: skillctl list shows"),
+        ("acme/hr:9", "the store has no acme/hr:9 (there is acme/hr:1.0.0-draft, "),
+    ];
+    for (reference, want) in cases {
+        let told = run(&world, &["add", reference]).fails(2).stderr;
+        assert!(told.contains(want), "{told}");
+    }
+    run(&world, &["add", "acme/fin:1.0.0-draft"]).ok();
+}
+
+#[test]
 fn an_addition_keeps_the_directories_and_the_repository() {
     let world = project();
     world.run(["tag", "acme/hr:1.1.0", "evil/hr:9.9.9", "--load=never"]).ok();

@@ -243,9 +243,8 @@ pub fn fetch(
 ) -> Result<(Found, Reference)> {
     // What only the store can have.
     let local = |reference: &Reference| reference.registry().is_none();
-    if text.parse::<Reference>().map_or(true, |reference| local(&reference))
-        && let Ok(found) = store::open(layout, text)
-    {
+    let here = text.parse::<Reference>().map_or(true, |reference| local(&reference)).then(|| store::open(layout, text));
+    if let Some(Ok(found)) = here {
         let reference = match &found.entry.name {
             Some(name) => name.parse::<Reference>()?.or_latest(),
             None => text.parse::<Reference>()?,
@@ -256,7 +255,12 @@ pub fn fetch(
         }
         return Ok((found, reference));
     }
-    let reference = registry.resolve(shell, text)?.or_latest();
+    let resolved = registry.resolve(shell, text);
+    let reference = match here {
+        Some(Err(Error::ImageNotFound(what))) => resolved.with_context(|| format!("the store has no {what}"))?,
+        _ => resolved?,
+    };
+    let reference = reference.or_latest();
     let remote = registry.remote(shell)?;
     let tools = shell.tools();
     let board = shell.board();

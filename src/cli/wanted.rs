@@ -94,11 +94,15 @@ impl<'a> Lookup<'a> {
             ..Row::default()
         };
         let found = newest(sources, &[row]).pop().transpose()?.flatten();
-        let found = found.ok_or_else(|| Error::Unavailable {
-            reason: format!("{repository} has no published version"),
-            hint: Some(format!("skillctl list --remote {repository} shows what is there; name a tag")),
-        })?;
-        Ok(found.reference)
+        match (found, repository.registry()) {
+            (Some(found), _) => Ok(found.reference),
+            (None, Some(_)) => {
+                let reason = format!("{repository} has no published version");
+                let hint = Some(format!("skillctl list --remote {repository} shows what is there; name a tag"));
+                Err(Error::Unavailable { reason, hint }.into())
+            }
+            (None, None) => Err(unpublished(layout.as_ref(), repository)?.into()),
+        }
     }
 
     fn rule(&self, when: When) -> Rule<'a> {
@@ -213,4 +217,21 @@ impl<'a> Lookup<'a> {
         let below = path.strip_prefix(root).map_err(|_| Error::Unavailable { reason: shown(), hint })?;
         Ok(Address::Local(format!("./{}", below.display())))
     }
+}
+
+/// Says what the store has in place of a published version.
+fn unpublished(layout: Option<&Layout>, repository: &Reference) -> Result<Error> {
+    let entries = layout.map(Layout::all_entries).transpose()?.unwrap_or_default();
+    let names = entries.into_iter().filter_map(|entry| entry.name);
+    let own = names.filter(|name| name.parse::<Reference>().is_ok_and(|own| own.name() == repository.name())).max();
+    Ok(match own {
+        Some(name) => Error::Unavailable {
+            reason: format!("{repository} has no published version in the store"),
+            hint: Some(format!("name a tag: skillctl add {name}")),
+        },
+        None => Error::Unavailable {
+            reason: format!("the store has no {repository}, and no registry is in the name"),
+            hint: Some("skillctl list shows what is there; an image of a registry has that in its name".into()),
+        },
+    })
 }
