@@ -95,6 +95,12 @@ fn what_is_built_is_attested_and_read_back() {
     let refused = predicate(&world, &["--type", "spdx", "--key", "other.pub"]).fails(1);
     assert!(refused.stdout.is_empty() && refused.stderr.contains("not by the key"), "{refused}");
     assert!(predicate(&world, &["--type", "vuln"]).fails(2).stderr.contains("has no attestation of the type"));
+    let listed = run(&world, &["inspect", "--attestations", DRAFT, "--key", "other.pub", "--format", "json"]).fails(1);
+    assert_eq!(field(&listed.json(), "verified"), [false, false, false]);
+    let none = "error: no attestation of acme/hr:1.0.0-draft is verified as signed by sha256:";
+    assert!(listed.stderr.starts_with(none), "{listed}");
+    run(&world, &["inspect", "--attestations", DRAFT, "--key", "other.pub", "--key", "acme.pub"]).ok();
+    run(&world, &["inspect", "--attestations", DRAFT, "--key", "acme.pub", "--type", "vuln"]).fails(1);
     let text = run(&world, &["inspect", "--attestations", DRAFT]).ok().stdout;
     assert!(text.lines().nth(1).unwrap().starts_with("spdx  ") && text.contains("not verified"), "{text}");
     // They are no names, and no signatures.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::identity::IdentityArgs;
 use super::images::short;
 use super::registry::RegistryArgs;
-use super::shell::{Format, Shell};
+use super::shell::{Format, NO, Shell};
 use super::sign::place;
 use super::verify::read_keys;
 use crate::attest::kind;
@@ -23,7 +23,7 @@ pub struct AttestationArgs {
     /// List what is attested of the image: on its registry where its name has one, else in the store
     #[arg(long)]
     pub attestations: bool,
-    /// Public key that verifies attestations; with several, one suffices
+    /// Public key that verifies attestations; with several, one suffices. Exit status 1 where it verifies none
     #[arg(long, value_name = "FILE", requires = "attestations")]
     key: Vec<PathBuf>,
     /// Only those of a type: a URI, spdx, cyclonedx, provenance, or a name that cosign has
@@ -53,6 +53,12 @@ impl AttestationArgs {
             (true, _) => shell.print_json(listed.only_predicate(asked)?)?,
             (false, Format::Json) => shell.print_json(&listed)?,
             (false, Format::Text) => shell.print(self.text(&listed))?,
+        }
+        // By whom was said, and it is by nobody of those.
+        if !by.is_empty() && !listed.attestations.iter().any(|one| one.verified) {
+            let image = harmless_line(&listed.reference);
+            shell.warn(format!("error: no attestation of {image} is verified as signed by {by}"));
+            return Ok(ExitCode::from(NO));
         }
         Ok(ExitCode::SUCCESS)
     }
