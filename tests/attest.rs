@@ -127,6 +127,9 @@ fn the_same_image_gives_the_same_bytes_and_is_attested_once() {
         ["attest", DRAFT, "--key", "acme.key", "--sbom", "spdx,cyclonedx", "--sbom", "spdx", "--format", "json"];
     let attested = run(&worlds[0], &again).ok().json();
     assert_eq!(field(&attested, "added"), [false, false]);
+    let records = run(&worlds[0], &["audit", "show", "--action", "attest", "--format", "json"]).ok().json();
+    let last = records.as_array().unwrap().last().unwrap();
+    assert!(last["result"] == "ok" && last["digest"].is_string() && last.get("where").is_none(), "{last}");
     // Others may state the same.
     run(&worlds[0], &["attest", DRAFT, "--key", "other.key", "--sbom", "spdx"]).ok();
     assert_eq!(list(&worlds[0], &[])["attestations"].as_array().unwrap().len(), 3);

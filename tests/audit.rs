@@ -107,7 +107,12 @@ fn what_was_changed_shows() {
     let world = World::new();
     settings(&world, "on");
     run(&world, &["audit", "head"]).fails(2);
-    assert_eq!(run(&world, &["audit", "verify"]).ok().stdout, "✓ 0 records\n");
+    let none =
+        format!("There is no audit log in {}: nothing was recorded yet.\n", world.path("state/skillctl").display());
+    assert_eq!(run(&world, &["audit", "verify"]).ok().stdout, none);
+    assert_eq!(run(&world, &["audit", "verify", "--format", "json"]).ok().json()["records"], 0);
+    let head = format!("sha256:{}", "0".repeat(64));
+    run(&world, &["audit", "verify", "--head", &head]).fails(1);
     for name in ["a", "b", "c"] {
         run(&world, &["key", "generate", name]).ok();
     }

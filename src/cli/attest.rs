@@ -111,21 +111,21 @@ impl Args {
             return self.print(shell, place.as_ref(), &wanted).with_context(context);
         };
         shell.can_record()?;
-        let key = self.signer.signer(shell, path)?;
-        let attested = match place {
-            Some(reference) => self.with_registry(shell, &reference, |place, copying| {
+        let attest = || match (self.signer.signer(shell, path)?, place) {
+            (key, Some(reference)) => self.with_registry(shell, &reference, |place, copying| {
                 attest::on_registry(place, &reference, &wanted, &*key, copying)
             }),
-            None => {
-                let layout = shell.store_with(&self.reference).with_context(context)?;
+            (key, None) => {
+                let layout = shell.store_with(&self.reference)?;
                 let _writing = layout.writing()?;
                 attest::in_store(&layout, &self.reference, &wanted, &*key)
             }
         };
+        let attested = attest();
         let event = |one: &Attested| {
             let kinds: Vec<String> = one.attestations.iter().filter(|made| made.added).map(name).collect();
             let event = Event::of(Action::Attest, &one.reference).digest(&one.digest).signers([one.key.clone()]);
-            vec![event.at(kinds.join(", "))]
+            vec![if kinds.is_empty() { event } else { event.at(kinds.join(", ")) }]
         };
         let attested = shell.recorded((Action::Attest, &self.reference), attested.with_context(context), event)?;
         self.report(shell, &attested)

@@ -101,7 +101,7 @@ Examples:
 
 /// Verify that every record follows the one before it
 ///
-/// Exit status 1, and the first line that does not fit, where one was changed, removed or moved. Of the files that are named the first may
+/// Exit status 1, and the first line that does not fit, where one was changed, removed or moved; 0 where there is no log. Of the files that are named the first may
 /// begin with any record.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = VERIFY)]
@@ -228,9 +228,9 @@ fn row(record: &Record) -> Vec<String> {
         record.result.as_str().to_owned(),
         record.reference.clone(),
         record.digest.as_deref().map(short).unwrap_or_default(),
-        details.join("; "),
     ];
-    cells.iter().map(|text| cell(text)).collect()
+    // The last column is whole: nothing is padded to it, and it has why.
+    cells.iter().map(|text| cell(text)).chain([harmless_line(&details.join("; "))]).collect()
 }
 
 impl VerifyArgs {
@@ -243,6 +243,7 @@ impl VerifyArgs {
             }
         }
         let files = open(shell, &self.files)?;
+        let is_none = files.is_empty();
         let report = chain::check(files, &heads, self.files.is_empty()).context("Reading the audit log")?;
         let status = if report.problem.is_none() { ExitCode::SUCCESS } else { ExitCode::from(NO) };
         match self.format {
@@ -250,6 +251,13 @@ impl VerifyArgs {
                 let mut value = serde_json::to_value(&report)?;
                 value["valid"] = json!(report.problem.is_none());
                 shell.print_json(&value)?;
+            }
+            // Nobody has looked at anything: nothing is well, and nothing is wrong.
+            Format::Text if is_none && report.problem.is_none() => {
+                shell.print(format!(
+                    "There is no audit log in {}: nothing was recorded yet.\n",
+                    shown(&shell.audit_dir()?)
+                ))?;
             }
             Format::Text => self.report(shell, &report)?,
         }

@@ -200,7 +200,7 @@ impl EnableArgs {
         let _lock = lock(&path)?;
         let mut cdi = read(&path)?;
         let (mut lines, mut events) = (String::new(), Vec::new());
-        for (reference, device) in devices(shell, &self.references, &self.place)? {
+        for (reference, device) in shell.recorded_refusal(devices(shell, &self.references, &self.place))? {
             elsewhere(shell, &path, &device.name)?;
             let there = cdi.devices.iter().find(|there| there.name == device.name);
             let device = match there.filter(|_| !self.place.is_given()) {

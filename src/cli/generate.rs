@@ -46,14 +46,14 @@ enum Kind {
 
 impl Args {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
-        match self.kind {
+        shell.recorded_refusal(match self.kind {
             Kind::Podman(args) => args.run(shell),
             Kind::Volume(args) => args.run(shell),
             Kind::Quadlet(args) => args.run(shell),
             Kind::Kube(args) => args.run(shell),
             Kind::Cdi(args) => args.run(shell),
             Kind::Imageset(args) => args.run(shell),
-        }
+        })
     }
 }
 

@@ -131,10 +131,10 @@ impl Args {
         if let Some(status) = self.gate(shell, &layout, &plan, options.to)? {
             return Ok(status);
         }
-        let key = self.key(shell)?;
+        let key = self.refused(shell, self.key(shell))?;
         let asked = (&reference, &plan.source, options.to);
         let seal = Seal::of(seal::Place::Store(&layout), layout.policy(), asked, key.as_deref());
-        let seal = shell.recorded((Action::Promote, &self.reference), seal, |_| Vec::new())?;
+        let seal = self.refused(shell, seal)?;
         if self.dry_run {
             return self.show(shell, &local, &plan);
         }
@@ -158,6 +158,14 @@ impl Args {
                 Err(Error::Unavailable { reason: "a key is given, and nothing to be signed".into(), hint }.into())
             }
             (None, _) => Ok(None),
+        }
+    }
+
+    /// Records why nothing is promoted, unless it would only be said what would change.
+    fn refused<T>(&self, shell: &Shell, done: Result<T>) -> Result<T> {
+        match self.dry_run {
+            true => done,
+            false => shell.recorded((Action::Promote, &self.reference), done, |_| Vec::new()),
         }
     }
 
@@ -200,11 +208,10 @@ impl Args {
         if let Some(status) = self.gate(shell, &layout, &plan, options.to)? {
             return Ok(status);
         }
-        let key = self.key(shell)?;
+        let key = self.refused(shell, self.key(shell))?;
         let asked = (reference, &plan.source, options.to);
         let place = seal::Place::Registry(&layout, &remote, copying);
-        let seal = Seal::of(place, layout.policy(), asked, key.as_deref());
-        let seal = shell.recorded((Action::Promote, &self.reference), seal, |_| Vec::new())?;
+        let seal = self.refused(shell, Seal::of(place, layout.policy(), asked, key.as_deref()))?;
         if self.dry_run {
             return self.show(shell, &remotely, &plan);
         }

@@ -292,6 +292,17 @@ impl Shell {
         self.recorded((Action::Verify, reference), done, |verified| verified.iter().flat_map(self::verified).collect())
     }
 
+    /// Records that an image is not what it has to be, where something failed by that, and passes it on. What goes well leaves nothing.
+    ///
+    /// # Errors
+    /// Those of what was done.
+    pub fn recorded_refusal<T>(&self, done: Result<T>) -> Result<T> {
+        match done.as_ref().err().and_then(not_verified).map(|refusal| refusal.image.clone()) {
+            Some(image) => self.recorded((Action::Verify, &image), done, |_| Vec::new()),
+            None => done,
+        }
+    }
+
     /// Records what has happened; where that cannot be, it is told once.
     ///
     /// # Errors

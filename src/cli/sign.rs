@@ -60,15 +60,15 @@ impl Args {
         let Some(path) = &self.signer.key else {
             return self.keyless.sign(shell, place.as_ref(), &self.registry, self.format).with_context(context);
         };
-        let key = self.signer.signer(shell, path).with_context(context)?;
-        let signed = match place {
-            Some(reference) => self.on_registry(shell, &reference, &*key),
-            None => {
-                let layout = shell.store_with(&self.reference).with_context(context)?;
+        let sign = || match (self.signer.signer(shell, path)?, place) {
+            (key, Some(reference)) => self.on_registry(shell, &reference, &*key),
+            (key, None) => {
+                let layout = shell.store_with(&self.reference)?;
                 let _writing = layout.writing()?;
                 sign::in_store(&layout, &self.reference, self.identity.as_ref(), &*key)
             }
         };
+        let signed = sign();
         let event =
             |one: &Signed| Event::of(Action::Sign, &one.reference).digest(&one.digest).signers([one.key.clone()]);
         let signed =

@@ -62,8 +62,8 @@ impl<'a> Seal<'a> {
             let refused = |found: String| {
                 Error::from(Refusal {
                     image: reference.to_string(),
-                    digest: format!("what it is promoted to, {to},"),
-                    required: by(&format!("signed by {}", rule.by()), rule),
+                    digest: source.digest.clone(),
+                    required: by(&format!("promoted to {to} with a signature by {}", rule.by()), rule),
                     found,
                     hint: Some(match rule.keys.is_empty() {
                         false => format!(
@@ -102,8 +102,16 @@ impl<'a> Seal<'a> {
     fn check(&self, reference: &Reference, manifest: &Manifest, rules: &[Rule]) -> Result<()> {
         let Manifest { digest, info, .. } = manifest;
         let signatures = self.signatures(reference, digest)?;
-        check((&signatures, &|| self.attestations(reference, digest)), reference, (digest, info), rules)?;
-        Ok(())
+        let checked = check((&signatures, &|| self.attestations(reference, digest)), reference, (digest, info), rules);
+        checked.map(drop).map_err(|mut e| {
+            // The name alone would be looked for on the registry that it has.
+            if let (Place::Store(_), Some(_), Error::NotVerified(refusal)) = (self.place, reference.registry(), &mut e)
+            {
+                let local = |hint: String| hint.replace("skillctl trust check", "skillctl trust check --local");
+                refusal.hint = refusal.hint.take().map(local);
+            }
+            e.into()
+        })
     }
 
     fn signatures(&self, reference: &Reference, digest: &str) -> Result<Signatures, Error> {
