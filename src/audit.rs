@@ -27,8 +27,10 @@ pub const MAX_LINE: usize = 128 << 10;
 const MAX_TEXT: usize = 1024;
 /// Most characters of a place.
 const MAX_PLACE: usize = 2048;
-/// Most characters of a digest, a key and a container.
+/// Most characters of a digest and a container.
 const MAX_ID: usize = 80;
+/// Most characters of a signer: identities are addresses of workflows and of who vouches for them.
+const MAX_SIGNER: usize = 256;
 /// Most signers of a record; some suffice to tell.
 const MAX_SIGNERS: usize = 16;
 
@@ -149,7 +151,7 @@ pub struct Event {
     pub reference: String,
     /// Digest of its manifest, as far as it is known.
     pub digest: Option<String>,
-    /// The keys that have signed it, as far as that was looked at.
+    /// Who has signed it, as far as that was looked at; of the policy whom the change names.
     pub signers: Vec<String>,
     /// What came of it.
     pub result: Outcome,
@@ -261,7 +263,7 @@ impl Record {
             action: event.action.as_str().to_owned(),
             reference: cut(&event.reference, MAX_TEXT),
             digest: event.digest.as_ref().map(|digest| cut(digest, MAX_ID)),
-            signers: event.signers.iter().take(MAX_SIGNERS).map(|signer| cut(signer, MAX_ID)).collect(),
+            signers: event.signers.iter().take(MAX_SIGNERS).map(|signer| cut(signer, MAX_SIGNER)).collect(),
             result: event.result,
             reason: event.reason.as_ref().map(|reason| cut(reason, MAX_TEXT)),
             place: event.place.as_ref().map(|place| cut(place, MAX_PLACE)),

@@ -404,6 +404,16 @@ fn a_promotion_signs_before_a_tag_names_it() {
         refused.contains("hint: skillctl promote acme/hr:1.0.0-draft --to testing --sign --key FILE, with a key"),
         "{refused}"
     );
+    promote(DRAFT, "testing", &["--dry-run"]).fails(1);
+    // What is refused is the image that is there.
+    let inspected = world.run(["inspect", DRAFT, "--format", "json"]).ok().json();
+    let records = run(&world, &["audit", "show", "--action", "promote", "--format", "json"]).ok().json();
+    let record = &records[0];
+    assert_eq!(
+        (records.as_array().unwrap().len(), &record["reference"], &record["digest"], &record["result"]),
+        (1, &json!(DRAFT), &inspected["digest"], &json!("refused"))
+    );
+    assert!(record["reason"].as_str().unwrap().contains("must be promoted to testing with a signature by sha256:"));
     let other = promote(DRAFT, "testing", &["--sign", "--key", "other.key"]).fails(1).stderr;
     assert!(other.contains("it would be signed by"), "{other}");
     world.run(["inspect", testing]).fails(2);
@@ -418,6 +428,14 @@ fn a_promotion_signs_before_a_tag_names_it() {
     trust(&world, &["acme", "--key", "acme.pub"]);
     let refused = promote(testing, "published", &["--sign", "--key", "acme.key"]).fails(1).stderr;
     assert!(refused.contains("it has no signature"), "{refused}");
+    // In the store, where the name would be looked for on its registry.
+    let remote = "registry.example/acme/hr:1.0.0-testing";
+    world.run(["tag", testing, remote, "--load=never"]).ok();
+    trust(&world, &["registry.example/acme", "--key", "acme.pub"]);
+    let refused = promote(remote, "published", &["--local", "--sign", "--key", "acme.key"]).fails(1).stderr;
+    assert!(refused.contains(&format!("\nhint: skillctl trust check --local {remote} says what")), "{refused}");
+    let refused = run(&world, &["trust", "check", "--local", remote]).fails(1).stderr;
+    assert!(refused.contains(&format!("\nhint: skillctl sign --local {remote} --key FILE, with a key")), "{refused}");
     sign(&world, testing, "acme");
     promote(testing, "published", &["--sign", "--key", "acme.key"]).ok();
     let verified: Value = run(&world, &["verify", "acme/hr:1.0.0", "--format", "json"]).ok().json();
@@ -550,4 +568,71 @@ fn no_name_lies_about_a_digest() {
         world.run(verb).fails(2);
     }
     assert!(!world.path("home/.claude/skills/hr").exists());
+}
+
+#[test]
+fn the_log_has_what_became_of_the_policy() {
+    let world = world();
+    let ids = ["acme.pub", "other.pub"].map(|key| {
+        run(&world, &["key", "show", key, "--format", "json"]).ok().json()["id"].as_str().unwrap().to_owned()
+    });
+    let [acme, other] = &ids;
+    let both =
+        ["acme", "--key", "acme.pub", "--key", "other.pub", "--state", "draft", "--attestation", "spdx", "--pin"];
+    trust(&world, &both);
+    // Twice is once, and is said so.
+    let file = world.path("home/.config/skillctl/trust.toml").display().to_string();
+    let again = run(&world, &[&["trust", "add", "--user"], &both[..]].concat()).ok().stdout;
+    assert_eq!(again, format!("All of that is asked of acme already, in {file}\n"));
+    // As trust list shows it, and no less than tells it apart.
+    let digits = other.trim_start_matches("sha256:");
+    let remove = |key: &str| run(&world, &["trust", "remove", "--user", "acme", "--key", key]);
+    assert!(remove(&digits[..7]).fails(2).stderr.contains("No such file"));
+    assert!(remove("00000000").fails(2).stderr.contains("has no scope acme with the key 00000000"));
+    remove(&digits[..12]).ok();
+    run(&world, &["trust", "remove", "--user", "acme"]).ok();
+    let records = run(&world, &["audit", "show", "--action", "trust", "--format", "json"]).ok().json();
+    let found: Vec<Value> =
+        records.as_array().unwrap().iter().map(|one| json!([one["reference"], one["signers"], one["where"]])).collect();
+    let more = "; states draft; attestations ";
+    let want = [
+        json!(["acme", ids, format!("added to {file}{more}spdx; pinned")]),
+        json!(["acme", [other], format!("removed a key of acme from {file}")]),
+        json!(["acme", [acme], format!("removed acme from {file}{more}https://spdx.dev/Document; pinned")]),
+    ];
+    assert_eq!(found, want);
+    let refused = |args: &[&str]| run(&world, &[&["trust", "add", "--user"], args].concat()).fails(2).stderr;
+    let nothing = refused(&["acme"]);
+    assert!(nothing.contains("Adding acme: nothing is asked of its images\nhint: give --key FILE, "), "{nothing}");
+    assert!(nothing.ends_with("--state STATE or --attestation TYPE\n"), "{nothing}");
+    let upper = refused(&["registry.example/Acme", "--key", "acme.pub"]);
+    let want = "\"registry.example/Acme\" is no name of a repository: those are in lower-case letters\n\
+                hint: write registry.example/acme\n";
+    assert!(upper.ends_with(want), "{upper}");
+}
+
+#[test]
+fn what_is_generated_and_refused_is_recorded() {
+    let world = world();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    let before = run(&world, &["audit", "show", "--format", "json"]).ok().json().as_array().unwrap().len();
+    for kind in ["cdi", "kube", "volume"] {
+        run(&world, &["generate", kind, DRAFT]).fails(1);
+    }
+    run(&world, &["sign", DRAFT, "--key", "acme.pub"]).fails(2);
+    sign(&world, DRAFT, "acme");
+    run(&world, &["generate", "kube", DRAFT]).ok();
+    let records = run(&world, &["audit", "show", "--format", "json"]).ok().json();
+    let digest = &world.run(["inspect", DRAFT, "--format", "json"]).ok().json()["digest"];
+    let found: Vec<Value> = records.as_array().unwrap()[before..]
+        .iter()
+        .map(|one| json!([one["action"], one["result"], one["reference"], one["digest"]]))
+        .collect();
+    let refused = json!(["verify", "refused", DRAFT, digest]);
+    let want =
+        [&refused, &refused, &refused, &json!(["sign", "failed", DRAFT, null]), &json!(["sign", "ok", DRAFT, digest])];
+    assert_eq!(found.iter().collect::<Vec<_>>(), want);
+    // And why, all of it.
+    let table = run(&world, &["audit", "show", "--result", "refused"]).ok().stdout;
+    assert!(table.lines().nth(1).is_some_and(|line| line.ends_with("and it has no signature")), "{table}");
 }

@@ -1,7 +1,10 @@
 //! `trust`: who has to have signed what is used on this machine.
 
+mod changes;
 mod podman;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +21,7 @@ use super::key;
 use super::policy::{ETC, needed};
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell, not_verified, open_dir};
-use super::verify::{self, verified};
+use super::verify::{self, read_keys, verified};
 use crate::audit::{Action, Event};
 use crate::error::Error;
 use crate::lock::{How, lock_dir};
@@ -59,6 +62,7 @@ const REMOVE: &str = "\
 Examples:
   skillctl trust remove registry.example/acme
   skillctl trust remove registry.example/acme --key old.pub
+  skillctl trust remove registry.example/acme --key 59876efc39ac
   After a repository has got a new signer, rightly:
     skillctl trust remove --pinned registry.example/acme/hr";
 
@@ -137,7 +141,7 @@ struct AddArgs {
 struct RemoveArgs {
     /// The scope, as trust list shows it
     scope: String,
-    /// Only this key of it: its file or ID
+    /// Only this key of it: its file, or its ID, of which 8 digits suffice
     #[arg(long, value_name = "FILE|ID")]
     key: Option<String>,
     /// Only this identity of it, or pattern, as trust list shows it
@@ -299,15 +303,13 @@ impl AddArgs {
     fn run(self, shell: &Shell) -> Result<ExitCode> {
         shell.can_record()?;
         let context = || format!("Adding {}", self.scope);
-        let mut keys = Vec::new();
-        for path in &self.key {
-            keys.push(PublicKey::from_pem(&key::read(path)?, &path.display().to_string())?.to_pem());
-        }
+        changes::check_case(&self.scope).with_context(context)?;
+        let keys = read_keys(&self.key)?;
         let given = self.keyless.given()?;
         let root = given.as_ref().map(|given| (root_name(&given.root), &given.root));
         let new = Written {
             prefix: self.scope.clone(),
-            keys,
+            keys: keys.iter().map(PublicKey::to_pem).collect(),
             identities: given.iter().map(|given| given.written.clone()).collect(),
             trusted_root: root.as_ref().map(|(name, _)| name.clone()),
             signed_as: self.signed_as,
@@ -315,25 +317,43 @@ impl AddArgs {
             attestations: self.attestation,
             pin: self.pin,
         };
+        let lists = [&new.keys, &new.states, &new.attestations];
+        if lists.iter().all(|list| list.is_empty()) && new.identities.is_empty() && new.signed_as.is_none() && !new.pin
+        {
+            let identity = if CANNOT.is_none() { ", --certificate-identity IDENTITY" } else { "" };
+            let reason = "nothing is asked of its images".to_owned();
+            let hint = Some(format!("give --key FILE{identity}, --state STATE or --attestation TYPE"));
+            return Err(Error::Unavailable { reason, hint }).with_context(context);
+        }
         let change = |text: &str, path: &str| {
             let changed = edit::add(text, path, &new)?;
+            if changed == text {
+                return Ok(None);
+            }
             if let Some((name, root)) = root {
                 write(&Path::new(path).with_file_name(name), root)?;
             }
             Ok(Some(changed))
         };
-        let path = self.place.change(shell, change).with_context(context)?;
-        let path = path.unwrap_or_default();
+        let changed = self.place.change(shell, change).with_context(context)?;
+        let is_new = changed.is_some();
+        let path = changed.map_or_else(|| self.place.path(shell), Ok)?;
         let home = shell.env.home.as_ref().map(|home| home.join(".config").join(FILE));
         if !path.starts_with(ETC) && Some(&path) != home.as_ref() {
             shell.warn("warning: hooks read the policy of a user in ~/.config alone, and not this one");
         }
-        shell.record(vec![Event::of(Action::Trust, &self.scope).at(format!("added to {}", path.display()))])?;
         let shown = path.display().to_string();
+        if is_new {
+            shell.record(vec![changes::added(&keys, &new, &shown)])?;
+        }
         match self.format {
             Format::Json => shell.print_json(&json!({"scope": self.scope, "file": shown}))?,
             Format::Text => {
-                shell.print(format!("Added {} to {}\n", harmless_line(&self.scope), harmless_line(&shown)))?;
+                let (scope, shown) = (harmless_line(&self.scope), harmless_line(&shown));
+                shell.print(match is_new {
+                    true => format!("Added {scope} to {shown}\n"),
+                    false => format!("All of that is asked of {scope} already, in {shown}\n"),
+                })?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -359,21 +379,30 @@ impl RemoveArgs {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let id = self.key.as_ref().map(|given| match given.starts_with("sha256:") {
-            true => Ok(given.clone()),
-            false => Ok::<_, anyhow::Error>(PublicKey::from_pem(&key::read(given.as_ref())?, given)?.id()),
-        });
-        let id = id.transpose().with_context(context)?;
+        changes::check_case(&self.scope).with_context(context)?;
+        let id = self.key.as_deref().map(changes::id).transpose().with_context(context)?;
         let path = self.place.path(shell)?;
         let dir = path.parent().unwrap_or(&path).to_owned();
+        let found = RefCell::new(BTreeSet::new());
         let is_gone = |own: &str| {
             let pem =
                 if own.starts_with(PublicKey::BEGIN) { Ok(own.as_bytes().to_vec()) } else { key::read(&dir.join(own)) };
-            pem.ok().and_then(|pem| PublicKey::from_pem(&pem, own).ok()).map(|key| key.id()) == id
+            let own = pem.ok().and_then(|pem| PublicKey::from_pem(&pem, own).ok()).map(|key| key.id());
+            let own = own.filter(|own| id.as_ref().is_some_and(|id| own.starts_with(id)));
+            own.map(|own| found.borrow_mut().insert(own)).is_some()
         };
         let named = self.certificate_identity.as_deref().map(Gone::Identity);
         let gone = named.or(id.is_some().then_some(Gone::Keys(&is_gone)));
-        let removed = self.place.change(shell, |text, path| Ok(edit::remove(text, path, &self.scope, gone)?));
+        let mut was = Vec::new();
+        let removed = self.place.change(shell, |text, path| {
+            let removed = edit::remove(text, path, &self.scope, gone);
+            if found.borrow().len() > 1 {
+                let reason = format!("the IDs of several keys of {scope} begin so");
+                return Err(Error::Unavailable { reason, hint: Some("give more digits".into()) }.into());
+            }
+            was = changes::before(text, path, &self.scope);
+            Ok(removed?)
+        });
         if removed.with_context(context)?.is_none() {
             let key = self.key.as_ref().map(|key| format!(" with the key {key}"));
             let named = self.certificate_identity.as_ref().map(|identity| format!(" with the identity {identity}"));
@@ -387,8 +416,9 @@ impl RemoveArgs {
             None => ("scope", scope),
         };
         podman::warn_of_podman(shell, &self.scope);
-        let from = format!("removed {what} from {}", path.display());
-        shell.record(vec![Event::of(Action::Trust, &self.scope).at(from)])?;
+        let done = format!("removed {what} from {}", path.display());
+        let ids = found.take().into_iter().collect();
+        shell.record(vec![changes::removed(&self.scope, done, &was, (gone, ids))])?;
         let shown = path.display().to_string();
         match self.format {
             Format::Json => shell.print_json(&json!({"scope": self.scope, "removed": kind, "file": shown}))?,
@@ -399,6 +429,19 @@ impl RemoveArgs {
 }
 
 impl CheckArgs {
+    /// Says what would make it so: what is asked is what this verb says.
+    fn hinted(&self, mut error: anyhow::Error) -> anyhow::Error {
+        if let Some(Error::NotVerified(refusal)) = error.downcast_mut() {
+            let (reference, local) = (&self.reference, if self.local { " --local" } else { "" });
+            let verbs = [("signed by", "sign", ""), ("attested by", "attest", ", and what it states")];
+            let verb = verbs.iter().find(|(required, ..)| refusal.required.starts_with(required));
+            refusal.hint = verb.map(|(_, verb, more)| {
+                format!("skillctl {verb}{local} {reference} --key FILE, with a key that the policy names{more}")
+            });
+        }
+        error
+    }
+
     fn run(self, shell: &Shell) -> Result<ExitCode> {
         let policy = shell.policy();
         policy.check()?;
@@ -406,7 +449,7 @@ impl CheckArgs {
         let reference: Reference = name.parse()?;
         let rules = policy.rules(&reference)?;
         shell.can_record()?;
-        let verified = verified(shell, &self.reference, (self.local, &self.registry), None);
+        let verified = verified(shell, &self.reference, (self.local, &self.registry), None).map_err(|e| self.hinted(e));
         let verified = shell.recorded_verification(&self.reference, verified);
         let scopes = policy.covering(&reference);
         match self.format {
