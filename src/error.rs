@@ -171,6 +171,16 @@ impl Error {
         }
     }
 
+    /// Returns the same of an image of the store whose name has a registry, where its hint would lead.
+    #[must_use]
+    pub fn local(mut self) -> Self {
+        if let Self::NotVerified(refusal) = &mut self {
+            let local = |hint: String| hint.replace("skillctl trust check", "skillctl trust check --local");
+            refusal.hint = refusal.hint.take().map(local);
+        }
+        self
+    }
+
     /// Returns the error for work that was ended because the user said so.
     pub fn interrupted() -> Self {
         Self::Unavailable { reason: "interrupted".into(), hint: None }

@@ -434,6 +434,8 @@ fn a_promotion_signs_before_a_tag_names_it() {
     trust(&world, &["registry.example/acme", "--key", "acme.pub"]);
     let refused = promote(remote, "published", &["--local", "--sign", "--key", "acme.key"]).fails(1).stderr;
     assert!(refused.contains(&format!("\nhint: skillctl trust check --local {remote} says what")), "{refused}");
+    let refused = run(&world, &["verify", "--local", remote]).fails(1).stderr;
+    assert!(refused.contains(&format!("\nhint: skillctl trust check --local {remote} says what")), "{refused}");
     let refused = run(&world, &["trust", "check", "--local", remote]).fails(1).stderr;
     assert!(refused.contains(&format!("\nhint: skillctl sign --local {remote} --key FILE, with a key")), "{refused}");
     sign(&world, testing, "acme");

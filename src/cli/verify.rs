@@ -169,7 +169,8 @@ pub fn verified(
         }
         None => {
             let layout = shell.store_with(text)?;
-            Ok(trusted::found(&layout, &store::open(&layout, text)?, text, rule)?)
+            let verified = trusted::found(&layout, &store::open(&layout, text)?, text, rule);
+            Ok(verified.map_err(|e| if local { e.local() } else { e })?)
         }
     }
 }

@@ -54,10 +54,7 @@ impl<'a> Seal<'a> {
         let rules: Vec<Rule> = policy.rules(reference)?.into_iter().filter(|rule| !rule.by().is_empty()).collect();
         let rules: Vec<Rule> = rules.into_iter().map(|rule| Rule { states: Vec::new(), ..rule }).collect();
         let seal = Self { place, rules, key };
-        let local = match place {
-            Place::Store(_) if reference.registry().is_some() => " --local",
-            _ => "",
-        };
+        let local = if seal.is_local(reference) { " --local" } else { "" };
         for rule in &seal.rules {
             let refused = |found: String| {
                 Error::from(Refusal {
@@ -103,15 +100,12 @@ impl<'a> Seal<'a> {
         let Manifest { digest, info, .. } = manifest;
         let signatures = self.signatures(reference, digest)?;
         let checked = check((&signatures, &|| self.attestations(reference, digest)), reference, (digest, info), rules);
-        checked.map(drop).map_err(|mut e| {
-            // The name alone would be looked for on the registry that it has.
-            if let (Place::Store(_), Some(_), Error::NotVerified(refusal)) = (self.place, reference.registry(), &mut e)
-            {
-                let local = |hint: String| hint.replace("skillctl trust check", "skillctl trust check --local");
-                refusal.hint = refusal.hint.take().map(local);
-            }
-            e.into()
-        })
+        Ok(checked.map(drop).map_err(|e| if self.is_local(reference) { e.local() } else { e })?)
+    }
+
+    /// Returns whether it is in the store, and only --local says so.
+    fn is_local(&self, reference: &Reference) -> bool {
+        matches!(self.place, Place::Store(_)) && reference.registry().is_some()
     }
 
     fn signatures(&self, reference: &Reference, digest: &str) -> Result<Signatures, Error> {
