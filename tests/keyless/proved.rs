@@ -195,6 +195,11 @@ fn a_key_or_an_identity_suffices_and_all_scopes_count() {
     assert!(remove("acme", "eve@example.org").fails(2).stderr.contains("with the identity eve@example.org"));
     let said = remove("acme", ANA.identity).ok().stdout;
     assert!(said.starts_with("Removed an identity of acme from "), "{said}");
+    let records = run(&world, &["audit", "show", "--action", "trust", "--format", "json"], &[]).ok().json();
+    // Those of workflows, too, are whole.
+    let signers: Vec<&Value> = records.as_array().unwrap().iter().map(|one| &one["signers"]).collect();
+    let [ana, release] = [ANA, Signing::RELEASE].map(|one| json!([format!("{} of {}", one.identity, one.issuer)]));
+    assert_eq!(signers[1..], [&ana, &release, &ana]);
     assert!(!file().contains("ana@example.org") && file().contains("acme/hr"), "{}", file());
     let refused = run(&world, &["verify", DRAFT], &[]).fails(1).stderr;
     assert!(refused.contains("must be signed by sha256:"), "{refused}");
@@ -202,7 +207,7 @@ fn a_key_or_an_identity_suffices_and_all_scopes_count() {
     run(&world, &["trust", "remove", "--user", "acme"], &[]).ok();
     let promote = ["promote", DRAFT, "--to", "testing", "--local", "--load=never"];
     let without = run(&world, &promote, &[]).fails(1).stderr;
-    assert!(without.contains("must be signed by https://github.com/acme") && without.contains("hint: promote where"));
+    assert!(without.contains("with a signature by https://github.com/acme") && without.contains("hint: promote where"));
     let with = keyed(&[&promote[..], &["--sign", "--key", "acme.key"]].concat()).fails(1).stderr;
     assert!(with.contains("it would be signed by sha256:"), "{with}");
 }
