@@ -325,19 +325,16 @@ impl AddArgs {
             let hint = Some(format!("give --key FILE{identity}, --state STATE or --attestation TYPE"));
             return Err(Error::Unavailable { reason, hint }).with_context(context);
         }
+        let mut is_new = false;
         let change = |text: &str, path: &str| {
             let changed = edit::add(text, path, &new)?;
-            if changed == text {
-                return Ok(None);
-            }
+            is_new = changed != text;
             if let Some((name, root)) = root {
                 write(&Path::new(path).with_file_name(name), root)?;
             }
             Ok(Some(changed))
         };
-        let changed = self.place.change(shell, change).with_context(context)?;
-        let is_new = changed.is_some();
-        let path = changed.map_or_else(|| self.place.path(shell), Ok)?;
+        let path = self.place.change(shell, change).with_context(context)?.unwrap_or_default();
         let home = shell.env.home.as_ref().map(|home| home.join(".config").join(FILE));
         if !path.starts_with(ETC) && Some(&path) != home.as_ref() {
             shell.warn("warning: hooks read the policy of a user in ~/.config alone, and not this one");
