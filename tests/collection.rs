@@ -72,6 +72,32 @@ fn skills_of_the_store_are_installed() {
 }
 
 #[test]
+fn only_members_that_a_key_has_signed_are_installed() {
+    let world = crate::trust::world();
+    world.skill("legal", "1.0.0");
+    world.build("legal");
+    office(
+        &world,
+        "  - {name: hr, image: 'acme/hr:1.0.0-draft'}\n  - {name: legal, image: 'acme/legal:1.0.0-draft'}\n",
+    );
+    crate::trust::run(&world, &["sign", "acme/hr:1.0.0-draft", "--key", "acme.key"]).ok();
+    let install = |flags: &[&str]| {
+        let own = ["collection", "install", "-f", "office.yaml", "-o", "out", "--format", "json"];
+        world.run([&own, flags].concat())
+    };
+    let refused = install(&["--key", "acme.pub"]).fails(1);
+    assert_eq!(refused.json()["installed"][0]["member"], "hr");
+    assert!(refused.stderr.contains("acme/legal:1.0.0-draft is not verified"), "{refused}");
+    assert!(world.path("out/hr/SKILL.md").exists() && !world.path("out/legal").exists());
+    assert!(install(&["--key", "other.pub"]).fails(1).stderr.contains("2 skill(s) failed to install"));
+    crate::trust::run(&world, &["sign", "acme/legal:1.0.0-draft", "--key", "acme.key"]).ok();
+    install(&["--key", "acme.pub"]).ok();
+    // What is built just now nobody has signed.
+    office(&world, "  - {source: 'https://127.0.0.1:1/a/b'}\n");
+    assert!(install(&["--key", "acme.pub"]).fails(2).stderr.contains("what is no image has no signature"));
+}
+
+#[test]
 fn a_password_of_a_member_is_neither_shown_nor_published() {
     let world = World::new();
     office(&world, "  - {source: 'https://u:secret@127.0.0.1:1/a/b'}\n");

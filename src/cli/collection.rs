@@ -17,6 +17,7 @@ use super::install::{Made, built, unpack_options};
 use super::pull::{When, Writing, check_output, write};
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
+use super::verify::check_unsigned;
 use crate::address::Address;
 use crate::collection::{self, Collection, MAX_YAML, Member, Origin};
 use crate::error::Error;
@@ -29,6 +30,7 @@ use crate::source::{Filter, GitSource};
 use crate::store;
 use crate::store::layout::Layout;
 use crate::store::remote::Remote;
+use crate::trust::policy::Rule;
 
 /// Push, pull and install sets of skills
 ///
@@ -44,7 +46,7 @@ pub struct Args {
 enum Kind {
     Push(PushArgs),
     Pull(PullArgs),
-    Install(install::InstallArgs),
+    Install(Box<install::InstallArgs>),
     Generate(generate::GenerateArgs),
     Volume(generate::VolumeArgs),
 }
@@ -78,13 +80,17 @@ struct Reach<'a> {
     layout: Layout,
     remote: Remote,
     registry: &'a RegistryArgs,
+    /// What the flags ask of each member.
+    trust: Option<Rule>,
+    /// Whether what is fetched is taken in by that; what is installed pins by itself.
+    pins: bool,
 }
 
 impl<'a> Reach<'a> {
     fn new(shell: &'a Shell, registry: &'a RegistryArgs) -> Result<Self> {
         let mut remote = registry.remote(shell)?;
         remote.proxies.keep = true;
-        Ok(Self { shell, layout: shell.store()?, remote, registry })
+        Ok(Self { shell, layout: shell.store()?, remote, registry, trust: None, pins: true })
     }
 
     /// Does something with all that fetching needs.
@@ -93,7 +99,8 @@ impl<'a> Reach<'a> {
         let report = |bytes, total| progress.towards(bytes, total);
         let tools = self.shell.tools();
         let copying = self.registry.copying(&tools, &report);
-        act(&Means { layout: &self.layout, remote: &self.remote, when: when.rule(), limit, copying })
+        let (when, trust) = (when.rule(), self.trust.as_ref());
+        act(&Means { layout: &self.layout, remote: &self.remote, when, limit, copying, trust, pins: self.pins })
     }
 
     /// Opens a collection by its reference, of the store where it has no registry.
@@ -127,6 +134,7 @@ impl<'a> Reach<'a> {
     fn fetch(&self, opened: &Opened, at: usize, (when, limit): (When, u64)) -> Result<Vec<Fetched>> {
         let member = &opened.collection.members[at];
         if let Origin::Source(url) = &member.from {
+            check_unsigned(self.trust.as_ref())?;
             return self.built(&source(url)?, member.name.as_deref(), limit);
         }
         Ok(vec![self.with(when, limit, &member.label(), |means| opened.fetch(means, at))?])

@@ -98,7 +98,15 @@ impl Args {
         let report = |bytes, total| progress.towards(bytes, total);
         let tools = shell.tools();
         let copying = self.registry.copying(&tools, &report);
-        let means = Means { layout: &layout, remote: &source, when: When::Missing, limit: self.max_size, copying };
+        let means = Means {
+            layout: &layout,
+            remote: &source,
+            when: When::Missing,
+            limit: self.max_size,
+            copying,
+            trust: None,
+            pins: true,
+        };
         let open = |text: &String| load_input::open(shell, &layout, Path::new(Transport::split(text).1), self.max_size);
         let opened = layouts.iter().map(open).collect::<Result<Vec<_>>>().with_context(context)?;
         // Nothing gets a name here: until it is sent nothing else keeps it.

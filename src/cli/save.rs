@@ -70,7 +70,15 @@ impl Args {
         let report = |bytes, total| progress.towards(bytes, total);
         let tools = shell.tools();
         let copying = self.registry.copying(&tools, &report);
-        let means = Means { layout: &layout, remote: &remote, when: When::Missing, limit: self.max_size, copying };
+        let means = Means {
+            layout: &layout,
+            remote: &remote,
+            when: When::Missing,
+            limit: self.max_size,
+            copying,
+            trust: None,
+            pins: true,
+        };
         let saved = place
             .with(output, |name, to| save::save(&means, (&self.references, self.registry.creds.is_some()), (name, to)));
         drop(progress);

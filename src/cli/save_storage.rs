@@ -49,7 +49,15 @@ pub fn run(shell: &Shell, args: &Args, directory: &Path) -> Result<ExitCode> {
     let report = |bytes, total| progress.towards(bytes, total);
     let tools = shell.tools();
     let copying = args.registry.copying(&tools, &report);
-    let means = Means { layout: &layout, remote: &remote, when: When::Missing, limit: args.max_size, copying };
+    let means = Means {
+        layout: &layout,
+        remote: &remote,
+        when: When::Missing,
+        limit: args.max_size,
+        copying,
+        trust: None,
+        pins: true,
+    };
     let _mounted = Mounted::watch(storage.conf().graph_root.join("overlay"));
     let _writing = layout.writing()?;
     let gathered = gather(&means, &args.references, args.registry.creds.is_some()).with_context(context)?;

@@ -20,6 +20,7 @@ use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::{Copying, MAX_INSTANCES};
 use crate::store::{self, Found};
+use crate::trust::policy::Rule as Trust;
 
 mod push;
 
@@ -38,6 +39,16 @@ pub struct Means<'a> {
     pub limit: u64,
     /// How content is copied.
     pub copying: Copying<'a>,
+    /// What has to hold of each beside what the policy of the machine asks for.
+    pub trust: Option<&'a Trust>,
+    /// As in a [`Rule`].
+    pub pins: bool,
+}
+
+impl<'a> Means<'a> {
+    fn rule(&self, when: When) -> Rule<'a> {
+        Rule { trust: self.trust, pins: self.pins, ..Rule::new(when, self.limit) }
+    }
 }
 
 impl std::fmt::Debug for Means<'_> {
@@ -157,7 +168,7 @@ pub fn artifact(layout: &Layout, info: &Info, reference: &Reference, digest: &st
 /// # Errors
 /// If it cannot be had by the rule of `means.when`, or is no collection.
 pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
-    let Means { layout, remote, when, limit, copying } = *means;
+    let Means { layout, remote, when, copying, .. } = *means;
     // What is no collection does not come at all, and may be large. Where nobody answers, the pull says what to do.
     let seen = match when {
         When::Always | When::Newer => remote.registry.manifest(reference).ok().flatten(),
@@ -178,7 +189,9 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
         }
         apart = Some(opened);
     }
-    match (pull::pull((layout, remote), reference, Rule::new(when, limit), copying), apart) {
+    // The flags are for its members.
+    let rule = Rule { trust: None, ..means.rule(when) };
+    match (pull::pull((layout, remote), reference, rule, copying), apart) {
         (Ok(pulled), _) => {
             let found = store::read(layout, pulled.entry)?;
             let mut opened = read(layout, &found, reference)?;
@@ -237,7 +250,7 @@ impl Opened {
             (Some(_), When::Always | When::Newer) => When::Missing,
             (_, when) => when,
         };
-        let pulled = pull::pull((means.layout, means.remote), reference, Rule::new(when, means.limit), means.copying)?;
+        let pulled = pull::pull((means.layout, means.remote), reference, means.rule(when), means.copying)?;
         let mut fetched = fetched(means.layout, pulled, installed_as(reference)?)?;
         if means.when != When::Never {
             fetched.warnings.extend(self.moved(means, reference).err());
@@ -247,15 +260,17 @@ impl Opened {
 
     /// Fetches a member of an index: what its repository has, else by its own reference.
     fn listed(&self, means: &Means<'_>, image: &Image, member: &Member, listed: &Listed) -> Result<Fetched> {
+        if let (Some(own), Some(_)) = (&listed.own, means.trust) {
+            // Its signatures are where it is from, and for that name.
+            return self.pulled(means, own);
+        }
         let digest = listed.descriptor.digest().to_string();
         let here = image.reference.with_digest(&digest)?;
         let mut found = match image.listed.1 {
             true => Ok(self.kept(means, listed, &here)?),
             false if listed.descriptor.size() == 0 => Err(Error::ImageNotFound(here.to_string()).into()),
-            false => {
-                pull::pull((means.layout, means.remote), &here, Rule::new(When::Missing, means.limit), means.copying)
-                    .and_then(|pulled| fetched(means.layout, pulled, here.clone()))
-            }
+            false => pull::pull((means.layout, means.remote), &here, means.rule(When::Missing), means.copying)
+                .and_then(|pulled| fetched(means.layout, pulled, here.clone())),
         };
         let Some(own) = &listed.own else { return found };
         match &mut found {

@@ -11,11 +11,13 @@ use crate::cell::{World, matrix};
 use crate::registry::gate::{ALWAYS, Fault, Gate};
 use crate::registry::{Kind, PASSWORD, Registry, USER, conf, digest_of};
 use crate::site::{Site, said};
+use crate::trust::{key, skillctl};
 
 matrix! { @roots
     an_artifact_goes_to_a_registry_and_is_installed,
     an_index_has_its_skills_with_it,
     where_a_member_comes_from_is_confirmed,
+    what_is_signed_is_verified_where_it_is_from,
     a_password_is_for_one_registry,
     what_is_missing_is_named_and_nothing_written,
     fifty_skills_come_by_one_connection,
@@ -227,6 +229,42 @@ fn where_a_member_comes_from_is_confirmed(world: &World) {
 }
 
 /// A password on the command line is told to the registry of the collection, and to none that a member names.
+/// The copies beside an index have no signatures, and those of the members are for their own names.
+fn what_is_signed_is_verified_where_it_is_from(world: &World) {
+    let hub = Registry::start(world, Kind::Plain);
+    let member = |name: &str| hub.name(&format!("acme/{name}:1.0.0-draft"));
+    for name in ["hr", "legal"] {
+        let built = world.build(name, "1.0.0", &["--load=never"]);
+        world.skillctl(["push", &built.name, &member(name)]).ok();
+    }
+    let (file, set) = (office(world, &["hr", "legal"].map(|name| (name, member(name)))), &hub.name("sets/office:1"));
+    world.skillctl(["collection", "push", "--form", "index", set, "-f", &file]).ok();
+    for name in ["acme", "other"] {
+        skillctl(world, &["key", "generate", &key(world, name)]).ok();
+    }
+    let sign = |name: &str| {
+        let member = member(name);
+        skillctl(world, &["sign", &member, "--key", &key(world, "acme.key")]).ok();
+    };
+    sign("hr");
+    let out = world.path("out");
+    let there = Site::other(world, "there");
+    let install = |name: &str, flags: &[&str]| {
+        let (out, key) = (out.display().to_string(), key(world, name));
+        there.skillctl([&["collection", "install", set, "-o", &out, "--key", &key], flags].concat())
+    };
+    let dry = install("acme.pub", &["--dry-run"]);
+    assert!(dry.code == 1 && dry.stdout.contains("Would install 1 skills"), "{dry}");
+    let refused = install("acme.pub", &[]).fails(1);
+    assert!(refused.contains("acme/legal") && refused.contains("is not verified"), "{refused}");
+    assert!(out.join("hr/SKILL.md").is_file() && !out.join("legal").exists());
+    sign("legal");
+    assert_eq!(install("other.pub", &[]).code, 1);
+    install("acme.pub", &[]).ok();
+    let key = fs::read_to_string(key(world, "acme.pub")).expect("a key");
+    assert_eq!(receipt(&out, "legal")["signedBy"], json!([key]));
+}
+
 fn a_password_is_for_one_registry(world: &World) {
     let published = Published::new(world);
     let Published { hub, file, .. } = &published;

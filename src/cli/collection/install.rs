@@ -12,8 +12,9 @@ use crate::cli::install::unpack_options;
 use crate::cli::pull::When;
 use crate::cli::record;
 use crate::cli::registry::RegistryArgs;
-use crate::cli::shell::{Format, Shell};
+use crate::cli::shell::{Format, NO, Shell, not_verified};
 use crate::cli::targets::{Place, TargetArgs};
+use crate::cli::verify::VerifyArgs;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::ops::collection::{Fetched, Opened};
@@ -28,13 +29,16 @@ Examples:
     skillctl collection install -f office.yaml --target claude
   A collection of a registry, for whoever works on this project:
     skillctl collection install registry.example/sets/office:1.0.0 -t claude --scope project
+  Nothing of it but what a key has signed:
+    skillctl collection install registry.example/sets/office:1.0.0 -t claude --key acme.pub
   What that would do:
     skillctl collection install --dry-run -f office.yaml -o ~/skills";
 
 /// Install the skills of a collection
 ///
 /// Each skill appears whole or not at all, as with install; those that are as they should be stay as they are. One that
-/// cannot be installed keeps no other from being so, and the exit status is 2.
+/// cannot be installed keeps no other from being so, and the exit status is 2, or 1 where one is not signed as it has to be.
+/// With --key or --verify each member is verified under its own name, and fetched from where that says.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct InstallArgs {
@@ -57,6 +61,8 @@ pub struct InstallArgs {
     /// Most bytes of one skill, packed and in files
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().size)]
     max_size: u64,
+    #[command(flatten)]
+    verify: VerifyArgs,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -73,12 +79,15 @@ struct Counts {
     installed: usize,
     same: usize,
     failed: Vec<Value>,
+    /// Whether one of those is not signed as it has to be.
+    refused: bool,
 }
 
 impl InstallArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let refused = |reason: &str| Error::Unavailable { reason: reason.to_owned(), hint: None };
         let reach = Reach::new(shell, &self.registry)?;
+        let reach = Reach { trust: self.verify.rule(shell)?, pins: false, ..reach };
         let url = self.input.reference.as_deref().filter(|text| is_url(text));
         if self.git_ref.is_some() && url.is_none() {
             return Err(refused("--ref is for a collection in Git").into());
@@ -115,6 +124,7 @@ impl InstallArgs {
                 Ok(false) => counts.same += 1,
                 Err(e) => {
                     let e = e.context(format!("Installing {label} of collection {}", collection.name));
+                    counts.refused |= not_verified(&e).is_some();
                     counts.failed.push(json!({"member": label, "error": without_credentials(&format!("{e:#}"))}));
                     shell.fail(&e);
                 }
@@ -137,7 +147,12 @@ impl InstallArgs {
             0 => Ok(ExitCode::SUCCESS),
             failed => {
                 let reason = format!("{failed} skill(s) failed to install");
-                Err(Error::Unavailable { reason, hint: None }.into())
+                let error = Error::Unavailable { reason, hint: None }.into();
+                if counts.refused {
+                    shell.fail(&error);
+                    return Ok(ExitCode::from(NO));
+                }
+                Err(error)
             }
         }
     }
@@ -209,7 +224,16 @@ impl InstallArgs {
                 return Err(Error::Unavailable { reason, hint: None }.into());
             }
             seen.insert(name.to_owned(), (digest, label.to_owned()));
-            let source = Source { layout, contents: &contents, manifest, info, reference, name, origin, trust: None };
+            let source = Source {
+                layout,
+                contents: &contents,
+                manifest,
+                info,
+                reference,
+                name,
+                origin,
+                trust: reach.trust.as_ref(),
+            };
             for place in places {
                 let installed = match self.dry_run {
                     true => install::preview(&source, place.open()?.as_ref(), &options),
