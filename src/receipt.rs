@@ -49,7 +49,7 @@ pub struct Image {
     pub signed_as: Option<String>,
 }
 
-/// An identity that has signed an image, as it was asked for: that of the next one may have another version in it.
+/// An identity that has signed an image, as it is asked for of the next one: [`Identity::wanted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedBy {
@@ -62,9 +62,6 @@ pub struct SignedBy {
     /// Who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// What that is like.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issuer_regexp: Option<String>,
     /// Who is believed about it: a trusted root, in JSON.
     pub trusted_root: String,
 }
@@ -74,9 +71,9 @@ impl SignedBy {
     pub fn among(signers: &[Signer]) -> Vec<Self> {
         let mut all = Vec::new();
         for signer in signers {
-            let (Some(wanted), Some(root)) = (signer.wanted.clone(), &signer.root) else { continue };
-            let Written { identity, identity_regexp, issuer, issuer_regexp } = wanted;
-            let one = Self { identity, identity_regexp, issuer, issuer_regexp, trusted_root: root.to_string() };
+            let (Some(identity), Some(root)) = (signer.identity(), &signer.root) else { continue };
+            let Written { identity, identity_regexp, issuer, .. } = identity.wanted();
+            let one = Self { identity, identity_regexp, issuer, trusted_root: root.to_string() };
             if !all.contains(&one) {
                 all.push(one);
             }
@@ -85,14 +82,14 @@ impl SignedBy {
     }
 
     fn written(&self) -> Written {
-        let Self { identity, identity_regexp, issuer, issuer_regexp, .. } = self.clone();
-        Written { identity, identity_regexp, issuer, issuer_regexp }
+        let Self { identity, identity_regexp, issuer, .. } = self.clone();
+        Written { identity, identity_regexp, issuer, ..Written::default() }
     }
 }
 
 impl Image {
-    /// Returns what an image has to be signed by that comes after this one; nothing where this one was not signed. Where the policy has
-    /// the same identity, it is its root that is believed now: roots get new keys.
+    /// Returns what an image has to be signed by that comes after this one; nothing where this one was not signed. Beside the root
+    /// that was believed those count that the policy has for it now: authorities get new keys.
     ///
     /// # Errors
     /// [`Error::Damaged`] where a key or a trusted root is none.
@@ -102,14 +99,14 @@ impl Image {
         let keys = self.signed_by.iter().map(key).collect::<Result<Vec<_>>>()?;
         let reference = self.reference.parse::<Reference>().ok();
         let covering: Vec<&Scope> = reference.iter().flat_map(|reference| policy.covering(reference)).collect();
-        let known = |own: &SignedBy| {
-            let written = own.written();
-            let mut of_policy = covering.iter().flat_map(|scope| &scope.rule.identities);
-            let now = of_policy.find(|any| any.written().contains(&written)).map(Identities::root);
-            let root = (now.unwrap_or(&own.trusted_root).as_bytes(), "its trustedRoot");
-            Identities::new(root, vec![written]).map_err(|e| Error::damaged(&object, e))
-        };
-        let identities = self.signed_by_identities.iter().map(known).collect::<Result<Vec<_>>>()?;
+        let mut identities: Vec<Identities> = Vec::new();
+        for own in &self.signed_by_identities {
+            let now = covering.iter().flat_map(|scope| &scope.rule.identities).map(Identities::root);
+            for root in [&*own.trusted_root].into_iter().chain(now) {
+                let named = (root.as_bytes(), "its trustedRoot");
+                identities.push(Identities::new(named, vec![own.written()]).map_err(|e| Error::damaged(&object, e))?);
+            }
+        }
         let identity = self.signed_as.as_deref().map(str::parse).transpose()?;
         let rule = Rule { source: SIGNED.to_owned(), keys, identities, identity, ..Rule::default() };
         Ok((!rule.by().is_empty()).then_some(rule))

@@ -194,17 +194,22 @@ fn what_is_shown_is_a_policy_by_itself() {
     let world = world();
     trust(&world, &["r.example/a", "--key", "acme.pub"]);
     let reject = json!([{"type": "reject"}]);
-    world.write("home/.config/containers/policy.json", json!({"default": reject}).to_string());
+    let policy = "home/.config/containers/policy.json";
+    let docker = json!({"r.example/b": reject});
+    let other = json!({"default": reject, "transports": {"docker": docker, "docker-daemon": {"": reject}}});
+    world.write(policy, other.to_string());
+    world.write("home/.config/containers/registries.d/10-own.yaml", "docker: {}\n");
     let shown = run(&world, &["trust", "show", "--format", "json"]).ok().json();
-    assert_eq!(shown["policy"]["default"], reject);
-    assert_eq!(shown["policy"]["transports"]["docker"]["r.example/a"][0]["type"], "sigstoreSigned");
+    let mut whole = shown["policy"].clone();
+    let ours = whole["transports"]["docker"].as_object_mut().unwrap().remove("r.example/a").unwrap();
+    assert_eq!((ours.as_array().unwrap().len(), &ours[0]["type"], whole), (1, &json!("sigstoreSigned"), other));
     let text = run(&world, &["trust", "show"]).ok().stdout;
     let config = world.path("home/.config/containers").display().to_string();
     assert!(text.starts_with(&format!("In {config}/policy.json:\n\n{{\n")), "{text}");
-    assert!(
-        text.contains(&format!("\nIn {config}/registries.d/50-skillctl.yaml:\n\ndocker:\n  r.example/a:\n")),
-        "{text}"
-    );
+    let names = format!("\nIn {config}/registries.d/50-skillctl.yaml:\n\ndocker:\n  r.example/a:\n");
+    assert!(text.contains(&names), "{text}");
+    world.write(policy, "{\"default\": [{\"type\": \"reject\"}],}");
+    assert!(run(&world, &["trust", "show"]).fails(2).stderr.contains("policy.json is damaged"));
 }
 
 /// What podman refuses of it would be everything, if its signatures were read no more.
@@ -236,9 +241,18 @@ fn a_scope_that_stays_has_its_signatures_read() {
     world.write("etc/other.json", changed.replace("keyPath", "keyData"));
     install("etc/other.json").ok();
     assert!(!world.path("etc/d/50-skillctl.yaml").exists());
+    // A new file is the same one afterwards, whatever its path goes by; and a link leads to it.
     trust(&world, &["r.example/a", "--key", "acme.pub"]);
-    let made = install("new.json").ok().stdout;
-    assert!(made.contains(&world.path("new.json").display().to_string()), "{made}");
+    std::os::unix::fs::symlink("later/new.json", world.path("link.json")).unwrap();
+    let made = install("link.json").ok().stdout;
+    assert!(made.contains(&world.path("later/new.json").display().to_string()), "{made}");
+    assert!(world.path("link.json").is_symlink());
+    run(&world, &["trust", "remove", "--user", "r.example/a"]).ok();
+    assert!(install("./later/../later/new.json").ok().stdout.starts_with("Took r.example/a out of "));
+    // An address is a list to YAML where it is not quoted.
+    trust(&world, &["[::1]:5000/a", "--key", "acme.pub"]);
+    install("etc/one.json").ok();
+    assert!(names().contains("\n  \"[::1]:5000/a\":\n"), "{}", names());
 }
 
 #[test]

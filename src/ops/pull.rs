@@ -83,20 +83,6 @@ pub fn pull(
     rule: Rule<'_>,
     copying: Copying<'_>,
 ) -> Result<Pulled> {
-    let pulled = by_rule((layout, remote), reference, rule, copying)?;
-    if rule.pins {
-        // Not before it has its name: what could not be taken in binds nobody.
-        trusted::pin(layout, reference, pulled.verified.as_ref())?;
-    }
-    Ok(pulled)
-}
-
-fn by_rule(
-    (layout, remote): (&Layout, &Remote),
-    reference: &Reference,
-    rule: Rule<'_>,
-    copying: Copying<'_>,
-) -> Result<Pulled> {
     let name = name_in_store(reference)?;
     let here = match store::lookup(layout, &name.to_string()) {
         Err(Error::ImageNotFound(_)) => None,
@@ -165,6 +151,9 @@ fn as_it_is(
         }
         verified => verified?,
     };
+    if rule.pins {
+        trusted::pin(layout, reference, verified.as_ref())?;
+    }
     let warnings = verified.iter().flat_map(|verified| verified.warnings.clone()).collect();
     Ok(Pulled { verified, warnings, ..named(name, found.entry) })
 }
@@ -199,6 +188,10 @@ fn fetch(
     }
     let verified = verify::fetched((layout, remote), reference, &manifest, rule.trust)?;
     let warnings = verified.iter().flat_map(|verified| verified.warnings.clone()).collect();
+    if rule.pins {
+        // Before it has its name: where another process was faster with another signer, nothing is named.
+        trusted::pin(layout, reference, verified.as_ref())?;
+    }
     let entry = store_as(layout, name, &manifest, true)?;
     let mut pulled = Pulled { fetched: true, verified, warnings, ..named(name, entry) };
     if let Some(before) = here.filter(|before| before.digest() != digest) {

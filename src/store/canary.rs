@@ -9,6 +9,8 @@
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cap_std::fs::Dir;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,13 +23,21 @@ use super::repository::Manifest;
 use crate::error::{Error, Result};
 use crate::image::{Blob, Profile, manifest};
 use crate::process::Tools;
+use crate::trust::simple;
 
 const CACHE: &str = "image-proxy.json";
 const REJECT: &str = r#"{"default":[{"type":"reject"}]}"#;
 /// What every version that keeps the policy says.
 const REJECTED: &str = "rejected by policy";
-/// What every version says of an image without the signature that the policy wants.
-const UNSIGNED: &str = "no signature exists";
+/// What every version says of a signature that the key has not made.
+const NOT_SIGNED: &str = "cryptographic signature verification failed";
+/// How a directory says that it is an image (containers-transports(5), `dir:`), and a file in it that it is a signature of sigstore.
+const DIRECTORY: &str = "Directory Transport Version: 1.1\n";
+const SIGSTORE: &str = "\0sigstore-json\n";
+/// Where a private layout has its image as a directory with a signature, which a layout does not have.
+const SIGNED: &str = "signed";
+/// The one blob of an image of nothing.
+const NOTHING: &[u8] = b"{}";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Known {
@@ -52,17 +62,18 @@ pub fn keeps_policy(layout: &Layout, tools: &Tools, cache: Option<&Dir>, key: &s
     Ok(policed)
 }
 
-/// Has skopeo hold an image without signatures to a requirement of policy.json, which has to refuse it for that and for nothing else:
-/// some are built without sigstore, and older ones do not know several keys.
+/// Has skopeo hold an image with a false signature to a requirement of policy.json, which has to refuse it for that and for nothing else:
+/// some are built without sigstore, which they say of what is signed alone, and older ones do not know several keys.
 ///
 /// # Errors
 /// [`Error::Unavailable`] with what skopeo says.
 pub fn holds_to(layout: &Layout, tools: &Tools, requirements: &[Value]) -> Result<()> {
     let policy = json!({"default": requirements}).to_string();
     let (private, policy) = canary(layout, &policy)?;
-    let copy = tools.skopeo().arg("--policy").arg(policy).arg("copy").arg(private.reference());
-    let output = copy.arg(format!("dir:{}", private.path().join("out").display())).output()?;
-    match output.stderr.contains(UNSIGNED) {
+    signed(&private).map_err(Error::io(private.path().display().to_string()))?;
+    let dir = |name: &str| format!("dir:{}", private.path().join(name).display());
+    let output = tools.skopeo().arg("--policy").arg(policy).args(["copy", &dir(SIGNED), &dir("out")]).output()?;
+    match output.stderr.contains(NOT_SIGNED) {
         true => Ok(()),
         false => {
             let reason = format!("skopeo here does not hold to sigstore signatures: {}", output.stderr.trim());
@@ -73,14 +84,37 @@ pub fn holds_to(layout: &Layout, tools: &Tools, requirements: &[Value]) -> Resul
     }
 }
 
+/// Writes the image of nothing as a directory, with a signature by nobody.
+fn signed(private: &PrivateLayout) -> std::io::Result<()> {
+    let dir = private.dir();
+    dir.create_dir(SIGNED)?;
+    let dir = dir.open_dir(SIGNED)?;
+    let signature = json!({
+        "mimeType": simple::PAYLOAD,
+        "payload": STANDARD.encode(NOTHING),
+        "annotations": {simple::SIGNATURE: STANDARD.encode("nothing")},
+    });
+    let (empty, manifest) = nothing();
+    dir.write("version", DIRECTORY)?;
+    dir.write("manifest.json", manifest)?;
+    dir.write(empty.digest.trim_start_matches("sha256:"), NOTHING)?;
+    dir.write("signature-1", format!("{SIGSTORE}{signature}"))
+}
+
+/// Returns that blob, and the manifest.
+fn nothing() -> (Blob, Vec<u8>) {
+    let empty = Blob { digest: sha256(NOTHING), size: NOTHING.len() as u64 };
+    let bytes = manifest(Profile::Standard, &empty, &empty, &Default::default());
+    (empty, bytes)
+}
+
 /// Returns a private layout with an image of nothing, and a policy in it.
 fn canary(layout: &Layout, policy: &str) -> Result<(PrivateLayout, PathBuf)> {
-    let empty = Blob { digest: sha256(b"{}"), size: 2 };
-    let bytes = manifest(Profile::Standard, &empty, &empty, &Default::default());
+    let (empty, bytes) = nothing();
     let canary = Manifest::new(&sha256(&bytes), bytes)?;
     let private = PrivateLayout::of(layout.dir(), layout.path(), &canary.descriptor()?)?;
     private.write_blob(&canary.digest, &canary.bytes)?;
-    private.write_blob(&empty.digest, b"{}")?;
+    private.write_blob(&empty.digest, NOTHING)?;
     let path = private.path().join("policy.json");
     private.dir().write("policy.json", policy).map_err(Error::io(path.display().to_string()))?;
     Ok((private, path))

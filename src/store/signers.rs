@@ -64,7 +64,13 @@ impl Layout {
             Ok(bytes) => {
                 let written: BTreeMap<String, String> =
                     serde_json::from_slice(&bytes).map_err(|e| Error::damaged(self.name_of(FILE), e))?;
-                Ok(written.into_iter().map(|(name, key)| (names::repository(&name), key)).collect())
+                let (mut own, others): (BTreeMap<String, String>, BTreeMap<_, _>) =
+                    written.into_iter().partition(|(name, _)| names::repository(name) == *name);
+                // Another spelling takes nothing from who was first by this one.
+                for (name, key) in others {
+                    own.entry(names::repository(&name)).or_insert(key);
+                }
+                Ok(own)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
             Err(e) => Err(Error::io(self.name_of(FILE))(e)),

@@ -64,7 +64,9 @@ impl<'a> By<'a> {
 impl fmt::Display for By<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.keys.iter().map(PublicKey::id);
-        let names: Vec<String> = keys.chain(self.identities.iter().map(ToString::to_string)).collect();
+        let mut names: Vec<String> = keys.chain(self.identities.iter().map(ToString::to_string)).collect();
+        // By several roots they are the same.
+        names.dedup();
         f.write_str(&names.join(" or "))?;
         match CANNOT {
             Some(why) if !self.identities.is_empty() => write!(f, " ({why})"),

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::attestation::{Attestations, attested};
 use super::key::PublicKey;
+use super::keyless::CANNOT;
 use super::policy::{Policy, Rule};
 use super::verify::{Holds, Signatures, Signer, Subject, is_signed_for_podman, verify};
 use crate::attest::kind::short_name;
@@ -190,7 +191,7 @@ pub fn nobody(text: &str) -> Error {
 /// Says what to do about an image that is not as a rule wants it.
 fn hint(rule: &Rule, reference: &Reference, found: &str) -> Option<String> {
     match (rule.source.as_str(), &rule.identity) {
-        (receipt::SIGNED, _) => Some(match rule.identities.is_empty() {
+        (receipt::SIGNED, _) => Some(match rule.identities.is_empty() || CANNOT.is_some() {
             true => "--key FILE takes the signature of another key".to_owned(),
             false => "--certificate-identity, or --key FILE, takes the signature of somebody else".to_owned(),
         }),

@@ -26,7 +26,9 @@ pub fn add(text: &str, path: &str, new: &policy::Written) -> Result<String> {
             tables.get_mut(last).ok_or_else(|| no_list(path))?
         }
     };
-    make_inline(table);
+    if !new.identities.is_empty() {
+        make_inline(table);
+    }
     if let Some(root) = &new.trusted_root {
         let before = table.get("trusted-root").and_then(Item::as_str).filter(|before| before != root);
         if let (Some(before), false) = (before, new.identities.iter().all(|one| has(table, one))) {
@@ -93,10 +95,12 @@ pub fn remove(text: &str, path: &str, wanted: &str, gone: Option<Gone<'_>>) -> R
     };
     let mut removed = false;
     for table in tables.iter_mut().filter(|table| is_of(table, &prefix)) {
-        make_inline(table);
         let list = match gone {
             Gone::Keys(_) => "keys",
-            Gone::Identity(_) => "identities",
+            Gone::Identity(_) => {
+                make_inline(table);
+                "identities"
+            }
         };
         let Some(own) = table.get_mut(list).and_then(Item::as_array_mut) else { continue };
         let before = own.len();
@@ -116,10 +120,7 @@ pub fn remove(text: &str, path: &str, wanted: &str, gone: Option<Gone<'_>>) -> R
         if list == "identities" {
             table.remove("trusted-root");
         }
-        if ["keys", "identities"]
-            .iter()
-            .all(|list| table.get(list).and_then(Item::as_array).is_none_or(Array::is_empty))
-        {
+        if ["keys", "identities"].iter().all(|list| is_empty(table, list)) {
             return Err(Error::Unavailable {
                 reason: format!("{path}: {prefix} would have no key any more, and ask for no signature"),
                 hint: Some(format!("skillctl trust remove {prefix} removes the scope; add the new key first")),
@@ -147,6 +148,13 @@ fn no_list(path: &str) -> Error {
 
 fn is_of(table: &Table, wanted: &str) -> bool {
     table.get("prefix").and_then(Item::as_str).and_then(|own| prefix(own).ok()).as_deref() == Some(wanted)
+}
+
+fn is_empty(table: &Table, list: &str) -> bool {
+    match table.get(list) {
+        Some(Item::ArrayOfTables(tables)) => tables.is_empty(),
+        list => list.and_then(Item::as_array).is_none_or(Array::is_empty),
+    }
 }
 
 /// Makes a list of identities that are written as `[[scope.identities]]`.
@@ -325,6 +333,12 @@ mod tests {
         assert_eq!(names(&add(text, "t", &new).unwrap()), ["a@x", "b@x", "c@x"]);
         let left = remove(text, "t", "acme", Some(Gone::Identity("a@x"))).unwrap().unwrap();
         assert_eq!(names(&left), ["b@x"]);
+        // Whatever changes only keys leaves them as they are, with their comments.
+        let noted = text.replace("identity = \"b", "# Who builds.\nidentity = \"b");
+        let keyed = add(&noted, "t", &scope("acme", &["a.pub"])).unwrap();
+        assert!(keyed.contains("\n[[scope.identities]]\n# Who builds.\nidentity = \"b@x\"\n"), "{keyed}");
+        let gone = remove(&keyed, "t", "acme", Some(Gone::Keys(&|own: &str| own == "a.pub"))).unwrap().unwrap();
+        assert_eq!(gone, noted);
         assert!(left.ends_with("[[scope]]\nprefix = \"other\"\n"), "{left}");
     }
 

@@ -10,6 +10,8 @@ use super::bundle::{Statement, short};
 use super::keyless::{Pattern, Root};
 use super::simple::{Claim, Signature};
 
+/// What GitHub and GitLab call a workflow by, before the tag that it ran for.
+const TAG: &str = "@refs/tags/";
 /// Longest trusted root, in bytes: GitHub's, with the authorities of years, has 31 KiB.
 pub const MAX_ROOT: u64 = 1 << 20;
 
@@ -20,6 +22,36 @@ pub struct Identity {
     pub name: String,
     /// Who says so.
     pub issuer: String,
+}
+
+impl Identity {
+    /// Returns whoever signs the next image is, as pins have it: of a workflow that ran for a tag the tag is another one then.
+    pub fn kept(&self) -> Self {
+        let name = self.workflow().map_or_else(|| self.name.clone(), |workflow| format!("{workflow}{TAG}"));
+        Self { name, issuer: self.issuer.clone() }
+    }
+
+    /// Returns the same as what is asked for.
+    pub fn wanted(&self) -> Written {
+        let issuer = Some(self.issuer.clone());
+        match self.workflow() {
+            Some(workflow) => {
+                let pattern = format!("^{}{TAG}.+$", escaped(workflow));
+                Written { identity_regexp: Some(pattern), issuer, ..Written::default() }
+            }
+            None => Written { identity: Some(self.name.clone()), issuer, ..Written::default() },
+        }
+    }
+
+    fn workflow(&self) -> Option<&str> {
+        self.name.rsplit_once(TAG).filter(|(name, _)| name.starts_with("https://")).map(|(workflow, _)| workflow)
+    }
+}
+
+/// Returns a pattern that matches a text alone.
+fn escaped(text: &str) -> String {
+    let escape = |c: char| r"\.+*?()|[]{}^$".contains(c).then_some('\\');
+    text.chars().flat_map(|c| escape(c).into_iter().chain([c])).collect()
 }
 
 impl fmt::Display for Identity {
@@ -140,11 +172,9 @@ impl Identities {
     }
 
     fn proved(&self, identity: Identity) -> Result<Proved, String> {
-        let is = |(name, issuer): &(Wanted, Wanted)| name.is(&identity.name) && issuer.is(&identity.issuer);
-        let wanted = self.written.iter().zip(&self.wanted).find(|(_, wanted)| is(wanted));
-        match wanted {
-            Some((wanted, _)) => Ok(Proved { wanted: wanted.clone(), root: Arc::clone(&self.text), identity }),
-            None => Err(short(format!("by {identity}"))),
+        match self.wanted.iter().any(|(name, issuer)| name.is(&identity.name) && issuer.is(&identity.issuer)) {
+            true => Ok(Proved { identity, root: Arc::clone(&self.text) }),
+            false => Err(short(format!("by {identity}"))),
         }
     }
 }
@@ -165,8 +195,6 @@ fn wanted(written: &[Written]) -> Result<Vec<(Wanted, Wanted)>, String> {
 pub struct Proved {
     /// Who.
     pub identity: Identity,
-    /// Who was asked for.
-    pub wanted: Written,
     /// The root, in JSON.
     pub root: Arc<str>,
 }
@@ -175,6 +203,30 @@ pub struct Proved {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_workflow_is_the_same_for_every_tag_and_nothing_else_is() {
+        let cases = [
+            ("ana@example.org", "ana@example.org", None),
+            ("https://x/a.yaml@refs/tags/v1", "https://x/a.yaml@refs/tags/", Some(r"^https://x/a\.yaml@refs/tags/.+$")),
+            (
+                "https://x/a@refs/tags/b+c.yaml@refs/tags/v1",
+                "https://x/a@refs/tags/b+c.yaml@refs/tags/",
+                Some(r"^https://x/a@refs/tags/b\+c\.yaml@refs/tags/.+$"),
+            ),
+            ("https://x/a.yaml@refs/heads/main", "https://x/a.yaml@refs/heads/main", None),
+            ("https://x/a.yaml@refs/pull/5/merge", "https://x/a.yaml@refs/pull/5/merge", None),
+            ("ana@refs/tags/v1", "ana@refs/tags/v1", None),
+        ];
+        for (name, kept, pattern) in cases {
+            let identity = Identity { name: name.into(), issuer: "https://y".into() };
+            assert_eq!(identity.kept().to_string(), format!("{kept} of https://y"));
+            let wanted = identity.wanted();
+            assert_eq!(wanted.identity_regexp.as_deref(), pattern);
+            assert_eq!(wanted.identity.is_none(), pattern.is_some());
+            assert_eq!(wanted.issuer.as_deref(), Some("https://y"));
+        }
+    }
 
     #[test]
     fn an_identity_is_one_name_and_one_issuer() {

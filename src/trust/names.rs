@@ -1,6 +1,8 @@
 //! Names of repositories, as policies and pins have them: one repository is written in several ways, and none may lead around what is
 //! asked of another.
 
+use std::net::Ipv6Addr;
+
 /// Where Docker Hub has what is in no namespace.
 const LIBRARY: &str = "library/";
 const HUB: &str = "docker.io";
@@ -14,15 +16,22 @@ pub fn with_one_host(name: &str) -> String {
     }
     let host = host.to_ascii_lowercase();
     let numbered = host.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let numbered = numbered.map(|(host, port)| (one_address(host), port));
     let host = match numbered {
-        Some((host, 443)) => host.to_owned(),
+        Some((host, 443)) => host,
         Some((host, port)) => format!("{host}:{port}"),
-        None => host,
+        None => one_address(&host),
     };
     match host.as_str() {
         "index.docker.io" | "registry-1.docker.io" => format!("{HUB}{rest}"),
         host => format!("{host}{rest}"),
     }
+}
+
+/// Returns a host with an address of IPv6 as all spellings of that have it.
+fn one_address(host: &str) -> String {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok());
+    address.map_or_else(|| host.to_owned(), |address| format!("[{address}]"))
 }
 
 /// Returns the one spelling of the name of a repository.
@@ -66,7 +75,8 @@ mod tests {
             ("r.io:99999/acme/hr", "r.io:99999/acme/hr"),
             ("localhost:0443/hr", "localhost/hr"),
             ("[::1]:0443/hr", "[::1]/hr"),
-            ("[::1]/hr", "[::1]/hr"),
+            ("[0:0::1]/hr", "[::1]/hr"),
+            ("[::0001]:05000/hr", "[::1]:5000/hr"),
             ("docker.io/hr", "docker.io/library/hr"),
             ("index.docker.io/hr", "docker.io/library/hr"),
             ("registry-1.docker.io:443/library/hr", "docker.io/library/hr"),

@@ -41,7 +41,12 @@ pub fn lines(notes: &[Note]) -> String {
 /// Returns the names that our file has signatures read of.
 pub fn names(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'));
-    lines.filter(|name| !name.starts_with([' ', '#']))
+    lines.filter(|name| !name.starts_with([' ', '#'])).map(|name| name.trim_matches('"'))
+}
+
+/// Returns a name as a key of YAML: an address in brackets would be a list. There is nothing in names that would have to be escaped.
+pub fn quoted(name: &str) -> String {
+    if name.starts_with('[') { format!("\"{name}\"") } else { name.to_owned() }
 }
 
 /// Returns the note of what a policy has of a scope, if we have written that.
@@ -68,6 +73,8 @@ mod tests {
         let text = lines(&notes) + "docker:\n  r.io/a:\n    use-sigstore-attachments: true\n  r.io:5000/b:\n";
         assert_eq!(read(&text, "f").unwrap(), notes);
         assert_eq!(names(&text).collect::<Vec<_>>(), ["r.io/a", "r.io:5000/b"]);
+        let address = format!("docker:\n  {}:\n    x: true\n", quoted("[::1]:5000/b"));
+        assert_eq!(names(&address).collect::<Vec<_>>(), ["[::1]:5000/b"]);
         let found = |policy: &str, there: &Value| of(&notes, (policy, "r.io/a"), Some(there)).is_some();
         assert!(found("/etc/containers/policy.json", &notes[0].wrote));
         assert!(!found("/other.json", &notes[0].wrote) && !found("/etc/containers/policy.json", &json!([])));

@@ -88,21 +88,24 @@ impl Proposal {
         if rule.keys.is_empty() {
             return;
         }
-        self.name(prefix, std::slice::from_ref(prefix), policy);
-        // Of a short name of Docker Hub podman knows the long one, by which it finds the image, and has what is below it by the short one.
         let long = repository(prefix);
-        if !is_in(&long, prefix) {
-            self.name(&long, &spellings(&long), policy);
+        let names = match long == *prefix || is_in(&long, prefix) {
+            true => vec![prefix],
+            // Of a short name of Docker Hub podman knows the long one, by which it finds the image, and has what is below it by the short one.
+            false => vec![prefix, &long],
+        };
+        for name in names {
+            self.name(name, policy);
+            self.attachments.extend(rule.mirrors.iter().filter_map(|mirror| mirror_of(name, mirror)));
         }
-        let mirrors = rule.mirrors.iter().filter_map(|mirror| mirror_of(prefix, mirror));
-        self.attachments.extend(mirrors);
     }
 
-    /// Adds what is asked of `name` by all scopes that one of its spellings is in.
-    fn name(&mut self, name: &str, spellings: &[String], policy: &Policy) {
+    /// Adds what is asked of `name` by all scopes that it is in; where it is a repository, by any of its spellings.
+    fn name(&mut self, name: &str, policy: &Policy) {
         if self.scopes.iter().any(|(known, _)| known == name) {
             return;
         }
+        let spellings = if repository(name) == name { spellings(name) } else { vec![name.to_owned()] };
         let covers = |other: &&Scope| {
             !other.rule.keys.is_empty() && spellings.iter().any(|spelling| is_in(spelling, &other.prefix))
         };
@@ -127,18 +130,12 @@ impl Proposal {
         proposal
     }
 
-    /// Returns a `policy.json` of these scopes, which asks of all others what `text`, another one, asks of them by default; nothing where
-    /// that is none.
-    pub fn alone(&self, text: &str) -> Value {
-        let file: Value = serde_json::from_str(text).unwrap_or_default();
-        let default = file.get("default").cloned().unwrap_or_else(|| json!([{"type": ANYTHING}]));
-        let scopes = self.scopes.iter().map(|(scope, requirements)| (scope.clone(), json!(requirements)));
-        json!({"default": default, "transports": {"docker": scopes.collect::<Map<_, _>>()}})
-    }
-
     /// Returns a file of `registries.d`.
     pub fn registries_d(&self) -> String {
-        let entries = self.attachments.iter().map(|name| format!("  {name}:\n    use-sigstore-attachments: true\n"));
+        let entries = self.attachments.iter().map(|name| {
+            let name = noted::quoted(name);
+            format!("  {name}:\n    use-sigstore-attachments: true\n")
+        });
         format!("docker:\n{}", entries.collect::<String>())
     }
 
@@ -289,8 +286,12 @@ fn requirement(scope: &Scope, prefix: &str) -> Value {
     let keys: Vec<String> = scope.rule.keys.iter().map(|key| STANDARD.encode(key.to_pem())).collect();
     let identity = match &scope.signed_as {
         Some(signed_as) => {
-            let rest = prefix.strip_prefix(&scope.prefix).unwrap_or_default();
-            json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": format!("{signed_as}{rest}")})
+            let signed = match prefix.strip_prefix(&scope.prefix).unwrap_or_default() {
+                // What podman calls it, where it is on Docker Hub.
+                "" => repository(signed_as),
+                rest => format!("{signed_as}{rest}"),
+            };
+            json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": signed})
         }
         None => json!({"type": "matchRepository"}),
     };

@@ -114,7 +114,7 @@ fn a_file_is_never_made_weaker_than_it_was() {
         }
     }
     assert_eq!(requirements(&file(anything, &format!(r#""r.io/acme":{reject}"#)), (true, false)), ["sigstoreSigned"]);
-    // Once more changes nothing, with the flag and without it.
+    // Once more changes nothing.
     let signed = file(reject, r#""r.io":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}]"#);
     assert_eq!(requirements(&signed, (false, true)), ["signedBy", "sigstoreSigned"]);
     let once = merged(&signed, (false, true)).unwrap();
@@ -167,6 +167,18 @@ fn the_narrowest_of_the_broader_scopes_counts() {
 
 #[test]
 fn a_short_name_of_docker_hub_is_told_by_its_long_one_too() {
+    // In whichever order.
+    for scopes in [["docker.io/hr", "docker.io/library/hr"], ["docker.io/library/hr", "docker.io/hr"]] {
+        let told = proposal(&scopes.map(|scope| (scope, "")));
+        let counts: BTreeSet<(&str, usize)> =
+            told.scopes.iter().map(|(scope, list)| (scope.as_str(), list.len())).collect();
+        assert_eq!(counts, [("docker.io/hr", 1), ("docker.io/library/hr", 2)].into());
+    }
+    let signed_as = proposal(&[("r.io/hr", "signed-as = \"docker.io/hr\"")]);
+    assert_eq!(signed_as.scopes[0].1[0]["signedIdentity"]["signedPrefix"], "docker.io/library/hr");
+    let mirrors = [("m.io/hub".to_owned(), "docker.io/library".to_owned())];
+    let told = Proposal::of(&policy(&[("docker.io/hr", "")]).mirrored("trust.toml", &mirrors)).unwrap();
+    assert!(told.attachments.contains("m.io/hub/hr"));
     let told =
         proposal(&[("docker.io/hr", "signed-as = \"up.io/hr\""), ("docker.io/library", ""), ("docker.io/o/x", "")]);
     let counts: Vec<(&str, usize)> = told.scopes.iter().map(|(scope, list)| (scope.as_str(), list.len())).collect();

@@ -16,9 +16,9 @@ use super::signer::Signer;
 use crate::error::Result;
 
 /// Media type of a payload.
-const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+pub const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// Where a layer has its signature, in base64.
-const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+pub const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// What a payload says it is.
 const KIND: &str = "cosign container image signature";
 

@@ -8,16 +8,13 @@ use std::sync::Arc;
 
 use super::bundle::{self, Statement};
 use super::by::{Author, By, Who};
-use super::identity::{Identity, Proved, Written};
+use super::identity::Identity;
 use super::key::PublicKey;
 use super::names::is_same;
 use super::simple;
 use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
 use crate::lifecycle::{State, TAG_SUFFIXES};
 use crate::reference::{LOCALHOST, Reference};
-
-/// What a branch or a tag begins with, at the end of what GitHub and GitLab call a workflow.
-const REF: &str = "@refs/";
 
 /// What there is about a manifest, in both forms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,9 +93,6 @@ pub struct Signer {
     /// The trusted root by which it is proved who has signed without a key.
     #[serde(skip)]
     pub root: Option<Arc<str>>,
-    /// Who was asked for, and has done so without a key: whoever signs next may be another one who is like that.
-    #[serde(skip)]
-    pub wanted: Option<Written>,
 }
 
 impl Signer {
@@ -108,11 +102,9 @@ impl Signer {
             Author::Key(key) => (key, None),
             Author::Identity(proved) => (String::new(), Some(proved)),
         };
-        let Some(Proved { identity: Identity { name, issuer }, wanted, root }) = proved else {
-            return Self { key, identity: None, issuer: None, form, reference: None, root: None, wanted: None };
-        };
-        let (identity, issuer) = (Some(name), Some(issuer));
-        Self { key, identity, issuer, form, reference: None, root: Some(root), wanted: Some(wanted) }
+        let (identity, root) = proved.map(|proved| (proved.identity, proved.root)).unzip();
+        let (identity, issuer) = identity.map(|identity| (identity.name, identity.issuer)).unzip();
+        Self { key, identity, issuer, form, reference: None, root }
     }
 
     /// Returns whoever it is, as records have it: the ID of a key, or the identity and who says so.
@@ -123,15 +115,14 @@ impl Signer {
         }
     }
 
-    /// Returns whoever it is, as pins have it: of a workflow without the branch or tag that it ran for, which another release has not.
+    /// Returns whoever it is, as pins have it: [`Identity::kept`].
     pub fn pinned_id(&self) -> String {
-        match (&self.identity, &self.issuer) {
-            (Some(identity), Some(issuer)) => {
-                let workflow = identity.split_once(REF).filter(|(name, _)| name.starts_with("https://"));
-                format!("{} of {issuer}", workflow.map_or(identity.as_str(), |(name, _)| name))
-            }
-            _ => self.id(),
-        }
+        self.identity().map_or_else(|| self.id(), |identity| identity.kept().to_string())
+    }
+
+    /// Returns who has signed without a key.
+    pub fn identity(&self) -> Option<Identity> {
+        Some(Identity { name: self.identity.clone()?, issuer: self.issuer.clone()? })
     }
 }
 

@@ -321,25 +321,33 @@ fn the_next_release_is_signed_by_the_same_identity() {
         put(&world, &descriptor, &sigstore.signed(signing, of), SIGNED);
     };
     publish(&before, "1.0.0");
-    let pattern = format!("^{}$", release("[0-9.]+").replace("github.com", "github\\.com"));
-    let like = ["--certificate-identity-regexp", &pattern, "--certificate-oidc-issuer", Signing::RELEASE.issuer];
+    let pattern = r"^https://github\.com/acme/.*$";
+    let like = ["--certificate-identity-regexp", pattern, "--certificate-oidc-issuer", Signing::RELEASE.issuer];
     let trust = |root: &str| {
         run(&world, &["trust", "add", "--user", "acme", "--pin", "--trusted-root", root], &like).ok();
     };
     trust("root.json");
     run(&world, &["install", "acme/hr:1.0.0", "-t", "claude"], &[]).ok();
     let pins: Value = serde_json::from_slice(&fs::read(world.store().join(".signers.json")).unwrap()).unwrap();
-    assert_eq!(pins, json!({"acme/hr": format!("{WORKFLOW} of {}", Signing::RELEASE.issuer)}));
+    assert_eq!(pins, json!({"acme/hr": format!("{WORKFLOW}@refs/tags/ of {}", Signing::RELEASE.issuer)}));
     let receipt = world.path("home/.claude/skills/.skillimage/receipts/hr.json");
     let receipt: Value = serde_json::from_slice(&fs::read(receipt).unwrap()).unwrap();
     let signed = &receipt["signedByIdentities"][0];
-    let named = (&signed["identityRegexp"], &signed["issuer"]);
-    assert_eq!(named, (&json!(pattern), &json!(Signing::RELEASE.issuer)));
+    let workflow = format!("^{}@refs/tags/.+$", WORKFLOW.replace('.', "\\."));
+    assert_eq!((&signed["identityRegexp"], &signed["issuer"]), (&json!(workflow), &json!(Signing::RELEASE.issuer)));
     publish(&before, "1.1.0");
     run(&world, &["upgrade", "hr", "-t", "claude"], &[]).ok();
     // Authorities get new keys: what the policy believes now counts, and not what was believed when it was installed.
     publish(&after, "1.2.0");
     run(&world, &["upgrade", "hr", "-t", "claude"], &[]).fails(1);
+    // Another workflow that the policy lets pass, and the same one for a branch, are somebody else.
+    let next = descriptor(&world, "acme/hr:1.2.0");
+    for identity in [release("1").replace("release.yaml", "any.yaml"), format!("{WORKFLOW}@refs/heads/any")] {
+        let signing = Signing { identity: &identity, ..Signing::RELEASE };
+        put(&world, &next, &before.signed(signing, digest(&next)), SIGNED);
+        run(&world, &["verify", "acme/hr:1.2.0"], &by(signing)).fails(1);
+        run(&world, &["upgrade", "hr", "-t", "claude"], &[]).fails(1);
+    }
     world.write("new.json", after.trusted_root().to_string());
     trust("new.json");
     run(&world, &["upgrade", "hr", "-t", "claude"], &[]).ok();
@@ -347,7 +355,7 @@ fn the_next_release_is_signed_by_the_same_identity() {
     run(&world, &["trust", "remove", "--user", "acme"], &[]).ok();
     publish(&before, "1.3.0");
     let refused = run(&world, &["upgrade", "hr", "-t", "claude"], &[]).fails(1).stderr;
-    assert!(refused.contains(&pattern) && refused.contains("--certificate-identity, or --key FILE,"), "{refused}");
+    assert!(refused.contains(&workflow) && refused.contains("--certificate-identity, or --key FILE,"), "{refused}");
 }
 
 #[test]

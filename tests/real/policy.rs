@@ -32,9 +32,10 @@ mod registries {
 
 /// Debian 12's podman verifies nothing.
 mod with_sigstore {
-    use super::podman_holds_to_what_it_was_told;
+    use super::{podman_holds_to_what_it_was_told, what_podman_cannot_hold_to_is_not_written};
     use crate::cell::matrix;
 
+    matrix! { @cell host_root("host", "root", None), what_podman_cannot_hold_to_is_not_written }
     matrix! { @cell trixie_root("trixie", "root", None), podman_holds_to_what_it_was_told }
     matrix! { @cell sid_root("sid", "root", None), podman_holds_to_what_it_was_told }
 }
@@ -129,7 +130,7 @@ fn a_policy_holds_on_registries(world: &World) {
     }
 }
 
-/// What is only looked at binds nobody, nor does what could not be taken in; and another spelling is no way around.
+/// What is only looked at binds nobody.
 fn what_is_taken_in_pins_its_repository(world: &World) {
     let (hub, name) = registry(world, Kind::Plain);
     trust(world, &hub.name("acme"));
@@ -213,6 +214,19 @@ fn a_promotion_signs_on_a_registry(world: &World) {
     let verified = skillctl(world, &["verify", &name, "--format", "json"]).json();
     assert_eq!(verified["signers"].as_array().map(Vec::len), Some(2));
     assert_eq!(verified["signers"][0]["reference"].as_str(), Some(&*name));
+}
+
+/// It would refuse everything that is signed, and only say so then.
+fn what_podman_cannot_hold_to_is_not_written(world: &World) {
+    trust(world, "registry.example/acme");
+    let before = json!({"default": [{"type": "insecureAcceptAnything"}]});
+    conf::policy(world, &before);
+    let policy = world.home().join(".config/containers/policy.json");
+    let refused = world.skillctl(["trust", "install", "--policy", &policy.display().to_string()]).fails(2);
+    assert!(refused.contains("skopeo here does not hold to sigstore signatures"), "{refused}");
+    assert!(!fs::exists("/etc/containers/registries.d/50-skillctl.yaml").expect("a directory"));
+    let there: serde_json::Value = serde_json::from_slice(&fs::read(&policy).expect("a policy")).expect("JSON");
+    assert_eq!(there, before);
 }
 
 fn podman_holds_to_what_it_was_told(world: &World) {

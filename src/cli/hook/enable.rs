@@ -389,7 +389,11 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         fs::write(&beside, text)?;
         fs::File::open(&beside)?.sync_all()?;
         fs::rename(&beside, path)?;
-        fs::File::open(dir)?.sync_all()
+        match fs::File::open(dir)?.sync_all() {
+            // Some file systems have no such thing for a directory.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        }
     });
     umask(before);
     written.with_context(context)

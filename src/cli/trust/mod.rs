@@ -228,10 +228,21 @@ impl PlaceArgs {
         let Some(after) = change(&before, &shown)? else { return Ok(None) };
         let read = |name: &str, limit| Ok(needed(&dir.join(name), limit)?.into_bytes());
         Policy::default().add(&after, &shown, &read)?;
-        // A link stays one.
-        write(&fs::canonicalize(&path).unwrap_or_else(|_| path.clone()), &after)?;
+        write(&real(&path)?, &after)?;
         Ok(Some(path))
     }
+}
+
+/// Returns the one path by which a file is known that may not be there yet: what a link leads to is what is changed.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(&path).join(to);
+    }
+    let beside = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    Ok(beside().unwrap_or_else(|| path.clone()))
 }
 
 impl ListArgs {

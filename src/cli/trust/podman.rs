@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::Flock;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::real;
 use crate::audit::{Action, Event};
 use crate::cli::hook::write;
 use crate::cli::shell::{Format, Shell, label, open_dir};
@@ -85,15 +86,21 @@ pub struct InstallArgs {
 impl ShowArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let proposal = Proposal::of(&shell.policy())?;
-        // Where podman looks first; one of the user's hides the machine's.
-        let user = shell.env.home.as_ref().map(|home| home.join(".config"));
-        let below =
-            user.filter(|user| shell.env.uid != 0 || user.join(POLICY).exists()).unwrap_or_else(|| "/etc".into());
-        let there = [&*below, Path::new("/etc")].into_iter().find_map(|below| text_of(&below.join(POLICY)).ok()?);
-        let policy = proposal.alone(&there.unwrap_or_default());
+        let below = |name: &str| {
+            // One of the user's hides the machine's; none is made for that.
+            let user = shell.env.home.as_ref().map(|home| home.join(".config").join(name)).filter(|path| path.exists());
+            user.unwrap_or_else(|| Path::new("/etc").join(name))
+        };
+        let (path, own) = (below(POLICY), below(REGISTRIES_D).join(OWN));
+        let shown = path.display().to_string();
+        let notes = noted::read(&text_of(&own)?.unwrap_or_default(), &own.display().to_string())?;
+        let there = there(text_of(&path)?.as_deref());
+        // As with all flags of install: what counts of it now is repeated.
+        let merged = proposal.merge(&there, &shown, (true, true), &notes)?;
+        shell.warnings(&merged.warnings);
         match self.format {
             Format::Json => shell.print_json(&json!({
-                "policy": policy,
+                "policy": serde_json::from_str::<Value>(&merged.text)?,
                 "registries_d": proposal.attachments.iter().collect::<Vec<_>>(),
                 "not_enforced": proposal.unsaid,
             }))?,
@@ -101,11 +108,10 @@ impl ShowArgs {
                 shell.print("There is nothing that podman could hold to.\n")?;
             }
             Format::Text => {
-                let policy = serde_json::to_string_pretty(&policy)?;
                 shell.print(format!(
-                    "In {}:\n\n{policy}\n\nIn {}:\n\n{}",
-                    below.join(POLICY).display(),
-                    below.join(REGISTRIES_D).join(OWN).display(),
+                    "In {shown}:\n\n{}\nIn {}:\n\n{}",
+                    merged.text,
+                    own.display(),
                     proposal.registries_d()
                 ))?;
             }
@@ -131,6 +137,10 @@ impl InstallArgs {
             Some(path) => path.clone(),
             None => self.system(shell)?,
         };
+        if let (false, Some(dir)) = (self.dry_run, policy.parent()) {
+            // Before it is named: a link in a path that is not there leads nowhere.
+            fs::create_dir_all(dir).with_context(|| format!("Changing {}", policy.display()))?;
+        }
         let policy = real(&policy)?;
         let registries_d = self.registries_d.clone().unwrap_or_else(|| Path::new("/etc").join(REGISTRIES_D));
         let (own, shown) = (registries_d.join(OWN), policy.display().to_string());
@@ -146,12 +156,7 @@ impl InstallArgs {
             return Err(Error::Unavailable { reason: "there is nothing that podman could hold to".into(), hint }.into());
         }
         let there = text_of(&policy)?;
-        let before = there.clone().unwrap_or_else(|| {
-            // Where podman 6 looks next; ours will hide it.
-            let next = fs::read_to_string(Path::new("/usr/share").join(POLICY));
-            next.unwrap_or_else(|_| r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned())
-        });
-        let merged = proposal.merge(&before, &shown, (self.replace, self.inherit), &notes)?;
+        let merged = proposal.merge(&self::there(there.as_deref()), &shown, (self.replace, self.inherit), &notes)?;
         let told = self.unread(&proposal.reading(&merged.notes, &own_text), &registries_d)?;
         // Where it cannot hold to them, everything of these scopes would be refused.
         if shell.env.find_program("skopeo").is_some() {
@@ -255,11 +260,13 @@ fn replace_policy(path: &Path, (before, after): (Option<&str>, &str)) -> Result<
     Ok(fs::File::open(path.parent().unwrap_or(path))?.sync_all()?)
 }
 
-/// Returns the one path by which a file is known that may not be there yet: what a link leads to is what is changed.
-fn real(path: &Path) -> Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    let beside = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
-    Ok(fs::canonicalize(&path).ok().or_else(beside).unwrap_or_else(|| path.clone()))
+/// Returns a policy, or what counts where there is none.
+fn there(policy: Option<&str>) -> String {
+    policy.map(str::to_owned).unwrap_or_else(|| {
+        // Where podman 6 looks next; ours will hide it.
+        let next = fs::read_to_string(Path::new("/usr/share").join(POLICY));
+        next.unwrap_or_else(|_| r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned())
+    })
 }
 
 /// Locks directories for ourselves, each once, and makes them where they are not there.
