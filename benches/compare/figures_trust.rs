@@ -100,6 +100,7 @@ impl Bench {
         let (store, key) = (world.path("trust/set-store"), world.path("trust/set-key"));
         let archive = world.path("trust/skills.bundle");
         if !archive.exists() {
+            fs::create_dir_all(world.path("trust"))?;
             must(world.ours(&store).args(["key", "generate"]).arg(&key).env("COSIGN_PASSWORD", "bench"))?;
             let names: Vec<String> = (0..SET).map(|n| format!("set-{n}")).collect();
             for name in &names {

@@ -56,6 +56,11 @@ pub fn is_same(one: &str, other: &str) -> bool {
     one == other || repository(one) == repository(other)
 }
 
+/// Returns whether both are so for podman, which knows the names of Docker Hub, and takes any other host as it is written.
+pub fn is_same_for_podman(one: &str, other: &str) -> bool {
+    one == other || in_hub(&repository(one)).is_some() && is_same(one, other)
+}
+
 fn in_hub(name: &str) -> Option<&str> {
     name.strip_prefix(HUB)?.strip_prefix('/')
 }
@@ -87,6 +92,8 @@ mod tests {
             assert!(is_same(name, wanted));
         }
         assert!(!is_same("r.io/hr", "r.io/library/hr") && !is_same("docker.io/library/hr/x", "docker.io/hr/x"));
+        assert!(is_same("r.io:443/hr", "r.io/hr") && !is_same_for_podman("r.io:443/hr", "r.io/hr"));
+        assert!(is_same_for_podman("index.docker.io/library/hr", "docker.io/hr") && is_same_for_podman("hr", "hr"));
         assert_eq!(spellings("docker.io/hr"), ["docker.io/library/hr", "docker.io/hr"]);
         assert_eq!(spellings("docker.io/library/a/b"), ["docker.io/library/a/b"]);
         assert_eq!(spellings("R.io/hr"), ["r.io/hr"]);

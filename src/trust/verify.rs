@@ -10,7 +10,7 @@ use super::bundle::{self, Statement};
 use super::by::{Author, By, Who};
 use super::identity::Identity;
 use super::key::PublicKey;
-use super::names::is_same;
+use super::names::{is_same, is_same_for_podman};
 use super::simple;
 use crate::image::{Info, NAME, NAMESPACE, oci::VERSION};
 use crate::lifecycle::{State, TAG_SUFFIXES};
@@ -195,7 +195,14 @@ pub fn verify(signatures: &Signatures, subject: Subject<'_>, any: By<'_>) -> Res
 
 /// Returns whether podman finds a signature by any of `keys`: it reads simple ones alone.
 pub fn is_signed_for_podman(signatures: &Signatures, subject: Subject<'_>, keys: &[PublicKey]) -> bool {
-    signatures.simple.iter().any(|one| keys.iter().any(|key| simple_signer(one, subject, Who::Key(key)).is_ok()))
+    let is_read = |signer: Signer| {
+        let named = signer.reference.and_then(|name| name.parse::<Reference>().ok());
+        named.is_some_and(|named| subject.names.iter().any(|name| is_same_for_podman(name, named.name())))
+    };
+    signatures
+        .simple
+        .iter()
+        .any(|one| keys.iter().any(|key| simple_signer(one, subject, Who::Key(key)).is_ok_and(is_read)))
 }
 
 /// How a reason begins that says nothing of the signature but that somebody did not make it.
