@@ -160,13 +160,17 @@ fn what_has_to_be_recorded_and_cannot_is_not_done() {
     run(&world, &["key", "generate", "acme"]).ok();
     run(&world, &["sign", DRAFT, "--key", "acme.key"]).ok();
     run(&world, &["install", DRAFT, "-t", "claude"]).ok();
+    run(&world, &["build", "hr", "--sbom=spdx", "--key", "acme.key", "--load=never"]).ok();
+    let attested = records(&world).pop().unwrap();
+    assert_eq!((&attested["action"], &attested["where"]), (&json!("attest"), &json!("spdx")));
     let done = records(&world).len();
     // What is no directory cannot have a log, for root neither.
     fs::rename(world.path("state"), world.path("kept")).unwrap();
     fs::write(world.path("state"), "").unwrap();
     let before = run(&world, &["list", "--format", "json"]).ok().stdout;
-    let actions: [&[&str]; 8] = [
+    let actions: [&[&str]; 9] = [
         &["key", "generate", "other"],
+        &["build", "hr", "--sbom=spdx", "--key", "acme.key", "--tag", "attested", "--load=never"],
         &["sign", DRAFT, "--key", "acme.key"],
         &["verify", DRAFT, "--key", "acme.pub"],
         &["promote", DRAFT, "--to", "testing", "--local", "--load=never"],

@@ -431,8 +431,24 @@ fn a_promotion_signs_before_a_tag_names_it() {
     let other = promote(DRAFT, "testing", &["--sign", "--key", "other.key"]).fails(1).stderr;
     assert!(other.contains("it would be signed by"), "{other}");
     world.run(["inspect", testing]).fails(2);
-    promote(DRAFT, "testing", &["--sign", "--key", "acme.key"]).ok();
+    let id = run(&world, &["key", "show", "acme.pub", "--format", "json"]).ok().json()["id"].clone();
+    let said = promote(DRAFT, "testing", &["--sign", "--key", "acme.key"]).ok().stdout;
+    assert!(said.contains(&format!("\nSigned: by {}\n", id.as_str().unwrap())), "{said}");
+    let records = run(&world, &["audit", "show", "--action", "promote", "--format", "json"]).ok().json();
+    assert_eq!(records.as_array().unwrap().last().unwrap()["signers"], json!([id]));
     run(&world, &["verify", testing]).ok();
+    // A repository that is pinned is promoted by nobody else: what is taken in then would be refused.
+    trust(&world, &["acme", "--key", "other.pub", "--pin"]);
+    run(&world, &["install", testing, "-t", "claude"]).ok();
+    let refused = promote(testing, "published", &["--sign", "--key", "other.key"]).fails(1).stderr;
+    assert!(refused.contains("which acme/hr is pinned to") && refused.contains("trust remove --pinned"), "{refused}");
+    promote(testing, "published", &["--sign", "--key", "acme.key"]).ok();
+    // The list says so.
+    trust(&world, &["mirror/acme", "--key", "acme.pub", "--signed-as", "acme"]);
+    let list = run(&world, &["trust", "list"]).ok().stdout;
+    let more: Vec<&str> =
+        list.lines().filter(|line| line.contains("  pin  ") || line.contains("signed as acme  ")).collect();
+    assert_eq!(more.len(), 2, "{list}");
     // What becomes published has to have been signed before.
     let world = crate::trust::world();
     let promote = |from: &str, to: &str, flags: &[&str]| {

@@ -122,12 +122,7 @@ impl Args {
             }
         };
         let attested = attest();
-        let event = |one: &Attested| {
-            let kinds: Vec<String> = one.attestations.iter().filter(|made| made.added).map(name).collect();
-            let event = Event::of(Action::Attest, &one.reference).digest(&one.digest).signers([one.key.clone()]);
-            vec![if kinds.is_empty() { event } else { event.at(kinds.join(", ")) }]
-        };
-        let attested = shell.recorded((Action::Attest, &self.reference), attested.with_context(context), event)?;
+        let attested = shell.recorded((Action::Attest, &self.reference), attested.with_context(context), events)?;
         self.report(shell, &attested)
     }
 
@@ -248,6 +243,7 @@ impl BuildArgs {
             let hint = Some("give --sbom or --provenance; skillctl sign signs the image".to_owned());
             return Err(Error::Unavailable { reason, hint }.into());
         }
+        shell.can_record()?;
         Ok(Some(Attester { args: self, key: self.signer.signer(shell, path)?, time }))
     }
 }
@@ -275,7 +271,8 @@ impl Attester<'_> {
         let wanted = Wanted { predicates: &predicates, epoch: self.time, options };
         let _writing = layout.writing()?;
         let attested = attest::in_store(layout, &digest, &wanted, &*self.key);
-        let attested = attested.with_context(|| format!("Attesting {digest}"))?;
+        let attested = attested.with_context(|| format!("Attesting {digest}"));
+        let attested = shell.recorded((Action::Attest, &digest), attested, events)?;
         shell.warnings(&attested.warnings);
         let own = attested.attestations.iter().filter(|made| made.subject == digest);
         if format == Format::Text {
@@ -284,6 +281,13 @@ impl Attester<'_> {
         built["attestations"] = serde_json::to_value(&attested.attestations)?;
         Ok(built)
     }
+}
+
+/// Returns the record of what was attested.
+fn events(attested: &Attested) -> Vec<Event> {
+    let kinds: Vec<String> = attested.attestations.iter().filter(|made| made.added).map(name).collect();
+    let event = Event::of(Action::Attest, &attested.reference).digest(&attested.digest).signers([attested.key.clone()]);
+    vec![if kinds.is_empty() { event } else { event.at(kinds.join(", ")) }]
 }
 
 fn sboms(forms: &[Sbom]) -> Vec<Predicate> {

@@ -216,8 +216,9 @@ fn row(record: &Record) -> Vec<String> {
     details.extend(record.place.clone());
     details.extend(record.container.as_ref().map(|id| format!("container {}", short(id))));
     if !record.signers.is_empty() {
-        details
-            .push(format!("signed by {}", record.signers.iter().map(|one| short(one)).collect::<Vec<_>>().join(",")));
+        // A change of the policy is about them.
+        let by = if record.action == Action::Trust.as_str() { "signers" } else { "signed by" };
+        details.push(format!("{by} {}", record.signers.iter().map(|one| short(one)).collect::<Vec<_>>().join(",")));
     }
     let user = record.user.name.clone().unwrap_or_else(|| record.user.uid.to_string());
     let cells = [

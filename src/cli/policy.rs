@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::shell::Shell;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
@@ -66,7 +68,7 @@ pub fn warn_of_less(shell: &Shell, from: &Reference, to: &Reference) {
 /// # Errors
 /// If there is none.
 pub fn needed(path: &Path, limit: u64) -> Result<String> {
-    text(path, limit)?.ok_or_else(|| Error::io(path.display().to_string())(io::ErrorKind::NotFound.into()))
+    text(path, limit)?.ok_or_else(|| Error::io(path.display().to_string())(Errno::ENOENT.into()))
 }
 
 /// Reads a file; `None` where there is none, which a link to nothing is not.

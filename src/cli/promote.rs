@@ -286,7 +286,8 @@ impl Args {
             Format::Text => {
                 let promoted_to = format!("Promoted {} to {}\n", harmless_line(&self.reference), promoted.to);
                 let lines = lines(promoted.reference.as_deref(), &promoted.digest);
-                shell.print(promoted_to + &lines + &others(&self.reference, promoted))?;
+                let signed = promoted.signer.iter().map(|key| format!("Signed: by {key}\n")).collect::<String>();
+                shell.print(promoted_to + &lines + &signed + &others(&self.reference, promoted))?;
             }
             Format::Json => {
                 let mut value = serde_json::to_value(promoted)?;

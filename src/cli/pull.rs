@@ -267,7 +267,8 @@ pub fn write(
         }
         paths.push(output.join(name));
         let event = Event::of(Action::Install, &pulled.reference).digest(&pulled.digest);
-        shell.record(vec![event.at(output.join(name).display())])?;
+        let place = std::path::absolute(output.join(name))?;
+        shell.record(vec![event.at(place.display())])?;
     }
     Ok(paths)
 }

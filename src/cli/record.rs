@@ -215,7 +215,7 @@ pub fn uninstalled(gone: &Uninstalled) -> Event {
 /// Returns the record of a promotion.
 pub fn promoted(reference: &str, promoted: &Promoted) -> Vec<Event> {
     let now = promoted.reference.as_deref().unwrap_or(promoted.to.as_str());
-    vec![Event::of(Action::Promote, reference).digest(&promoted.digest).at(now)]
+    vec![Event::of(Action::Promote, reference).digest(&promoted.digest).signers(promoted.signer.clone()).at(now)]
 }
 
 fn keys(signers: &[Signer]) -> Vec<String> {

@@ -99,6 +99,9 @@ pub struct Promoted {
     pub from: State,
     /// The state now.
     pub to: State,
+    /// The key that has signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
     /// What was done.
     pub steps: Vec<Step>,
     /// What could not be done.
@@ -360,6 +363,7 @@ impl Plan {
             image_id: new.info.image_id(),
             from: self.from,
             to: self.to,
+            signer: seal.signer(),
             warnings,
             steps: self.steps,
         })

@@ -84,7 +84,7 @@ pub fn push(
         true => attached::all(layout, Member::subjects(&manifest))?,
         false => Vec::new(),
     };
-    let count = attached.len();
+    let (count, is_signed) = (attached.len(), attached.iter().any(|one| one.is_signatures));
     match attached.is_empty() {
         true => send((layout, remote), &found, &to, how.force, name, copying)?,
         false => {
@@ -94,7 +94,7 @@ pub fn push(
         }
     }
     let own = found.entry.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
-    let other = own.filter(|own| count > 0 && own.name() != to.name());
+    let other = own.filter(|own| is_signed && own.name() != to.name());
     let warning = |own: Reference| {
         let (own, to) = (own.name(), to.name());
         format!(

@@ -84,10 +84,37 @@ impl<'a> Seal<'a> {
                 Some(_) => {}
             }
         }
+        let pinned = match seal.rules.iter().find(|rule| rule.pin) {
+            Some(rule) => seal.layout().signer(reference.name())?.map(|pinned| (rule, pinned)),
+            None => None,
+        };
+        if let (Some((rule, pinned)), Some(key)) = (pinned, key.map(|key| key.public().id()))
+            && pinned != key
+        {
+            return Err(Error::from(Refusal {
+                image: reference.to_string(),
+                digest: source.digest.clone(),
+                required: by(&format!("signed by {pinned}, which {} is pinned to", reference.name()), rule),
+                found: format!("it would be signed by {key}"),
+                hint: Some(format!("if that is right: skillctl trust remove --pinned {}", reference.name())),
+            })
+            .into());
+        }
         if to >= State::Published && !seal.rules.is_empty() {
             seal.check(reference, source, &seal.rules)?;
         }
         Ok(seal)
+    }
+
+    fn layout(&self) -> &Layout {
+        match self.place {
+            Place::Store(layout) | Place::Registry(layout, ..) => layout,
+        }
+    }
+
+    /// Returns the ID of the key that it is signed by.
+    pub fn signer(&self) -> Option<String> {
+        self.key.map(|key| key.public().id())
     }
 
     /// Returns whether anything is signed.

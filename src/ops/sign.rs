@@ -115,6 +115,9 @@ fn signed(reference: String, identity: String, digest: String, key: &dyn Signer,
 fn unbound(info: &Info, identity: &str) -> Vec<String> {
     let skill = format!("{}/{}", info.get(NAMESPACE), info.get(NAME));
     let repository = identity.parse::<Reference>().map(|identity| identity.name().to_owned()).unwrap_or_default();
+    if info.get(NAME).is_empty() {
+        return vec!["it is no skill with a name: of its signatures only the simple one counts".to_owned()];
+    }
     let ends = repository.strip_suffix(&skill).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
     match ends {
         true => Vec::new(),

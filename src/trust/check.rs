@@ -123,7 +123,15 @@ pub fn check(
         if !rule.states.is_empty() && !info.state().is_some_and(|state| rule.states.contains(&state)) {
             let state = info.state().map_or("in no state", State::as_str);
             let wanted: Vec<&str> = rule.states.iter().map(|state| state.as_str()).collect();
-            return Err(refused(wanted.join(" or "), format!("it is {state}")));
+            let hint = Some(format!("skillctl promote {reference} --to STATE, or name one that is in such a state"));
+            let refusal = Refusal {
+                image: reference.to_string(),
+                digest: digest.to_owned(),
+                required: by(&wanted.join(" or "), rule),
+                found: format!("it is {state}"),
+                hint,
+            };
+            return Err(refusal.into());
         }
         let any = rule.by();
         if any.is_empty() {

@@ -14,7 +14,7 @@ use super::names::{repository, spellings};
 use super::noted::{self, Note};
 use super::policy::{Mirror, Policy, Scope};
 use crate::error::{Error, Result};
-use crate::reference::Reference;
+use crate::reference::{LOCALHOST, Reference};
 
 /// What a policy accepts everything by, and what it refuses everything by.
 const ANYTHING: &str = "insecureAcceptAnything";
@@ -144,12 +144,16 @@ impl Proposal {
     /// scopes of the file ask for, but for those that reject everything, of which ours are then exceptions.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where it is none; [`Error::Unavailable`] where ours would weaken it, or change what somebody has written.
+    /// Where it is none; where ours would weaken it, or change what somebody has written.
     pub fn merge(&self, text: &str, path: &str, (replace, inherit): (bool, bool), notes: &[Note]) -> Result<Merged> {
-        let mut file: Value = serde_json::from_str(text).map_err(|e| Error::damaged(path, e))?;
-        crate::strict::check(text.as_bytes()).map_err(|reason| Error::damaged(path, reason))?;
+        let damaged = |reason: &dyn std::fmt::Display| {
+            let hint = Some("podman takes nothing by it either: containers-policy.json(5)".to_owned());
+            Error::Unavailable { reason: format!("{path} is damaged: {reason}"), hint }
+        };
+        let mut file: Value = serde_json::from_str(text).map_err(|e| damaged(&e))?;
+        crate::strict::check(text.as_bytes()).map_err(|reason| damaged(&reason))?;
         if !file.is_object() || !file["default"].is_array() {
-            return Err(Error::damaged(path, "it has no default"));
+            return Err(damaged(&"it has no default"));
         }
         let default = file["default"].clone();
         let docker = &mut file["transports"]["docker"];
@@ -157,7 +161,7 @@ impl Proposal {
             *docker = json!({});
         }
         let Some(docker) = docker.as_object_mut() else {
-            return Err(Error::damaged(path, "its scopes of docker are no object"));
+            return Err(damaged(&"its scopes of docker are no object"));
         };
         let mut merged = Merged::default();
         merged.notes.extend(notes.iter().filter(|note| note.policy != path).cloned());
@@ -286,11 +290,13 @@ fn requirement(scope: &Scope, prefix: &str) -> Value {
     let keys: Vec<String> = scope.rule.keys.iter().map(|key| STANDARD.encode(key.to_pem())).collect();
     let identity = match &scope.signed_as {
         Some(signed_as) => {
+            // As podman calls it: what has no registry, and what is on Docker Hub.
+            let local = if is_on_registry(signed_as) { "" } else { LOCALHOST };
             let signed = match prefix.strip_prefix(&scope.prefix).unwrap_or_default() {
-                // What podman calls it, where it is on Docker Hub.
                 "" => repository(signed_as),
                 rest => format!("{signed_as}{rest}"),
             };
+            let signed = format!("{local}{signed}");
             json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": signed})
         }
         None => json!({"type": "matchRepository"}),

@@ -176,6 +176,9 @@ fn a_short_name_of_docker_hub_is_told_by_its_long_one_too() {
     }
     let signed_as = proposal(&[("r.io/hr", "signed-as = \"docker.io/hr\"")]);
     assert_eq!(signed_as.scopes[0].1[0]["signedIdentity"]["signedPrefix"], "docker.io/library/hr");
+    // And what is in no registry as containers-storage has it, which is what a signature says.
+    let local = proposal(&[("r.io/acme", "signed-as = \"acme\"")]);
+    assert_eq!(local.scopes[0].1[0]["signedIdentity"]["signedPrefix"], "localhost/acme");
     let mirrors = [("m.io/hub".to_owned(), "docker.io/library".to_owned())];
     let told = Proposal::of(&policy(&[("docker.io/hr", "")]).mirrored("trust.toml", &mirrors)).unwrap();
     assert!(told.attachments.contains("m.io/hub/hr"));

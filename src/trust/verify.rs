@@ -264,6 +264,10 @@ fn says_so(subject: Subject<'_>) -> Result<(), String> {
         return Ok(());
     }
     let (own, state) = (subject.info.get(VERSION), subject.info.state());
+    // A collection is in no state; what of it is published has no suffix.
+    if state.is_none() && own == tag {
+        return Ok(());
+    }
     match state.and_then(|state| state.tag(own)).as_deref() == Some(tag) {
         true => Ok(()),
         false => {

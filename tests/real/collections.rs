@@ -237,7 +237,8 @@ fn what_is_signed_is_verified_where_it_is_from(world: &World) {
         let built = world.build(name, "1.0.0", &["--load=never"]);
         world.skillctl(["push", &built.name, &member(name)]).ok();
     }
-    let (file, set) = (office(world, &["hr", "legal"].map(|name| (name, member(name)))), &hub.name("sets/office:1"));
+    let (file, set) =
+        (office(world, &["hr", "legal"].map(|name| (name, member(name)))), &hub.name("sets/office:1.0.0"));
     world.skillctl(["collection", "push", "--form", "index", set, "-f", &file]).ok();
     for name in ["acme", "other"] {
         skillctl(world, &["key", "generate", &key(world, name)]).ok();
@@ -261,8 +262,17 @@ fn what_is_signed_is_verified_where_it_is_from(world: &World) {
     sign("legal");
     assert_eq!(install("other.pub", &[]).code, 1);
     install("acme.pub", &[]).ok();
-    let key = fs::read_to_string(key(world, "acme.pub")).expect("a key");
-    assert_eq!(receipt(&out, "legal")["signedBy"], json!([key]));
+    let pem = fs::read_to_string(key(world, "acme.pub")).expect("a key");
+    assert_eq!(receipt(&out, "legal")["signedBy"], json!([pem]));
+    // The collection is in no state, which its tag does not say either.
+    let verify = || skillctl(world, &["verify", set, "--key", &key(world, "acme.pub")]);
+    assert!(verify().fails(1).contains("it has no signature"));
+    skillctl(world, &["sign", set, "--key", &key(world, "acme.key")]).ok();
+    verify().ok();
+    let draft = hub.name("sets/office:1.0.0-draft");
+    world.skillctl(["copy", &format!("docker://{set}"), &format!("docker://{draft}")]).ok();
+    let refused = skillctl(world, &["verify", &draft, "--key", &key(world, "acme.pub")]).fails(1);
+    assert!(refused.contains("of no state, and the tag is 1.0.0-draft"), "{refused}");
 }
 
 fn a_password_is_for_one_registry(world: &World) {

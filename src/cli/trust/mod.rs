@@ -268,11 +268,12 @@ impl ListArgs {
                         signers(rule),
                         or_dash(&states.join(",")),
                         or_dash(&attestations),
+                        or_dash(&more(scope)),
                         scope.path.clone(),
                     ]
                 });
                 shell.print(table(
-                    &["SCOPE", "SIGNED BY", "STATES", "ATTESTATIONS", "FILE"],
+                    &["SCOPE", "SIGNED BY", "STATES", "ATTESTATIONS", "MORE", "FILE"],
                     &rows.collect::<Vec<_>>(),
                 ))?;
             }
@@ -283,6 +284,13 @@ impl ListArgs {
 
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// Returns what else is said of a scope.
+fn more(scope: &Scope) -> String {
+    let signed_as = scope.signed_as.as_ref().map(|name| format!("signed as {name}"));
+    let pin = scope.rule.pin.then(|| "pin".to_owned());
+    signed_as.into_iter().chain(pin).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the first digits of the IDs of keys, as `list` shows digests, and the identities.

@@ -179,7 +179,8 @@ impl InstallArgs {
             let both_notes: Vec<Note> = merged.notes.iter().chain(notes.iter().filter(known)).cloned().collect();
             write(&own, &file(&both_notes, &both)).with_context(context)?;
             replace_policy(&policy, (there.as_deref(), &merged.text)).with_context(context)?;
-            match merged.notes.is_empty() && told.attachments.is_empty() {
+            let is_gone = merged.notes.is_empty() && told.attachments.is_empty();
+            match is_gone {
                 true => fs::remove_file(&own).with_context(context)?,
                 false => write(&own, &file(&merged.notes, &told)).with_context(context)?,
             }
@@ -187,7 +188,11 @@ impl InstallArgs {
             let taken = gone.clone().map(|scope| Event::of(Action::Trust, scope).at(format!("removed from {shown}")));
             shell.record(scopes.chain(taken).collect())?;
             let gone = gone.map(|scope| format!("Took {scope} out of {shown}\n")).collect::<String>();
-            shell.print(format!("{gone}Wrote {shown} and {}\n", own.display()))?;
+            let own = own.display();
+            shell.print(match is_gone {
+                true => format!("{gone}Wrote {shown}, and removed {own}\n"),
+                false => format!("{gone}Wrote {shown} and {own}\n"),
+            })?;
         }
         tell_unsaid(shell, &proposal);
         Ok(ExitCode::SUCCESS)
