@@ -13,6 +13,7 @@ use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
+use crate::store::trusted::not_as_pinned;
 use crate::trust::attestation::{self, Attestations};
 use crate::trust::bundle::{self, Statement};
 use crate::trust::by::By;
@@ -88,17 +89,11 @@ impl<'a> Seal<'a> {
             Some(rule) => seal.layout().signer(reference.name())?.map(|pinned| (rule, pinned)),
             None => None,
         };
-        if let (Some((rule, pinned)), Some(key)) = (pinned, key.map(|key| key.public().id()))
+        if let (Some((rule, pinned)), Some(key)) = (pinned, seal.signer())
             && pinned != key
         {
-            return Err(Error::from(Refusal {
-                image: reference.to_string(),
-                digest: source.digest.clone(),
-                required: by(&format!("signed by {pinned}, which {} is pinned to", reference.name()), rule),
-                found: format!("it would be signed by {key}"),
-                hint: Some(format!("if that is right: skillctl trust remove --pinned {}", reference.name())),
-            })
-            .into());
+            let (image, found) = (reference.to_string(), format!("it would be signed by {key}"));
+            return Err(not_as_pinned((&image, &source.digest), (reference, &pinned), rule, found).into());
         }
         if to >= State::Published && !seal.rules.is_empty() {
             seal.check(reference, source, &seal.rules)?;

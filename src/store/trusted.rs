@@ -126,17 +126,29 @@ pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, 
     for (rule, signed) in pinning(rules, verified) {
         let Some(pinned) = layout.signer(reference.name())? else { continue };
         if !signed.contains(&pinned) {
-            return Err(Refusal {
-                image: verified.reference.clone(),
-                digest: verified.digest.clone(),
-                required: by(&format!("signed by {pinned}, which {} is pinned to", reference.name()), rule),
-                found: format!("it is signed by {}", verified.by().join(" and ")),
-                hint: Some(format!("if that is right: skillctl trust remove --pinned {}", reference.name())),
-            }
-            .into());
+            let found = format!("it is signed by {}", verified.by().join(" and "));
+            return Err(not_as_pinned((&verified.reference, &verified.digest), (reference, &pinned), rule, found));
         }
     }
     Ok(())
+}
+
+/// The error for an image by somebody else than its repository is pinned to.
+pub fn not_as_pinned(
+    (image, digest): (&str, &str),
+    (reference, pinned): (&Reference, &str),
+    rule: &Rule,
+    found: String,
+) -> Error {
+    let name = reference.name();
+    Refusal {
+        image: image.to_owned(),
+        digest: digest.to_owned(),
+        required: by(&format!("signed by {pinned}, which {name} is pinned to"), rule),
+        found,
+        hint: Some(format!("if that is right: skillctl trust remove --pinned {name}")),
+    }
+    .into()
 }
 
 /// Returns the rules that pin, and who has signed as each wants. What flags ask for comes before what the policy does, and pins nothing.

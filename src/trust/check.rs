@@ -111,27 +111,18 @@ pub fn check(
     let mut holding = Signatures::default();
     let mut found: Option<Attestations> = None;
     for rule in rules {
-        let refused = |required: String, found: String| {
-            Error::from(Refusal {
-                image: reference.to_string(),
-                digest: digest.to_owned(),
-                required: by(&required, rule),
-                hint: hint(rule, reference, &found),
-                found,
-            })
+        let refused = |required: String, found: String| Refusal {
+            image: reference.to_string(),
+            digest: digest.to_owned(),
+            required: by(&required, rule),
+            hint: hint(rule, reference, &found),
+            found,
         };
         if !rule.states.is_empty() && !info.state().is_some_and(|state| rule.states.contains(&state)) {
             let state = info.state().map_or("in no state", State::as_str);
             let wanted: Vec<&str> = rule.states.iter().map(|state| state.as_str()).collect();
             let hint = Some(format!("skillctl promote {reference} --to STATE, or name one that is in such a state"));
-            let refusal = Refusal {
-                image: reference.to_string(),
-                digest: digest.to_owned(),
-                required: by(&wanted.join(" or "), rule),
-                found: format!("it is {state}"),
-                hint,
-            };
-            return Err(refusal.into());
+            return Err(Refusal { hint, ..refused(wanted.join(" or "), format!("it is {state}")) }.into());
         }
         let any = rule.by();
         if any.is_empty() {

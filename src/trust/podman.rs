@@ -172,9 +172,8 @@ impl Proposal {
         scopes.sort_by_key(|(scope, _)| scope.len());
         for (scope, own) in scopes {
             let ours = noted::of(notes, (path, scope), docker.get(scope));
-            let asked: Vec<&Value> =
-                broader(docker, scope, &default).into_iter().filter(|one| one["type"] != ANYTHING).collect();
-            let asked: Vec<Value> = asked.into_iter().filter(|one| !self.repeats(scope, one)).cloned().collect();
+            let is_asked = |one: &&Value| one["type"] != ANYTHING && !self.repeats(scope, one);
+            let asked: Vec<Value> = broader(docker, scope, &default).into_iter().filter(is_asked).cloned().collect();
             let is_new = docker.get(scope).is_none_or(|there| ours.is_some() && *there != json!(own));
             if !asked.is_empty() && !inherit && is_new {
                 let reason =
