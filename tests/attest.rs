@@ -91,7 +91,12 @@ fn what_is_built_is_attested_and_read_back() {
     assert_eq!(provenance["runDetails"]["builder"]["id"], "https://ci.example/1");
     assert!(provenance["runDetails"]["metadata"]["startedOn"].is_null());
     // Which one is meant has to be said, and by whom is only believed where a key says it.
-    assert!(predicate(&world, &[]).fails(2).stderr.contains("has 3 attestations, which differ"));
+    for (flags, hint) in
+        [(&[][..], "choose with --type and --key, or take"), (&["--key", "acme.pub"], "choose with --type, or take")]
+    {
+        let differ = predicate(&world, flags).fails(2).stderr;
+        assert!(differ.contains("has 3 attestations, which differ\n") && differ.contains(hint), "{differ}");
+    }
     let refused = predicate(&world, &["--type", "spdx", "--key", "other.pub"]).fails(1);
     assert!(refused.stdout.is_empty() && refused.stderr.contains("not by the key"), "{refused}");
     assert!(predicate(&world, &["--type", "vuln"]).fails(2).stderr.contains("has no attestation of the type"));

@@ -179,8 +179,10 @@ fn podman_forgets_what_it_was_told_and_nothing_else() {
     assert!(install(&[]).ok().stdout.starts_with("Took r.example/a out of "));
     assert!(docker()["r.example/a"].is_null() && !read("d/50-skillctl.yaml").contains("r.example/a"));
     assert!(read("d/50-skillctl.yaml").contains("  r.example/b:\n"));
+    assert!(would.contains(&read("policy.json")) && would.ends_with(&read("d/50-skillctl.yaml")), "{would}");
     // What was replaced is there again, and of ours nothing is left.
     run(&world, &["trust", "remove", "--user", "r.example/b"]).ok();
+    assert!(install(&["--dry-run"]).ok().stdout.ends_with("Would remove etc/d/50-skillctl.yaml\n"));
     let last = install(&[]).ok();
     assert!(last.stderr.contains("asks of r.example/b again what it did before it was replaced"), "{last}");
     let sorted = |value: Value| serde_json::from_value::<std::collections::BTreeMap<String, Value>>(value).unwrap();

@@ -101,12 +101,17 @@ impl Listed {
             ([first, others @ ..], _) if others.iter().all(|one| one.predicate == first.predicate) => {
                 Ok(&first.predicate)
             }
-            ([_, _, ..], _) => Err(Error::Unavailable {
-                reason: format!("{image} has {} attestations{what}, which differ", found.len()),
-                hint: Some(
-                    "choose with --type and --key, or take one of --format json: .attestations[0].predicate".into(),
-                ),
-            }),
+            ([_, _, ..], _) => {
+                let choose = match (asked.predicate_type, asked.by.is_empty()) {
+                    (None, true) => "choose with --type and --key, or ",
+                    (None, false) => "choose with --type, or ",
+                    (Some(_), true) => "choose with --key, or ",
+                    (Some(_), false) => "",
+                };
+                let reason = format!("{image} has {} attestations{what}, which differ", found.len());
+                let hint = Some(format!("{choose}take one of --format json: .attestations[0].predicate"));
+                Err(Error::Unavailable { reason, hint })
+            }
             (_, Some(first)) => {
                 let found = format!("its attestation{what} is {}", first.reason.as_deref().unwrap_or_default());
                 let (image, digest) = (image.clone(), self.digest.clone());

@@ -167,9 +167,14 @@ impl InstallArgs {
         }
         shell.warnings(&merged.warnings);
         let gone = merged.gone.iter();
+        let is_gone = merged.notes.is_empty() && told.attachments.is_empty();
         if self.dry_run {
             let gone = gone.map(|scope| format!("Would take {scope} out of {shown}\n")).collect::<String>();
-            shell.print(format!("{gone}Would write {shown}:\n{}", merged.text))?;
+            let own = match is_gone {
+                true => format!("Would remove {}\n", own.display()),
+                false => format!("Would write {}:\n{}", own.display(), file(&merged.notes, &told)),
+            };
+            shell.print(format!("{gone}Would write {shown}:\n{}\n{own}", merged.text))?;
         } else {
             // What is read and what is noted before the policy: one without signatures would refuse what is signed, and one without notes
             // would be nobody's. What is gone goes after it.
@@ -179,7 +184,6 @@ impl InstallArgs {
             let both_notes: Vec<Note> = merged.notes.iter().chain(notes.iter().filter(known)).cloned().collect();
             write(&own, &file(&both_notes, &both)).with_context(context)?;
             replace_policy(&policy, (there.as_deref(), &merged.text)).with_context(context)?;
-            let is_gone = merged.notes.is_empty() && told.attachments.is_empty();
             match is_gone {
                 true => fs::remove_file(&own).with_context(context)?,
                 false => write(&own, &file(&merged.notes, &told)).with_context(context)?,
