@@ -184,7 +184,7 @@ fn podman_forgets_what_it_was_told_and_nothing_else() {
     run(&world, &["trust", "remove", "--user", "r.example/b"]).ok();
     assert!(install(&["--dry-run"]).ok().stdout.ends_with("Would remove etc/d/50-skillctl.yaml\n"));
     let last = install(&[]).ok();
-    assert!(last.stderr.contains("asks of r.example/b again what it did before it was replaced"), "{last}");
+    assert!(last.stderr.contains("gets back what it asked of r.example/b before that was replaced"), "{last}");
     let sorted = |value: Value| serde_json::from_value::<std::collections::BTreeMap<String, Value>>(value).unwrap();
     assert_eq!(sorted(docker()), sorted(before["transports"]["docker"].clone()));
     assert!(!world.path("etc/d/50-skillctl.yaml").exists() && world.path("etc/d/10-own.yaml").exists());
@@ -200,16 +200,27 @@ fn what_is_shown_is_a_policy_by_itself() {
     let docker = json!({"r.example/b": reject});
     let other = json!({"default": reject, "transports": {"docker": docker, "docker-daemon": {"": reject}}});
     world.write(policy, other.to_string());
-    world.write("home/.config/containers/registries.d/10-own.yaml", "docker: {}\n");
+    // One name in two files stops every pull.
+    let read = "docker:\n  r.example/c:\n    use-sigstore-attachments: true\n";
+    world.write("home/.config/containers/registries.d/10-own.yaml", read);
+    trust(&world, &["r.example/c", "--key", "acme.pub"]);
     let shown = run(&world, &["trust", "show", "--format", "json"]).ok().json();
     let mut whole = shown["policy"].clone();
-    let ours = whole["transports"]["docker"].as_object_mut().unwrap().remove("r.example/a").unwrap();
-    assert_eq!((ours.as_array().unwrap().len(), &ours[0]["type"], whole), (1, &json!("sigstoreSigned"), other));
+    assert_eq!(shown["registries_d"], json!(["r.example/a"]));
+    let mut ours = |name: &str| whole["transports"]["docker"].as_object_mut().unwrap().remove(name).unwrap();
+    let (ours, _) = (ours("r.example/a"), ours("r.example/c"));
+    assert_eq!((ours.as_array().unwrap().len(), &ours[0]["type"], whole), (1, &json!("sigstoreSigned"), other.clone()));
     let text = run(&world, &["trust", "show"]).ok().stdout;
     let config = world.path("home/.config/containers").display().to_string();
     assert!(text.starts_with(&format!("In {config}/policy.json:\n\n{{\n")), "{text}");
-    let names = format!("\nIn {config}/registries.d/50-skillctl.yaml:\n\ndocker:\n  r.example/a:\n");
-    assert!(text.contains(&names), "{text}");
+    let names = format!("\nIn {config}/registries.d/50-skillctl.yaml:\n\n");
+    assert!(text.contains(&names) && text.contains("\ndocker:\n  r.example/a:\n"), "{text}");
+    // What hides the machine's from podman is changed where that is said only.
+    world.write("etc/policy.json", other.to_string());
+    let install = ["trust", "install", "--dry-run", "--policy", "etc/policy.json"];
+    let refused = run(&world, &install).fails(2).stderr;
+    assert!(refused.contains(&format!("podman reads {config}/registries.d in place of /etc/")), "{refused}");
+    run(&world, &[&install[..], &["--inherit", "--registries.d", &format!("{config}/registries.d")]].concat()).ok();
     world.write(policy, "{\"default\": [{\"type\": \"reject\"}],}");
     assert!(run(&world, &["trust", "show"]).fails(2).stderr.contains("policy.json is damaged"));
 }
@@ -358,6 +369,22 @@ fn states_and_pins_are_held() {
     for word in [&key("acme"), &key("other"), "which acme/hr is pinned to", "trust remove --pinned acme/hr"] {
         assert!(refused.contains(word), "{word}: {refused}");
     }
+    // Whom it is pinned to publishes nothing that only somebody else has signed.
+    world.skill_version("hr", "1.2.0");
+    world.build("hr");
+    run(&world, &["trust", "remove", "--user", "acme"]).ok();
+    world.run(["promote", "acme/hr:1.2.0-draft", "--to", "testing", "--load=never"]).ok();
+    trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
+    let publish = || {
+        let own =
+            ["promote", "acme/hr:1.2.0-testing", "--to", "published", "--load=never", "--sign", "--key", "acme.key"];
+        run(&world, &own)
+    };
+    sign(&world, "acme/hr:1.2.0-testing", "other");
+    let refused = publish().fails(1).stderr;
+    assert!(refused.contains("which acme/hr is pinned to"), "{refused}");
+    sign(&world, "acme/hr:1.2.0-testing", "acme");
+    publish().ok();
     run(&world, &["trust", "remove", "--pinned", "acme/hr"]).ok();
     run(&world, &["install", "acme/hr:1.1.0-draft", "-t", "claude"]).ok();
     assert!(run(&world, &["install", DRAFT, "-t", "claude"]).fails(1).stderr.contains(&key("other")));

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::install::{Made, built, unpack_options};
 use super::pull::{When, Writing, check_output, write};
+use super::record;
 use super::registry::RegistryArgs;
 use super::shell::{Format, Shell};
 use super::verify::check_unsigned;
@@ -82,7 +83,7 @@ struct Reach<'a> {
     registry: &'a RegistryArgs,
     /// What the flags ask of each member.
     trust: Option<Rule>,
-    /// Whether what is fetched is taken in by that; what is installed pins by itself.
+    /// Whether what is fetched is taken in by that.
     pins: bool,
 }
 
@@ -107,15 +108,20 @@ impl<'a> Reach<'a> {
     fn open(&self, text: &str, when: When, limit: u64) -> Result<Opened> {
         let local = |text: &str| text.parse::<Reference>().is_ok_and(|reference| reference.registry().is_none());
         let opened = if local(text) && store::lookup(&self.layout, text).is_ok() {
-            ops::stored(&self.layout, text)?
+            self.shell.recorded_refusal(ops::stored(&self.layout, text))?
         } else if Path::new(text).is_file() {
             let reason = format!("{text} is a file, and the name of a collection is expected");
             let hint = Some(format!("-f names a file: skillctl collection install -f {text}"));
             return Err(Error::Unavailable { reason, hint }.into());
         } else {
             let reference = self.registry.resolve(self.shell, text)?.or_latest();
-            self.with(when, limit, text, |means| ops::open(means, &reference))?
+            self.shell.can_record()?;
+            self.shell.recorded_refusal(self.with(when, limit, text, |means| ops::open(means, &reference)))?
         };
+        if let Some(image) = &opened.image {
+            let named = (opened.origin.as_str(), image.digest.as_str());
+            self.shell.record(record::taken(named, image.verified.as_ref(), image.fetched))?;
+        }
         self.shell.warnings(&opened.warnings);
         Ok(opened)
     }
@@ -137,7 +143,11 @@ impl<'a> Reach<'a> {
             check_unsigned(self.trust.as_ref())?;
             return self.built(&source(url)?, member.name.as_deref(), limit);
         }
-        Ok(vec![self.with(when, limit, &member.label(), |means| opened.fetch(means, at))?])
+        let fetched = self.with(when, limit, &member.label(), |means| opened.fetch(means, at));
+        let fetched = self.shell.recorded_refusal(fetched)?;
+        let (reference, digest) = (fetched.reference.to_string(), fetched.found.entry.digest());
+        self.shell.record(record::taken((&reference, digest), fetched.verified.as_ref(), fetched.fetched))?;
+        Ok(vec![fetched])
     }
 
     /// Builds the skills of a repository; only that of a name, where there are several and one has it.
@@ -150,8 +160,7 @@ impl<'a> Reach<'a> {
         shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
         for Made { found, reference, origin } in built(shell, layout, &gathered, &unpack)? {
-            let (moved_from, warnings) = (None, Vec::new());
-            all.push(Fetched { found, reference, moved_from, warnings, git: Some(origin) });
+            all.push(Fetched { git: Some(origin), ..Fetched::here(found, reference) });
         }
         let is_named = |fetched: &Fetched| name.is_some() && fetched.found.info.skill_name() == name;
         if all.iter().any(is_named) {
@@ -321,6 +330,7 @@ impl PullArgs {
         if let Some(output) = &self.output {
             check_output(output)?;
         }
+        shell.can_record()?;
         let reach = Reach::new(shell, &self.registry)?;
         let opened = reach.open(&self.reference, When::Always, self.max_size).with_context(context)?;
         let written = match &self.output {
@@ -364,8 +374,9 @@ impl PullArgs {
             reach.shell.warnings(&fetched.warnings);
             let (entry, reference) = (fetched.found.entry, fetched.reference.to_string());
             let digest = entry.digest().to_owned();
-            let (moved_from, warnings) = (fetched.moved_from, Vec::new());
-            let mut pulled = Pulled { entry, reference, digest, fetched: true, verified: None, moved_from, warnings };
+            let Fetched { moved_from, verified, fetched, .. } = fetched;
+            let warnings = Vec::new();
+            let mut pulled = Pulled { entry, reference, digest, fetched, verified, moved_from, warnings };
             let how = Writing { output, skills: &[], force: self.force, max_size: self.max_size };
             let paths = write(reach.shell, &reach.layout, (&label(at), &mut pulled), how)
                 .with_context(|| format!("Writing its member {}", label(at)))?;

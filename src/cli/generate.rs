@@ -3,6 +3,8 @@
 mod kube;
 mod quadlet;
 mod skills;
+
+pub use skills::with_places;
 mod volume;
 
 use std::path::Path;

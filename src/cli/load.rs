@@ -110,12 +110,13 @@ pub fn load(
     let (store, store_path, work) = (holder.dir(), holder.path(), (layout.dir(), layout.path()));
     let load = Load { store, store_path, work, manifest, name: &name, platform, timeout };
     shell.can_record()?;
+    // Before it is there: where another process was faster with another signer, nothing is loaded.
+    trusted::pin(layout, asked, verified.as_ref())?;
     let loaded = storage.load(&load, &shell.tools()).map_err(Into::into);
     shell.recorded((Action::Load, &name), loaded, |_| {
         vec![Event::of(Action::Load, &name).digest(entry.digest()).signers(signers)]
     })?;
     drop(progress);
-    trusted::pin(layout, asked, verified.as_ref())?;
     Ok(storage.driver()?.to_string())
 }
 

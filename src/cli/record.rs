@@ -194,10 +194,15 @@ pub fn verified(verified: &Verified) -> Vec<Event> {
 
 /// Returns the records of an image that is in the store now.
 pub fn pulled(pulled: &Pulled) -> Vec<Event> {
-    let signers = keys(pulled.verified.as_ref().map(|verified| &verified.signers[..]).unwrap_or_default());
-    let of = |action| Event::of(action, &pulled.reference).digest(&pulled.digest).signers(signers.clone());
+    taken((&pulled.reference, &pulled.digest), pulled.verified.as_ref(), pulled.fetched)
+}
+
+/// Returns the records of an image that is used, and may have been verified or fetched for that.
+pub fn taken((reference, digest): (&str, &str), verified: Option<&Verified>, fetched: bool) -> Vec<Event> {
+    let signers = keys(verified.map(|verified| &verified.signers[..]).unwrap_or_default());
+    let of = |action| Event::of(action, reference).digest(digest).signers(signers.clone());
     let verified = (!signers.is_empty()).then(|| of(Action::Verify));
-    verified.into_iter().chain(pulled.fetched.then(|| of(Action::Pull))).collect()
+    verified.into_iter().chain(fetched.then(|| of(Action::Pull))).collect()
 }
 
 /// Returns the record of a skill that was installed at `path`, where anything was written.

@@ -10,16 +10,19 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result};
 
 use super::pull::{self, Pulled, Rule, When};
+use super::verify;
 use crate::card::Provenance;
 use crate::collection::{self, Collection, Form, Index, Listed, MAX_YAML, Member, Origin};
 use crate::error::{Error, Fault};
 use crate::image::Info;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
+use crate::store::registry::RemoteManifest;
 use crate::store::remote::Remote;
 use crate::store::repository::Manifest;
 use crate::store::transfer::{Copying, MAX_INSTANCES};
-use crate::store::{self, Found};
+use crate::store::{self, Found, trusted};
+use crate::trust::check::{Against, Verified};
 use crate::trust::policy::Rule as Trust;
 
 mod push;
@@ -81,6 +84,10 @@ pub struct Image {
     pub digest: String,
     /// How it is kept.
     pub form: Form,
+    /// Whether it came from the registry just now.
+    pub fetched: bool,
+    /// Who has signed it, where anybody asks.
+    pub verified: Option<Verified>,
     /// The members of an index, and whether the store has all of them.
     listed: (Vec<Listed>, bool),
 }
@@ -94,10 +101,22 @@ pub struct Fetched {
     pub reference: Reference,
     /// What its name stood for before, where that was another image.
     pub moved_from: Option<String>,
+    /// Whether it came from a registry just now.
+    pub fetched: bool,
+    /// Who has signed it, where anybody asks.
+    pub verified: Option<Verified>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// The commit that it was built from just now, where it is from Git.
     pub git: Option<Provenance>,
+}
+
+impl Fetched {
+    /// Returns an image of the store that nobody has looked at yet.
+    pub fn here(found: Found, reference: Reference) -> Self {
+        let (moved_from, fetched, verified, warnings, git) = (None, false, None, Vec::new(), None);
+        Self { found, reference, moved_from, fetched, verified, warnings, git }
+    }
 }
 
 impl Opened {
@@ -117,23 +136,34 @@ impl Opened {
         form: Form,
         listed: (Vec<Listed>, bool),
     ) -> Self {
-        let image = Image { reference: reference.clone(), digest: digest.to_owned(), form, listed };
-        let (origin, silent) = (reference.to_string(), RefCell::default());
+        let (reference, digest) = (reference.clone(), digest.to_owned());
+        let image = Image { reference, digest, form, fetched: false, verified: None, listed };
+        let (origin, silent) = (image.reference.to_string(), RefCell::default());
         Self { collection, origin, image: Some(image), warnings: Vec::new(), silent }
+    }
+
+    /// Says who has signed it.
+    fn verified(mut self, verified: Option<Verified>) -> Self {
+        self.warnings.extend(verified.iter().flat_map(|verified| verified.warnings.clone()));
+        if let Some(image) = &mut self.image {
+            image.verified = verified;
+        }
+        self
     }
 }
 
 /// Opens a collection of the store.
 ///
 /// # Errors
-/// If it is not there, damaged, or no collection.
+/// If it is not there, damaged, or no collection; [`Error::NotVerified`].
 pub fn stored(layout: &Layout, text: &str) -> Result<Opened> {
     let found = store::open(layout, text)?;
+    let verified = trusted::found(layout, &found, text, None)?;
     let reference = match &found.entry.name {
         Some(name) => name.parse::<Reference>()?.or_latest(),
         None => text.parse()?,
     };
-    read(layout, &found, &reference)
+    Ok(read(layout, &found, &reference)?.verified(verified))
 }
 
 fn read(layout: &Layout, found: &Found, reference: &Reference) -> Result<Opened> {
@@ -166,7 +196,7 @@ pub fn artifact(layout: &Layout, info: &Info, reference: &Reference, digest: &st
 /// Fetches a collection into the store; an index with all that it lists, where that can be.
 ///
 /// # Errors
-/// If it cannot be had by the rule of `means.when`, or is no collection.
+/// If it cannot be had by the rule of `means.when`, or is no collection; [`Error::NotVerified`].
 pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
     let Means { layout, remote, when, copying, .. } = *means;
     // What is no collection does not come at all, and may be large. Where nobody answers, the pull says what to do.
@@ -174,8 +204,10 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
         When::Always | When::Newer => remote.registry.manifest(reference).ok().flatten(),
         When::Missing | When::Never => None,
     };
+    // The flags are for its members.
+    let rule = Rule { trust: None, ..means.rule(when) };
     let mut apart = None;
-    if let Some(seen) = &seen
+    if let Some(seen) = seen
         && collection::form(&seen.bytes, &reference.to_string())? == Form::Index
     {
         let index = collection::read_index(&seen.bytes, reference)?;
@@ -185,26 +217,38 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
             opened
                 .warnings
                 .push(format!("{reference} is not kept in the store: it has no true sizes, or is too large"));
-            return Ok(opened);
+            return Ok(opened.verified(held_to_policy(means, reference, seen)?));
         }
-        apart = Some(opened);
+        apart = Some((opened, seen));
     }
-    // The flags are for its members.
-    let rule = Rule { trust: None, ..means.rule(when) };
     match (pull::pull((layout, remote), reference, rule, copying), apart) {
         (Ok(pulled), _) => {
             let found = store::read(layout, pulled.entry)?;
             let mut opened = read(layout, &found, reference)?;
             opened.warnings.extend(pulled.warnings);
+            if let Some(image) = &mut opened.image {
+                (image.verified, image.fetched) = (pulled.verified, pulled.fetched);
+            }
             Ok(opened)
         }
         // A registry that lost a member, or never had it, may have the others.
-        (Err(e), Some(mut apart)) if fault(&e) == Some(Fault::NotFound) => {
+        (Err(e), Some((mut apart, seen))) if fault(&e) == Some(Fault::NotFound) => {
             apart.warnings.push(format!("{reference} is not kept in the store: {e:#}"));
-            Ok(apart)
+            Ok(apart.verified(held_to_policy(means, reference, seen)?))
         }
         (Err(e), _) => Err(e),
     }
+}
+
+/// Holds an index that does not come into the store to what the policy asks of it, as the pull does that brings others.
+fn held_to_policy(means: &Means<'_>, reference: &Reference, seen: RemoteManifest) -> Result<Option<Verified>> {
+    let (layout, against) = (means.layout, Against { given: None, policy: means.layout.policy() });
+    let manifest = seen.read(reference)?;
+    let verified = verify::seen((&means.remote.registry, Some(layout)), reference, &manifest, against)?;
+    if means.pins {
+        trusted::pin(layout, reference, verified.as_ref())?;
+    }
+    Ok(verified)
 }
 
 fn fault(error: &anyhow::Error) -> Option<Fault> {
@@ -225,17 +269,21 @@ impl Opened {
     /// Fetches the image of a member into the store.
     ///
     /// # Errors
-    /// If it has none, or it cannot be had.
+    /// If it has none, or it cannot be had; [`Error::NotVerified`].
     pub fn fetch(&self, means: &Means<'_>, at: usize) -> Result<Fetched> {
         let member = self.collection.members.get(at).context("There is no such member")?;
         let Origin::Image(reference) = &member.from else {
             let reason = format!("{}: it is no image", member.label());
             return Err(Error::Unavailable { reason, hint: None }.into());
         };
-        match self.image.as_ref().and_then(|image| Some((image, image.listed.0.get(at)?))) {
+        let mut fetched = match self.image.as_ref().and_then(|image| Some((image, image.listed.0.get(at)?))) {
             Some((image, listed)) => self.listed(means, image, member, listed),
             None => self.pulled(means, reference),
-        }
+        }?;
+        // What was here, and what came with its index, nobody has held to anything yet.
+        let image = (fetched.found.entry.digest(), &fetched.found.info);
+        fetched.verified = trusted::check(means.layout, &fetched.reference, image, means.trust)?;
+        Ok(fetched)
     }
 
     /// Fetches an image by its own reference: by its digest where it has one.
@@ -243,7 +291,7 @@ impl Opened {
         if reference.registry().is_none() {
             let found = store::open(means.layout, &reference.to_string())?;
             let reference = reference.clone().or_latest();
-            return Ok(Fetched { found, reference, moved_from: None, warnings: Vec::new(), git: None });
+            return Ok(Fetched::here(found, reference));
         }
         let when = match (reference.digest(), means.when) {
             // A digest never stands for anything else.
@@ -261,7 +309,6 @@ impl Opened {
     /// Fetches a member of an index: what its repository has, else by its own reference.
     fn listed(&self, means: &Means<'_>, image: &Image, member: &Member, listed: &Listed) -> Result<Fetched> {
         if let (Some(own), Some(_)) = (&listed.own, means.trust) {
-            // Its signatures are where it is from, and for that name.
             return self.pulled(means, own);
         }
         let digest = listed.descriptor.digest().to_string();
@@ -275,6 +322,8 @@ impl Opened {
         let Some(own) = &listed.own else { return found };
         match &mut found {
             Ok(found) => match self.confirmed(means, own) {
+                // Its signatures are where it is from, and for that name.
+                Ok(_) if !means.layout.policy().rules(own)?.is_empty() => return self.pulled(means, own),
                 Ok(warning) => {
                     found.reference = installed_as(own)?;
                     found.warnings.extend(warning);
@@ -297,7 +346,7 @@ impl Opened {
         let manifest = Manifest::new(listed.descriptor.digest().as_ref(), layout.read_json(&listed.descriptor)?)?;
         let entry = pull::store_as(layout, name, &manifest, true)?;
         let found = store::read(layout, entry)?;
-        Ok(Fetched { found, reference: name.clone(), moved_from: None, warnings: Vec::new(), git: None })
+        Ok(Fetched::here(found, name.clone()))
     }
 
     /// Asks the registry that a member of an index comes from whether it does. Returns a warning where its tag has moved,
@@ -349,8 +398,9 @@ impl Opened {
 }
 
 fn fetched(layout: &Layout, pulled: Pulled, reference: Reference) -> Result<Fetched> {
-    let found = store::read(layout, pulled.entry)?;
-    Ok(Fetched { found, reference, moved_from: pulled.moved_from, warnings: pulled.warnings, git: None })
+    let Pulled { entry, moved_from, warnings, fetched, .. } = pulled;
+    let found = store::read(layout, entry)?;
+    Ok(Fetched { moved_from, warnings, fetched, ..Fetched::here(found, reference) })
 }
 
 /// Returns what a receipt says: the tag, whose repository the upgrades come from, and not the digest, which the receipt has

@@ -13,11 +13,11 @@ use crate::store::remote::Remote;
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
 use crate::store::transfer::Copying;
-use crate::store::trusted::not_as_pinned;
+use crate::store::trusted::{held_to_pin, not_as_pinned};
 use crate::trust::attestation::{self, Attestations};
 use crate::trust::bundle::{self, Statement};
 use crate::trust::by::By;
-use crate::trust::check::{by, check};
+use crate::trust::check::{Verified, by, check};
 use crate::trust::policy::{Policy, Rule};
 use crate::trust::signer::Signer;
 use crate::trust::verify::Signatures;
@@ -96,7 +96,8 @@ impl<'a> Seal<'a> {
             return Err(not_as_pinned((&image, &source.digest), (reference, &pinned), rule, found).into());
         }
         if to >= State::Published && !seal.rules.is_empty() {
-            seal.check(reference, source, &seal.rules)?;
+            let verified = seal.check(reference, source, &seal.rules)?;
+            held_to_pin(seal.layout(), reference, &verified, &seal.rules)?;
         }
         Ok(seal)
     }
@@ -118,11 +119,12 @@ impl<'a> Seal<'a> {
     }
 
     /// Holds a manifest against rules by what there is where it is promoted.
-    fn check(&self, reference: &Reference, manifest: &Manifest, rules: &[Rule]) -> Result<()> {
+    fn check(&self, reference: &Reference, manifest: &Manifest, rules: &[Rule]) -> Result<Verified> {
         let Manifest { digest, info, .. } = manifest;
         let signatures = self.signatures(reference, digest)?;
         let checked = check((&signatures, &|| self.attestations(reference, digest)), reference, (digest, info), rules);
-        Ok(checked.map(drop).map_err(|e| if self.is_local(reference) { e.local() } else { e })?)
+        let checked = checked.map_err(|e| if self.is_local(reference) { e.local() } else { e })?;
+        Ok(checked.verified)
     }
 
     /// Returns whether it is in the store, and only --local says so.
@@ -161,7 +163,7 @@ impl<'a> Seal<'a> {
         self.attest_again(source, new, name, key)?;
         let own = Rule { keys: vec![key.public().clone()], ..Rule::default() };
         let rules: Vec<Rule> = [own].into_iter().chain(self.rules.iter().cloned()).collect();
-        self.check(name, new, &rules)
+        self.check(name, new, &rules).map(drop)
     }
 
     /// States of the new manifest what was stated of the old one by the key that signs or by one that the policy trusts; of both, so

@@ -30,12 +30,27 @@ pub fn on_registry(
     reference: &Reference,
     against: Against<'_>,
 ) -> Result<Option<Verified>> {
+    if against.rules(reference)?.is_empty() {
+        return Ok(None);
+    }
+    let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
+    seen((registry, pins), reference, &found.read(reference)?, against)
+}
+
+/// The same for a manifest that was read there already.
+///
+/// # Errors
+/// As [`on_registry`].
+pub fn seen(
+    (registry, pins): (&Registry, Option<&Layout>),
+    reference: &Reference,
+    manifest: &Manifest,
+    against: Against<'_>,
+) -> Result<Option<Verified>> {
     let rules = against.rules(reference)?;
     if rules.is_empty() {
         return Ok(None);
     }
-    let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
-    let manifest = found.read(reference)?;
     let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
     let attestations = || remote_attached::attestations(registry, reference, &manifest.digest);
     let image = (manifest.digest.as_str(), &manifest.info);

@@ -88,6 +88,12 @@ impl Proposal {
         if rule.keys.is_empty() {
             return;
         }
+        // A short name of Docker Hub may be an image or an organisation, and podman can be told one of them.
+        let is_short = |signed_as: &&String| is_on_registry(signed_as) && !is_in(&repository(signed_as), signed_as);
+        if let Some(signed_as) = scope.signed_as.as_ref().filter(is_short) {
+            let long = repository(signed_as);
+            unsaid(format!("{prefix}: that an image is signed as {signed_as} itself, where signed-as is not {long}"));
+        }
         let long = repository(prefix);
         let names = match long == *prefix || is_in(&long, prefix) {
             true => vec![prefix],
@@ -203,7 +209,9 @@ impl Proposal {
                 there => {
                     let mut before = there.and_then(Value::as_array).into_iter().flatten();
                     if ours.is_none() && before.any(|one| one["type"] == NOTHING) {
-                        warnings.push(format!("{path} rejected everything of {scope}, and does not any more"));
+                        warnings.push(format!(
+                            "{path} has rejected everything of {scope}: what our keys have signed is accepted"
+                        ));
                     }
                     kept.push(Note {
                         policy: path.to_owned(),
@@ -246,7 +254,7 @@ impl Proposal {
                         docker.insert(scope.to_owned(), note.before.clone());
                         merged
                             .warnings
-                            .push(format!("{path} asks of {scope} again what it did before it was replaced"));
+                            .push(format!("{path} gets back what it asked of {scope} before that was replaced"));
                     }
                     merged.gone.push(scope.to_owned());
                 }
@@ -291,11 +299,8 @@ fn requirement(scope: &Scope, prefix: &str) -> Value {
         Some(signed_as) => {
             // As podman calls it: what has no registry, and what is on Docker Hub.
             let local = if is_on_registry(signed_as) { "" } else { LOCALHOST };
-            let signed = match prefix.strip_prefix(&scope.prefix).unwrap_or_default() {
-                "" => repository(signed_as),
-                rest => format!("{signed_as}{rest}"),
-            };
-            let signed = format!("{local}{signed}");
+            let rest = prefix.strip_prefix(&scope.prefix).unwrap_or_default();
+            let signed = format!("{local}{signed_as}{rest}");
             json!({"type": "remapIdentity", "prefix": prefix, "signedPrefix": signed})
         }
         None => json!({"type": "matchRepository"}),

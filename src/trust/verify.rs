@@ -264,8 +264,8 @@ fn says_so(subject: Subject<'_>) -> Result<(), String> {
         return Ok(());
     }
     let (own, state) = (subject.info.get(VERSION), subject.info.state());
-    // A collection is in no state; what of it is published has no suffix.
-    if state.is_none() && own == tag {
+    // A collection, or what others have made, is in no state, and no skill by name.
+    if state.is_none() && subject.info.get(NAME).is_empty() && own == tag {
         return Ok(());
     }
     match state.and_then(|state| state.tag(own)).as_deref() == Some(tag) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cell::{World, matrix};
+use crate::cell::{Done, World, matrix};
 use crate::registry::gate::{ALWAYS, Fault, Gate};
 use crate::registry::{Kind, PASSWORD, Registry, USER, conf, digest_of};
 use crate::site::{Site, said};
@@ -18,6 +18,7 @@ matrix! { @roots
     an_index_has_its_skills_with_it,
     where_a_member_comes_from_is_confirmed,
     what_is_signed_is_verified_where_it_is_from,
+    a_policy_holds_for_a_collection_and_its_members,
     a_password_is_for_one_registry,
     what_is_missing_is_named_and_nothing_written,
     fifty_skills_come_by_one_connection,
@@ -228,23 +229,28 @@ fn where_a_member_comes_from_is_confirmed(world: &World) {
     there.refuses(&["collection", "pull", &hub.name("acme/hr:1.0.0")], &["acme/hr:1.0.0", "no collection"], &["skill"]);
 }
 
-/// A password on the command line is told to the registry of the collection, and to none that a member names.
-/// The copies beside an index have no signatures, and those of the members are for their own names.
-fn what_is_signed_is_verified_where_it_is_from(world: &World) {
+/// Publishes an index of skills, by the tags that their states want, and makes two keys.
+fn signable(world: &World) -> (Registry, String) {
     let hub = Registry::start(world, Kind::Plain);
     let member = |name: &str| hub.name(&format!("acme/{name}:1.0.0-draft"));
     for name in ["hr", "legal"] {
         let built = world.build(name, "1.0.0", &["--load=never"]);
         world.skillctl(["push", &built.name, &member(name)]).ok();
     }
-    let (file, set) =
-        (office(world, &["hr", "legal"].map(|name| (name, member(name)))), &hub.name("sets/office:1.0.0"));
-    world.skillctl(["collection", "push", "--form", "index", set, "-f", &file]).ok();
+    let file = office(world, &["hr", "legal"].map(|name| (name, member(name))));
+    let set = hub.name("sets/office:1.0.0");
+    world.skillctl(["collection", "push", "--form", "index", &set, "-f", &file]).ok();
     for name in ["acme", "other"] {
         skillctl(world, &["key", "generate", &key(world, name)]).ok();
     }
+    (hub, set)
+}
+
+/// The copies beside an index have no signatures, and those of the members are for their own names.
+fn what_is_signed_is_verified_where_it_is_from(world: &World) {
+    let (hub, set) = &signable(world);
     let sign = |name: &str| {
-        let member = member(name);
+        let member = hub.name(&format!("acme/{name}:1.0.0-draft"));
         skillctl(world, &["sign", &member, "--key", &key(world, "acme.key")]).ok();
     };
     sign("hr");
@@ -275,6 +281,75 @@ fn what_is_signed_is_verified_where_it_is_from(world: &World) {
     assert!(refused.contains("of no state, and the tag is 1.0.0-draft"), "{refused}");
 }
 
+/// What is malformed, beside its index, or only in the store is held to the policy like anything else.
+fn a_policy_holds_for_a_collection_and_its_members(world: &World) {
+    let (hub, set) = &signable(world);
+    let trust = |scope: &str, flags: &[&str]| drop(skillctl(world, &[&["trust", "add", scope], flags].concat()).ok());
+    let sign = |name: &str, by: &str| drop(skillctl(world, &["sign", name, "--key", &key(world, by)]).ok());
+    let there = Site::other(world, "there");
+    let out = world.path("out");
+    let pull = || there.skillctl(["collection", "pull", set, "-o", out.to_str().expect("UTF-8")]);
+    let install = |set: &str| there.skillctl(["collection", "install", set, "-t", "claude"]);
+    let generate = |set: &str| there.skillctl(["collection", "generate", set]);
+    let unsigned = |done: Done| {
+        let refused = done.fails(1);
+        assert!(refused.contains("is not verified") && refused.contains("it has no signature"), "{refused}");
+    };
+
+    trust(&hub.name("acme"), &["--key", &key(world, "acme.pub")]);
+    unsigned(pull());
+    unsigned(install(set));
+    unsigned(generate(set));
+    assert!(fs::read_dir(&out).map_or(0, Iterator::count) == 0 && !world.home().join(".claude/skills/hr").exists());
+    for name in ["hr", "legal"] {
+        sign(&hub.name(&format!("acme/{name}:1.0.0-draft")), "acme.key");
+    }
+    pull().ok();
+    install(set).ok();
+    generate(set).ok();
+    let skills = world.home().join(".claude/skills");
+    let pem = fs::read_to_string(key(world, "acme.pub")).expect("a key");
+    assert_eq!(receipt(&skills, "hr")["signedBy"], json!([pem]));
+    assert!(out.join("legal/SKILL.md").is_file());
+
+    // The collection itself, also where it does not come into the store.
+    let mut index = hub.manifest("sets/office", "1.0.0");
+    index["manifests"][0]["size"] = json!(0);
+    let empty = &put(hub, "sets/office", "empty", &index);
+    let both = [key(world, "acme.pub"), key(world, "other.pub")];
+    trust(&hub.name("sets"), &["--key", &both[0], "--key", &both[1], "--pin"]);
+    for set in [set, empty] {
+        unsigned(there.skillctl(["collection", "pull", set]));
+        unsigned(install(set));
+        unsigned(generate(set));
+    }
+    sign(empty, "acme.key");
+    let pins = || fs::read_to_string(there.store.join(".signers.json")).unwrap_or_default();
+    there.skillctl(["collection", "install", empty, "-t", "claude", "--dry-run"]).ok();
+    assert!(!pins().contains("sets/office"), "{}", pins());
+    install(empty).ok();
+    assert!(pins().contains("sets/office"), "{}", pins());
+    sign(set, "other.key");
+    assert!(install(set).fails(1).contains("is pinned to"));
+    sign(set, "acme.key");
+    install(set).ok();
+
+    // One without a registry.
+    there.skillctl(["tag", set, "office:1.0.0", "--load=never"]).ok();
+    install("office:1.0.0").ok();
+    trust("office", &["--key", &both[1]]);
+    let refused = install("office:1.0.0").fails(1);
+    assert!(refused.contains("office:1.0.0 is not verified"), "{refused}");
+    let log = skillctl(world, &["audit", "show", "--action", "verify", "--format", "json"]).json();
+    let refused = log.as_array().expect("records").iter().filter(|one| one["result"] == "refused");
+    assert!(refused.clone().any(|one| one["reference"] == json!(set)), "{log}");
+    assert!(
+        refused.clone().any(|one| one["reference"].as_str().is_some_and(|name| name.contains("/acme/hr"))),
+        "{log}"
+    );
+}
+
+/// A password on the command line is told to the registry of the collection, and to none that a member names.
 fn a_password_is_for_one_registry(world: &World) {
     let published = Published::new(world);
     let Published { hub, file, .. } = &published;

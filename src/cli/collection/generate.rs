@@ -6,13 +6,18 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{Input, Reach, is_url, read};
+use crate::cli::generate::with_places;
 use crate::cli::pull::When;
 use crate::cli::registry::RegistryArgs;
 use crate::cli::shell::{Format, Shell};
+use crate::collection::Origin;
 use crate::error::Error;
 use crate::generate::collection::{Volume, commands, pinned, pod, pod_json, podman_image, script, volumes};
 use crate::limits::Limits;
+use crate::ops::collection::Opened;
+use crate::ops::generate::pins::held_to_policy;
 use crate::output::harmless_line;
+use crate::reference::Reference;
 
 /// What both verbs are told.
 #[derive(Debug, clap::Args)]
@@ -32,7 +37,7 @@ struct Common {
 impl Common {
     fn volumes(&self, shell: &Shell) -> Result<Vec<Volume>> {
         let refused = |reason: &str| Error::Unavailable { reason: reason.to_owned(), hint: None };
-        let opened = match (&self.input.file, &self.input.reference) {
+        let mut opened = match (&self.input.file, &self.input.reference) {
             (Some(_), Some(_)) => return Err(refused("specify -f <file> or a registry reference, not both").into()),
             (None, None) => return Err(refused("specify -f <file> or a registry reference").into()),
             (Some(file), None) => read(file)?,
@@ -41,7 +46,24 @@ impl Common {
                 .open(text, When::Newer, Limits::default().size)
                 .with_context(|| format!("Reading collection {text}"))?,
         };
+        shell.recorded_refusal(self.hold_to_policy(shell, &mut opened))?;
         Ok(volumes(&opened.collection, &self.mount_root)?)
+    }
+
+    /// Names the images that a policy covers by the digests that were verified: nobody looks at them again before they are mounted.
+    fn hold_to_policy(&self, shell: &Shell, opened: &mut Opened) -> Result<()> {
+        with_places(shell, &self.registry, |places| {
+            let mut hosts: Vec<Reference> = opened.image.iter().map(|image| image.reference.clone()).collect();
+            for member in &mut opened.collection.members {
+                let Origin::Image(image) = &mut member.from else { continue };
+                if !places.policy.rules(image)?.is_empty() {
+                    hosts.push(image.clone());
+                    self.registry.check_single(&hosts)?;
+                    *image = held_to_policy(places, image)?;
+                }
+            }
+            Ok(())
+        })
     }
 }
 

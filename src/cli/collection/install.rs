@@ -86,8 +86,11 @@ struct Counts {
 impl InstallArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let refused = |reason: &str| Error::Unavailable { reason: reason.to_owned(), hint: None };
-        let reach = Reach::new(shell, &self.registry)?;
-        let reach = Reach { trust: self.verify.rule(shell)?, pins: false, ..reach };
+        let mut reach = Reach::new(shell, &self.registry)?;
+        reach.trust = self.verify.rule(shell)?;
+        if reach.trust.as_ref().is_some_and(|rule| rule.identity.is_some()) {
+            return Err(refused("--identity is for one image, and a collection has several").into());
+        }
         let url = self.input.reference.as_deref().filter(|text| is_url(text));
         if self.git_ref.is_some() && url.is_none() {
             return Err(refused("--ref is for a collection in Git").into());
@@ -96,6 +99,7 @@ impl InstallArgs {
         if !self.dry_run {
             shell.can_record()?;
         }
+        reach.pins = !self.dry_run;
         let opened = match (&self.input.file, url, &self.input.reference) {
             (Some(_), _, Some(_)) => return Err(refused("specify -f <file> or a reference, not both").into()),
             (Some(file), ..) => read(file)?,
@@ -106,6 +110,8 @@ impl InstallArgs {
             (None, None, None) => return Err(refused("specify -f <file> or a reference").into()),
         };
         reach.check(&opened)?;
+        // Of a member what installs it pins its repository.
+        reach.pins = false;
         self.install(&reach, &opened, &places)
     }
 

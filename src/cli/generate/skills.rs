@@ -29,6 +29,18 @@ pub struct SkillArgs {
     registry: RegistryArgs,
 }
 
+/// Does something with all places where images are looked for.
+pub fn with_places<T>(shell: &Shell, registry: &RegistryArgs, act: impl FnOnce(&Places<'_>) -> Result<T>) -> Result<T> {
+    let (layout, policy) = (shell.existing_store()?, shell.policy());
+    act(&Places {
+        policy: &policy,
+        layout: layout.as_ref(),
+        storage: &|| shell.storage_to_read(),
+        registry: &|| registry.registry(shell),
+        resolve: &|text| registry.resolve(shell, text),
+    })
+}
+
 impl SkillArgs {
     /// Returns how registries are reached.
     pub fn registry(&self) -> &RegistryArgs {
@@ -37,18 +49,9 @@ impl SkillArgs {
 
     /// Finds the skills.
     pub fn skills(&self, shell: &Shell, reader: Reader) -> Result<Vec<Skill>> {
-        let layout = shell.existing_store()?;
         let references: Vec<_> = self.references.iter().filter_map(|text| text.parse().ok()).collect();
         self.registry.check_single(&references)?;
-        let policy = shell.policy();
-        let places = Places {
-            policy: &policy,
-            layout: layout.as_ref(),
-            storage: &|| shell.storage_to_read(),
-            registry: &|| self.registry.registry(shell),
-            resolve: &|text| self.registry.resolve(shell, text),
-        };
-        skills(&places, &self.references, reader)
+        with_places(shell, &self.registry, |places| skills(places, &self.references, reader))
     }
 
     /// Returns the directory to mount below: in the home of the user of `image`, where that is here. Says what is taken for granted

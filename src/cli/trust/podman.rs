@@ -86,22 +86,21 @@ pub struct InstallArgs {
 impl ShowArgs {
     pub fn run(self, shell: &Shell) -> Result<ExitCode> {
         let proposal = Proposal::of(&shell.policy())?;
-        let below = |name: &str| {
-            // One of the user's hides the machine's; none is made for that.
-            let user = shell.env.home.as_ref().map(|home| home.join(".config").join(name)).filter(|path| path.exists());
-            user.unwrap_or_else(|| Path::new("/etc").join(name))
-        };
-        let (path, own) = (below(POLICY), below(REGISTRIES_D).join(OWN));
-        let shown = path.display().to_string();
-        let notes = noted::read(&text_of(&own)?.unwrap_or_default(), &own.display().to_string())?;
+        // One of the user's hides the machine's; none is made for that.
+        let below = |name: &str| users(shell, name).unwrap_or_else(|| Path::new("/etc").join(name));
+        let (path, registries_d) = (below(POLICY), below(REGISTRIES_D));
+        let (own, shown) = (registries_d.join(OWN), path.display().to_string());
+        let own_text = text_of(&own)?.unwrap_or_default();
+        let notes = noted::read(&own_text, &own.display().to_string())?;
         let there = there(text_of(&path)?.as_deref());
         // As with all flags of install: what counts of it now is repeated.
         let merged = proposal.merge(&there, &shown, (true, true), &notes)?;
+        let told = unread(&proposal.reading(&merged.notes, &own_text), &registries_d)?;
         shell.warnings(&merged.warnings);
         match self.format {
             Format::Json => shell.print_json(&json!({
                 "policy": serde_json::from_str::<Value>(&merged.text)?,
-                "registries_d": proposal.attachments.iter().collect::<Vec<_>>(),
+                "registries_d": told.attachments.iter().collect::<Vec<_>>(),
                 "not_enforced": proposal.unsaid,
             }))?,
             Format::Text if proposal.scopes.is_empty() => {
@@ -112,7 +111,7 @@ impl ShowArgs {
                     "In {shown}:\n\n{}\nIn {}:\n\n{}",
                     merged.text,
                     own.display(),
-                    proposal.registries_d()
+                    file(&merged.notes, &told)
                 ))?;
             }
         }
@@ -135,14 +134,17 @@ impl InstallArgs {
         let proposal = Proposal::of(&shell.policy())?;
         let policy = match &self.policy {
             Some(path) => path.clone(),
-            None => self.system(shell)?,
+            None => machines(shell, POLICY, "--policy")?,
         };
         if let (false, Some(dir)) = (self.dry_run, policy.parent()) {
             // Before it is named: a link in a path that is not there leads nowhere.
             fs::create_dir_all(dir).with_context(|| format!("Changing {}", policy.display()))?;
         }
         let policy = real(&policy)?;
-        let registries_d = self.registries_d.clone().unwrap_or_else(|| Path::new("/etc").join(REGISTRIES_D));
+        let registries_d = match &self.registries_d {
+            Some(path) => path.clone(),
+            None => machines(shell, REGISTRIES_D, "--registries.d")?,
+        };
         let (own, shown) = (registries_d.join(OWN), policy.display().to_string());
         let context = || format!("Changing {shown}");
         let _locks = match self.dry_run {
@@ -157,7 +159,7 @@ impl InstallArgs {
         }
         let there = text_of(&policy)?;
         let merged = proposal.merge(&self::there(there.as_deref()), &shown, (self.replace, self.inherit), &notes)?;
-        let told = self.unread(&proposal.reading(&merged.notes, &own_text), &registries_d)?;
+        let told = unread(&proposal.reading(&merged.notes, &own_text), &registries_d)?;
         // Where it cannot hold to them, everything of these scopes would be refused.
         if shell.env.find_program("skopeo").is_some() {
             let (layout, tools) = (shell.store()?, shell.tools());
@@ -201,41 +203,45 @@ impl InstallArgs {
         tell_unsaid(shell, &proposal);
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// Returns the machine's policy. One of the user's hides it, and nothing here makes such a file.
-    fn system(&self, shell: &Shell) -> Result<PathBuf> {
-        let user = shell.env.home.as_ref().map(|home| home.join(".config").join(POLICY)).filter(|path| path.exists());
-        if let Some(user) = user {
-            let reason = format!("podman reads {} in place of /etc/{POLICY} for this user", user.display());
-            let hint = Some(format!("--policy {} changes that one", user.display()));
-            return Err(Error::Unavailable { reason, hint }.into());
-        }
-        Ok(Path::new("/etc").join(POLICY))
-    }
+/// Returns what a user has of the machine's configuration, which hides that from podman.
+fn users(shell: &Shell, name: &str) -> Option<PathBuf> {
+    shell.env.home.as_ref().map(|home| home.join(".config").join(name)).filter(|path| path.exists())
+}
 
-    /// Returns what belongs in our file of `registries.d`, with the names that no other file has: one in two files stops every pull.
-    fn unread(&self, proposal: &Proposal, dir: &Path) -> Result<Proposal> {
-        let mut missing = proposal.clone();
-        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            if path.extension().is_none_or(|end| end != "yaml") || path.ends_with(OWN) {
-                continue;
-            }
-            let text = fs::read_to_string(&path).with_context(|| format!("Reading {}", path.display()))?;
-            let document = yaml::parse(text.as_bytes(), MAX_YAML).map_err(|e| Error::damaged(path.display(), e))?;
-            let docker = document.root.as_ref().and_then(|root| root.get("docker"));
-            for name in &proposal.attachments {
-                let Some(own) = docker.and_then(|docker| docker.get(name)) else { continue };
-                let reads = own.get("use-sigstore-attachments").and_then(yaml::Node::text);
-                if reads != Some("true") {
-                    let reason = format!("{} has {name} and does not have its signatures read", path.display());
-                    let hint = Some(format!("add to it there:  use-sigstore-attachments: true   (below {name}:)"));
-                    return Err(Error::Unavailable { reason, hint }.into());
-                }
-                missing.attachments.remove(name);
-            }
-        }
-        Ok(missing)
+/// Returns the machine's. One of the user's hides it, and nothing here makes such a file.
+fn machines(shell: &Shell, name: &str, flag: &str) -> Result<PathBuf> {
+    if let Some(user) = users(shell, name) {
+        let reason = format!("podman reads {} in place of /etc/{name} for this user", user.display());
+        let hint = Some(format!("{flag} {} changes that one", user.display()));
+        return Err(Error::Unavailable { reason, hint }.into());
     }
+    Ok(Path::new("/etc").join(name))
+}
+
+/// Returns what belongs in our file of `registries.d`, with the names that no other file has: one in two files stops every pull.
+fn unread(proposal: &Proposal, dir: &Path) -> Result<Proposal> {
+    let mut missing = proposal.clone();
+    for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.extension().is_none_or(|end| end != "yaml") || path.ends_with(OWN) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("Reading {}", path.display()))?;
+        let document = yaml::parse(text.as_bytes(), MAX_YAML).map_err(|e| Error::damaged(path.display(), e))?;
+        let docker = document.root.as_ref().and_then(|root| root.get("docker"));
+        for name in &proposal.attachments {
+            let Some(own) = docker.and_then(|docker| docker.get(name)) else { continue };
+            let reads = own.get("use-sigstore-attachments").and_then(yaml::Node::text);
+            if reads != Some("true") {
+                let reason = format!("{} has {name} and does not have its signatures read", path.display());
+                let hint = Some(format!("add to it there:  use-sigstore-attachments: true   (below {name}:)"));
+                return Err(Error::Unavailable { reason, hint }.into());
+            }
+            missing.attachments.remove(name);
+        }
+    }
+    Ok(missing)
 }
 
 /// Replaces the policy, of which one copy is kept, with the same owner, mode and label. What is new has the label of the directory.

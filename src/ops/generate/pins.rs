@@ -66,6 +66,20 @@ pub fn skills(places: &Places<'_>, texts: &[String], reader: Reader) -> Result<V
     Ok(skills)
 }
 
+/// Holds an image to what the policy asks of its name, and returns it by the digest that was verified.
+///
+/// # Errors
+/// If it is nowhere; [`Error::NotVerified`].
+pub fn held_to_policy(places: &Places<'_>, reference: &Reference) -> Result<Reference> {
+    let reference = reference.clone().or_latest();
+    let (_, digest, _) = find(places, &reference.to_string()).with_context(|| format!("Looking for {reference}"))?;
+    match reference.digest() {
+        None => Ok(format!("{reference}@{digest}").parse()?),
+        Some(wanted) if *wanted == digest => Ok(reference),
+        Some(wanted) => Err(Error::damaged(&reference, format!("its digest is {digest}, not {wanted}")).into()),
+    }
+}
+
 fn skill(reference: &Reference, digest: &str, info: &Info) -> Result<Skill> {
     let version = oci_version(info).or(reference.tag()).unwrap_or_default().to_owned();
     let image = reference.with_digest(digest)?;
