@@ -108,7 +108,7 @@ impl<'a> Reach<'a> {
     fn open(&self, text: &str, when: When, limit: u64) -> Result<Opened> {
         let local = |text: &str| text.parse::<Reference>().is_ok_and(|reference| reference.registry().is_none());
         let opened = if local(text) && store::lookup(&self.layout, text).is_ok() {
-            self.shell.recorded_refusal(ops::stored(&self.layout, text))?
+            self.shell.recorded_refusal(ops::stored(&self.layout, text, self.pins))?
         } else if Path::new(text).is_file() {
             let reason = format!("{text} is a file, and the name of a collection is expected");
             let hint = Some(format!("-f names a file: skillctl collection install -f {text}"));
@@ -143,6 +143,7 @@ impl<'a> Reach<'a> {
             check_unsigned(self.trust.as_ref())?;
             return self.built(&source(url)?, member.name.as_deref(), limit);
         }
+        self.shell.can_record()?;
         let fetched = self.with(when, limit, &member.label(), |means| opened.fetch(means, at));
         let fetched = self.shell.recorded_refusal(fetched)?;
         let (reference, digest) = (fetched.reference.to_string(), fetched.found.entry.digest());
@@ -268,7 +269,7 @@ impl PushArgs {
         let pushed = reach.with(When::Always, Limits::default().size, &self.reference, |means| {
             ops::push(means, &opened.collection, &to, &options)
         });
-        let pushed = pushed.with_context(context)?;
+        let pushed = shell.recorded_refusal(pushed).with_context(context)?;
         shell.warnings(&pushed.warnings);
         match self.format {
             Format::Text => {

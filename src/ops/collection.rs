@@ -152,17 +152,20 @@ impl Opened {
     }
 }
 
-/// Opens a collection of the store.
+/// Opens a collection of the store; `pins` as in a [`Rule`].
 ///
 /// # Errors
 /// If it is not there, damaged, or no collection; [`Error::NotVerified`].
-pub fn stored(layout: &Layout, text: &str) -> Result<Opened> {
+pub fn stored(layout: &Layout, text: &str, pins: bool) -> Result<Opened> {
     let found = store::open(layout, text)?;
     let verified = trusted::found(layout, &found, text, None)?;
     let reference = match &found.entry.name {
         Some(name) => name.parse::<Reference>()?.or_latest(),
         None => text.parse()?,
     };
+    if pins {
+        trusted::pin(layout, &reference, verified.as_ref())?;
+    }
     Ok(read(layout, &found, &reference)?.verified(verified))
 }
 
@@ -243,6 +246,9 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
 /// Holds an index that does not come into the store to what the policy asks of it, as the pull does that brings others.
 fn held_to_policy(means: &Means<'_>, reference: &Reference, seen: RemoteManifest) -> Result<Option<Verified>> {
     let (layout, against) = (means.layout, Against { given: None, policy: means.layout.policy() });
+    if against.rules(reference)?.is_empty() {
+        return Ok(None);
+    }
     let manifest = seen.read(reference)?;
     let verified = verify::seen((&means.remote.registry, Some(layout)), reference, &manifest, against)?;
     if means.pins {
@@ -283,6 +289,9 @@ impl Opened {
         // What was here, and what came with its index, nobody has held to anything yet.
         let image = (fetched.found.entry.digest(), &fetched.found.info);
         fetched.verified = trusted::check(means.layout, &fetched.reference, image, means.trust)?;
+        if means.pins {
+            trusted::pin(means.layout, &fetched.reference, fetched.verified.as_ref())?;
+        }
         Ok(fetched)
     }
 
@@ -293,12 +302,18 @@ impl Opened {
             let reference = reference.clone().or_latest();
             return Ok(Fetched::here(found, reference));
         }
+        let is_silent = self.silent.borrow().contains(reference.registry().unwrap_or_default());
         let when = match (reference.digest(), means.when) {
+            _ if is_silent => When::Never,
             // A digest never stands for anything else.
             (Some(_), When::Always | When::Newer) => When::Missing,
             (_, when) => when,
         };
-        let pulled = pull::pull((means.layout, means.remote), reference, means.rule(when), means.copying)?;
+        let pulled = pull::pull((means.layout, means.remote), reference, means.rule(when), means.copying);
+        let pulled = pulled.map_err(|e| match is_silent {
+            true => e.context(format!("{} is not asked", reference.registry().unwrap_or_default())),
+            false => e,
+        })?;
         let mut fetched = fetched(means.layout, pulled, installed_as(reference)?)?;
         if means.when != When::Never {
             fetched.warnings.extend(self.moved(means, reference).err());
@@ -308,7 +323,10 @@ impl Opened {
 
     /// Fetches a member of an index: what its repository has, else by its own reference.
     fn listed(&self, means: &Means<'_>, image: &Image, member: &Member, listed: &Listed) -> Result<Fetched> {
-        if let (Some(own), Some(_)) = (&listed.own, means.trust) {
+        if let Some(own) = &listed.own
+            && (means.trust.is_some() || !means.layout.policy().rules(own)?.is_empty())
+        {
+            // Its signatures are where it is from, and for that name: by another one it would be held to less.
             return self.pulled(means, own);
         }
         let digest = listed.descriptor.digest().to_string();
@@ -322,8 +340,6 @@ impl Opened {
         let Some(own) = &listed.own else { return found };
         match &mut found {
             Ok(found) => match self.confirmed(means, own) {
-                // Its signatures are where it is from, and for that name.
-                Ok(_) if !means.layout.policy().rules(own)?.is_empty() => return self.pulled(means, own),
                 Ok(warning) => {
                     found.reference = installed_as(own)?;
                     found.warnings.extend(warning);

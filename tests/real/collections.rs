@@ -307,10 +307,28 @@ fn a_policy_holds_for_a_collection_and_its_members(world: &World) {
     pull().ok();
     install(set).ok();
     generate(set).ok();
+    there.skillctl(["collection", "install", set, "-t", "claude", "--pull", "never"]).ok();
     let skills = world.home().join(".claude/skills");
     let pem = fs::read_to_string(key(world, "acme.pub")).expect("a key");
     assert_eq!(receipt(&skills, "hr")["signedBy"], json!([pem]));
     assert!(out.join("legal/SKILL.md").is_file());
+    // What podman has pulled of it keeps nobody from asking its registry.
+    world.podman(["pull", "--tls-verify=false", &hub.name("acme/hr:1.0.0-draft")]).ok();
+    let elsewhere = Site::other(world, "elsewhere");
+    elsewhere.skillctl(["collection", "generate", set]).ok();
+    // Content that the repository does not have is no skill of it, and by no other name either.
+    let evil = world.build("evil", "1.0.0", &["--load=never"]);
+    world.skillctl(["push", &evil.name, &hub.name("sets/forged:evil")]).ok();
+    let mut index = hub.manifest("sets/office", "1.0.0");
+    let one = &mut index["manifests"][0];
+    one["digest"] = json!(evil.digest);
+    one["size"] = json!(hub.manifest_bytes("sets/forged", &evil.digest).expect("a manifest").len());
+    one["annotations"]["io.agentskills.skill.ref"] = json!(hub.name(&format!("acme/hr:1.0.0-draft@{}", evil.digest)));
+    index["manifests"] = json!([index["manifests"][0]]);
+    let forged = put(hub, "sets/forged", "forged", &index);
+    let refused = install(&forged).fails(2);
+    assert!(refused.contains("acme/hr") && !skills.join("evil").exists(), "{refused}");
+    assert_eq!(generate(&forged).code, 2);
 
     // The collection itself, also where it does not come into the store.
     let mut index = hub.manifest("sets/office", "1.0.0");
@@ -365,6 +383,12 @@ fn a_password_is_for_one_registry(world: &World) {
     let install = |set: &str| there.skillctl(["collection", "install", set, "-t", "claude", "--creds", &creds]);
     let (done, asked) = hub.asked(|| install(&index));
     assert!(done.code == 0 && done.stderr.contains("cannot be looked at") && asked.is_empty(), "{done}{asked:?}");
+    // Nor where the signatures of its members would be there.
+    skillctl(world, &["key", "generate", &key(world, "acme")]).ok();
+    let own = ["collection", "install", &index, "-t", "claude", "--creds", &creds, "--key", &key(world, "acme.pub")];
+    let (done, asked) = hub.asked(|| there.skillctl(own));
+    assert!(done.code == 2 && done.stderr.contains(&format!("{} is not asked", hub.address)), "{done}");
+    assert_eq!(asked, []);
     let (done, asked) = hub.asked(|| install(&artifact));
     assert_eq!(asked, []);
     done.refused(&["--creds would be sent to", &hub.address, &vault.address], &["log in to each"]);

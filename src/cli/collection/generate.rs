@@ -53,13 +53,12 @@ impl Common {
     /// Names the images that a policy covers by the digests that were verified: nobody looks at them again before they are mounted.
     fn hold_to_policy(&self, shell: &Shell, opened: &mut Opened) -> Result<()> {
         with_places(shell, &self.registry, |places| {
-            let mut hosts: Vec<Reference> = opened.image.iter().map(|image| image.reference.clone()).collect();
+            let own = opened.image.as_ref().map(|image| image.reference.clone());
             for member in &mut opened.collection.members {
                 let Origin::Image(image) = &mut member.from else { continue };
                 if !places.policy.rules(image)?.is_empty() {
-                    hosts.push(image.clone());
-                    self.registry.check_single(&hosts)?;
-                    *image = held_to_policy(places, image)?;
+                    let hosts: Vec<Reference> = own.iter().chain([&*image]).cloned().collect();
+                    *image = held_to_policy(places, image, || self.registry.check_single(&hosts))?;
                 }
             }
             Ok(())

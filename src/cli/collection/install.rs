@@ -88,9 +88,6 @@ impl InstallArgs {
         let refused = |reason: &str| Error::Unavailable { reason: reason.to_owned(), hint: None };
         let mut reach = Reach::new(shell, &self.registry)?;
         reach.trust = self.verify.rule(shell)?;
-        if reach.trust.as_ref().is_some_and(|rule| rule.identity.is_some()) {
-            return Err(refused("--identity is for one image, and a collection has several").into());
-        }
         let url = self.input.reference.as_deref().filter(|text| is_url(text));
         if self.git_ref.is_some() && url.is_none() {
             return Err(refused("--ref is for a collection in Git").into());
@@ -109,6 +106,11 @@ impl InstallArgs {
             }
             (None, None, None) => return Err(refused("specify -f <file> or a reference").into()),
         };
+        if reach.trust.as_ref().is_some_and(|rule| rule.identity.is_some()) && opened.collection.members.len() > 1 {
+            let reason = "--identity is for one image, and the collection has several".to_owned();
+            let hint = Some("skillctl trust add REGISTRY/NAME --signed-as OTHER is for all of them".into());
+            return Err(Error::Unavailable { reason, hint }.into());
+        }
         reach.check(&opened)?;
         // Of a member what installs it pins its repository.
         reach.pins = false;

@@ -95,7 +95,11 @@ impl ShowArgs {
         let there = there(text_of(&path)?.as_deref());
         // As with all flags of install: what counts of it now is repeated.
         let merged = proposal.merge(&there, &shown, (true, true), &notes)?;
-        let told = unread(&proposal.reading(&merged.notes, &own_text), &registries_d)?;
+        let told = proposal.reading(&merged.notes, &own_text);
+        let told = unread(&told, &registries_d).unwrap_or_else(|e| {
+            shell.warn(harmless_line(&format!("warning: trust install would not write this: {e:#}")));
+            told
+        });
         shell.warnings(&merged.warnings);
         match self.format {
             Format::Json => shell.print_json(&json!({

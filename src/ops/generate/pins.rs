@@ -66,17 +66,34 @@ pub fn skills(places: &Places<'_>, texts: &[String], reader: Reader) -> Result<V
     Ok(skills)
 }
 
-/// Holds an image to what the policy asks of its name, and returns it by the digest that was verified.
+/// Holds an image to what the policy asks of its name, and returns it by the digest that was verified: by what the store has, else by what
+/// its registry says, where `may_ask`.
 ///
 /// # Errors
-/// If it is nowhere; [`Error::NotVerified`].
-pub fn held_to_policy(places: &Places<'_>, reference: &Reference) -> Result<Reference> {
+/// If it is nowhere; [`Error::NotVerified`]; those of `may_ask`.
+pub fn held_to_policy(
+    places: &Places<'_>,
+    reference: &Reference,
+    may_ask: impl FnOnce() -> Result<()>,
+) -> Result<Reference> {
     let reference = reference.clone().or_latest();
-    let (_, digest, _) = find(places, &reference.to_string()).with_context(|| format!("Looking for {reference}"))?;
-    match reference.digest() {
-        None => Ok(format!("{reference}@{digest}").parse()?),
-        Some(wanted) if *wanted == digest => Ok(reference),
-        Some(wanted) => Err(Error::damaged(&reference, format!("its digest is {digest}, not {wanted}")).into()),
+    let text = reference.to_string();
+    let here = |layout| in_store(layout, store::lookup(layout, &text)?, &text).map(|(_, digest, _)| digest);
+    let here = places.layout.map_or_else(|| Err(Error::ImageNotFound(text.clone()).into()), here);
+    let is_elsewhere =
+        |e: &anyhow::Error| matches!(e.downcast_ref::<Error>(), Some(Error::ImageNotFound(_) | Error::NotVerified(_)));
+    let digest = match here {
+        Err(e) if reference.registry().is_some() && is_elsewhere(&e) => {
+            may_ask()?;
+            let against = Against { given: None, policy: places.policy };
+            let verified = verify::on_registry((&(places.registry)()?, places.layout), &reference, against)?;
+            verified.map(|verified| verified.digest).or_else(|| reference.digest().map(str::to_owned))
+        }
+        here => Some(here.with_context(|| format!("Looking for {text}"))?),
+    };
+    match (reference.digest(), digest) {
+        (None, Some(digest)) => Ok(format!("{text}@{digest}").parse()?),
+        _ => Ok(reference),
     }
 }
 
