@@ -56,6 +56,39 @@ fn what_a_policy_covers_is_verified_wherever_it_is_used() {
 }
 
 #[test]
+fn what_is_named_by_its_digest_is_in_the_scope_of_its_name() {
+    let world = world();
+    trust(&world, &["acme", "--key", "acme.pub"]);
+    let listed = run(&world, &["list", "--format", "json"]).ok().json();
+    let digest = listed[0]["digest"].as_str().unwrap().to_owned();
+    let refused = |args: &[&str]| {
+        let ran = run(&world, args).fails(1);
+        assert!(
+            ran.stderr.contains("is not verified") && ran.stderr.contains("it has no signature"),
+            "{args:?}: {ran}"
+        );
+    };
+    for name in [digest.as_str(), &digest["sha256:".len()..]] {
+        world.write("set.yaml", format!(
+            "apiVersion: skillimage.io/v1alpha1\nkind: SkillCollection\nmetadata: {{name: set, version: 1.0.0}}\nskills: [{{name: hr, image: '{name}'}}]\n"
+        ));
+        refused(&["collection", "install", "-f", "set.yaml", "-o", "out"]);
+        refused(&["install", name, "-o", "out"]);
+    }
+    refused(&["save", "--storage", "stick", DRAFT]);
+    // Also where it has lost the name.
+    run(&world, &["promote", DRAFT, "--to", "testing", "--load=never", "--local"]).fails(1);
+    sign(&world, DRAFT, "acme");
+    run(&world, &["promote", DRAFT, "--to", "testing", "--load=never", "--sign", "--key", "acme.key"]).ok();
+    run(&world, &["trust", "remove", "--user", "acme"]).ok();
+    trust(&world, &["acme", "--key", "other.pub"]);
+    for name in [digest.clone(), format!("acme/hr@{digest}")] {
+        let ran = run(&world, &["install", &name, "-o", "out"]).fails(1);
+        assert!(ran.stderr.contains("not by the key"), "{ran}");
+    }
+}
+
+#[test]
 fn programs_are_told_what_is_asked_and_what_there_is() {
     let world = world();
     let file = world.path("home/.config/skillctl/trust.toml");
@@ -137,6 +170,24 @@ fn a_set_that_is_refused_pins_nothing() {
         run(&world, &["key", "show", &format!("{name}.pub"), "--format", "json"]).ok().json()["id"].clone()
     };
     assert_eq!(pins, json!({"acme/hr": id("acme"), "acme/legal": id("other")}));
+}
+
+#[test]
+fn a_set_by_two_signers_of_a_pinned_repository_is_refused() {
+    let world = world();
+    sign(&world, DRAFT, "acme");
+    world.skill_version("hr", "1.1.0");
+    world.build("hr");
+    let newer = "acme/hr:1.1.0-draft";
+    sign(&world, newer, "other");
+    run(&world, &["save", "-o", "set", DRAFT, newer]).ok();
+    trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
+    let there = |args: &[&str]| run(&world, &[&["--store", "there"], args].concat());
+    let refused = there(&["load", "--load=never", "-i", "set"]).fails(1).stderr;
+    assert!(refused.contains("which acme/hr is pinned to"), "{refused}");
+    assert_eq!(there(&["list", "--format", "json"]).ok().json(), json!([]));
+    assert!(!world.path("there/.signers.json").exists());
+    there(&["load", "--load=never", "-i", "set", DRAFT]).ok();
 }
 
 #[test]

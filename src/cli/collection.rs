@@ -28,9 +28,9 @@ use crate::ops::pull::Pulled;
 use crate::output::{harmless_line, shown};
 use crate::reference::Reference;
 use crate::source::{Filter, GitSource};
-use crate::store;
 use crate::store::layout::Layout;
 use crate::store::remote::Remote;
+use crate::store::{self, trusted};
 use crate::trust::policy::Rule;
 
 /// Push, pull and install sets of skills
@@ -161,6 +161,8 @@ impl<'a> Reach<'a> {
         shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
         for Made { found, reference, origin } in built(shell, layout, &gathered, &unpack)? {
+            let verified = trusted::check(layout, &reference, (found.entry.digest(), &found.info), None);
+            shell.recorded_refusal(verified.map_err(Into::into))?;
             all.push(Fetched { git: Some(origin), ..Fetched::here(found, reference) });
         }
         let is_named = |fetched: &Fetched| name.is_some() && fetched.found.info.skill_name() == name;

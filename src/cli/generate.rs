@@ -243,7 +243,8 @@ impl ImagesetArgs {
             references.push(self.registry.resolve(shell, text).with_context(|| format!("Looking for {text}"))?);
         }
         self.registry.check_single(&references)?;
-        let images = pinned(&self.registry.remote(shell)?.registry, &references)?;
+        let (registry, pins) = (self.registry.registry(shell)?, shell.existing_store()?);
+        let images = pinned((&registry, pins.as_ref()), &shell.policy(), &references)?;
         match self.format {
             Format::Text => shell.print(imageset::imageset(&images))?,
             Format::Json => shell.print_json(&imageset::imageset_json(&images))?,

@@ -1,5 +1,6 @@
 //! `save --storage`: a containers-storage that podman only reads, for media and packages.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,9 +12,11 @@ use super::save::Args;
 use super::shell::{Format, Shell, open_dir};
 use crate::error::Error;
 use crate::ops::collection::Means;
+use crate::ops::load::verified;
 use crate::ops::pull::When;
 use crate::ops::set::gather;
 use crate::output::harmless_line;
+use crate::store::attached;
 use crate::store::scratch::Scratch;
 use crate::store::storage::Storage;
 use crate::store::storage_conf::{Driver, StorageConf, StoreFlags};
@@ -61,12 +64,15 @@ pub fn run(shell: &Shell, args: &Args, directory: &Path) -> Result<ExitCode> {
     let _mounted = Mounted::watch(storage.conf().graph_root.join("overlay"));
     let _writing = layout.writing()?;
     let gathered = gather(&means, &args.references, args.registry.creds.is_some()).with_context(context)?;
-    let mut images = Vec::new();
+    let (mut images, mut firsts) = (Vec::new(), BTreeMap::new());
     for member in &gathered.members {
         if !member.manifest.info.is_loadable() {
             let reason = format!("{} is no image that containers-storage takes", member.name);
             return Err(Error::Unavailable { reason, hint: None }).with_context(context);
         }
+        // Nobody can verify it in there any more.
+        let blob = |digest: &str, _| attached::bundle(&layout, digest);
+        shell.recorded_refusal(verified(&layout, (member, &blob), None, &mut firsts)).with_context(context)?;
         let (manifest, name) = (member.manifest.descriptor()?, member.name.in_storage());
         let holder = layout.holder(&manifest);
         let load = Load {

@@ -16,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::format::{Format, Shape};
 use crate::layer::{Expected, UnpackOptions, unpack};
 use crate::reference::Reference;
-use crate::store::index::WAS;
 use crate::store::layout::{Entry, Layout};
 use crate::store::read_only::SYSTEM_STORE;
 use crate::store::skill::{Layer, for_host, instances_of, mountable};
@@ -136,15 +135,13 @@ impl<'h> Stores<'h> {
                 found => found?,
             };
             // Without a name it is whatever its digest says; another repository's is not what was allowed.
-            let all = found.entry.descriptor.annotations().as_ref();
-            let was = all.and_then(|all| all.get(WAS)).map(String::as_str);
-            if found.entry.name.is_none() && was != Some(wanted.reference.name()) {
+            if found.entry.name.is_none() && found.entry.was() != Some(wanted.reference.name()) {
                 continue;
             }
             if let Some(policy) = &self.host.policy {
                 policy.check_state(wanted, Some(&found.info))?;
             }
-            let verified = trusted::check(layout, &wanted.reference, (found.entry.digest(), &found.info), None)?;
+            let verified = trusted::found(layout, &found, &text, None)?;
             let signers = verified.iter().flat_map(Verified::by).collect();
             let Found { entry, info, .. } = found;
             let named = info.skill_name().map(str::to_owned);

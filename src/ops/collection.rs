@@ -298,8 +298,11 @@ impl Opened {
     /// Fetches an image by its own reference: by its digest where it has one.
     fn pulled(&self, means: &Means<'_>, reference: &Reference) -> Result<Fetched> {
         if reference.registry().is_none() {
-            let found = store::open(means.layout, &reference.to_string())?;
-            let reference = reference.clone().or_latest();
+            let text = reference.to_string();
+            let found = store::open(means.layout, &text)?;
+            // A digest is no name, and has that of what it is of.
+            let named = trusted::asked(&found, &text, None);
+            let reference = named.unwrap_or_else(|_| reference.clone().or_latest());
             return Ok(Fetched::here(found, reference));
         }
         let is_silent = self.silent.borrow().contains(reference.registry().unwrap_or_default());
@@ -360,6 +363,9 @@ impl Opened {
         let _writing = layout.writing()?;
         layout.bring(&listed.descriptor)?;
         let manifest = Manifest::new(listed.descriptor.digest().as_ref(), layout.read_json(&listed.descriptor)?)?;
+        if listed.own.is_none() {
+            trusted::check(layout, name, (&manifest.digest, &manifest.info), means.trust)?;
+        }
         let entry = pull::store_as(layout, name, &manifest, true)?;
         let found = store::read(layout, entry)?;
         Ok(Fetched::here(found, name.clone()))

@@ -1,6 +1,6 @@
 //! `load -i`: the images of a layout that somebody brings, into the store: verified before anything has a name, and all or none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout, entry_name};
 use crate::store::repository::Manifest;
 use crate::store::set::{self, Member, Source};
-use crate::store::trusted::{held_to_pin, pin};
+use crate::store::trusted::{held_to_first, held_to_pin, pin};
 use crate::store::{self, attached, index};
 use crate::trust::attestation::Attestations;
 use crate::trust::check::{Against, Verified, check};
@@ -51,6 +51,9 @@ pub struct Rule<'a> {
     pub force: bool,
 }
 
+/// What returns the content of a blob by its digest, with the size that it is said to have.
+pub type Blob<'a> = dyn Fn(&str, u64) -> Result<Vec<u8>, Error> + 'a;
+
 /// Enters images of a layout in the store, all unless some are named, with what belongs to them. Either all get their names, in one
 /// step, or none.
 ///
@@ -64,9 +67,10 @@ pub fn enter(
     cancel: &Cancel,
 ) -> Result<Vec<Entered>> {
     let members = select(source, set::read(source)?, wanted)?;
-    let mut entered = Vec::new();
+    let (mut entered, mut firsts) = (Vec::new(), BTreeMap::new());
+    let blob = |digest: &str, size| source.blob(digest, size);
     for member in &members {
-        let check = verified(layout, source, member, rule)?;
+        let check = verified(layout, (member, &blob), rule.trust, &mut firsts)?;
         let mut entry = Entry { name: Some(member.name.to_string()), descriptor: member.manifest.descriptor()? };
         entry.descriptor.set_annotations(None);
         entered.push(Entered {
@@ -82,7 +86,7 @@ pub fn enter(
     let _writing = layout.writing()?;
     source.take(layout, &members, cancel)?;
     layout.update(|entries| add(layout, entries, &members, rule.force))?;
-    // Now that nothing refuses the set any more.
+    // Now that nothing refuses the set any more; another process may have been faster with another signer.
     for (member, entered) in members.iter().zip(&entered) {
         pin(layout, &member.name, entered.check.as_ref())?;
     }
@@ -110,27 +114,37 @@ fn select(source: &Source, members: Vec<Member>, wanted: &[String]) -> Result<Ve
     Ok(members.into_iter().filter(|member| names.contains(&member.name.to_string())).collect())
 }
 
-/// Verifies an image by what the layout has of it.
-fn verified(layout: &Layout, source: &Source, member: &Member, rule: Rule<'_>) -> Result<Option<Verified>> {
+/// Verifies an image of a set by what came with it, of which `blob` returns the content, and by those of the set before it: `firsts` has
+/// whom they would pin their repositories to.
+///
+/// # Errors
+/// [`Error::NotVerified`]; those of `blob`.
+pub fn verified(
+    layout: &Layout,
+    (member, blob): (&Member, &Blob<'_>),
+    given: Option<&Trust>,
+    firsts: &mut BTreeMap<String, String>,
+) -> Result<Option<Verified>> {
     let Manifest { digest, info, .. } = &member.manifest;
-    let rules = Against { given: rule.trust, policy: layout.policy() }.rules(&member.name)?;
+    let rules = Against { given, policy: layout.policy() }.rules(&member.name)?;
     if rules.is_empty() {
         return Ok(None);
     }
     let own = || member.attached.iter().filter(|one| one.subject == *digest);
     let mut signatures = Signatures::default();
     for one in own() {
-        signatures.add(&one.manifest.bytes, |digest, size| source.blob(digest, size))?;
+        signatures.add(&one.manifest.bytes, blob)?;
     }
     let attestations = || {
         let mut attestations = Attestations::default();
         for one in own() {
-            attestations.add(&one.manifest.bytes, |digest, size| source.blob(digest, size))?;
+            attestations.add(&one.manifest.bytes, blob)?;
         }
         Ok(attestations)
     };
     let verified = check((&signatures, &attestations), &member.name, (digest, info), &rules)?.verified;
     held_to_pin(layout, &member.name, &verified, &rules)?;
+    held_to_first(firsts, &member.name, &verified, &rules)?;
     Ok(Some(verified))
 }
 

@@ -76,10 +76,17 @@ pub fn signatures(layout: &Layout, digest: &str) -> Result<Signatures> {
 pub fn attestations(layout: &Layout, digest: &str) -> Result<Attestations> {
     let mut attestations = Attestations::default();
     for entry in entries(layout, digest)? {
-        let bundle = |digest: &str, _| layout.read_small(&described(layout, digest)?, MAX_ATTESTATION);
-        attestations.add(&layout.read_json(&entry.descriptor)?, bundle)?;
+        attestations.add(&layout.read_json(&entry.descriptor)?, |digest, _| bundle(layout, digest))?;
     }
     Ok(attestations)
+}
+
+/// Reads a bundle, or the payload of a signature.
+///
+/// # Errors
+/// As [`signatures`], and where it is larger than any may be.
+pub fn bundle(layout: &Layout, digest: &str) -> Result<Vec<u8>> {
+    layout.read_small(&described(layout, digest)?, MAX_ATTESTATION)
 }
 
 /// Returns the entry of a bundle of a manifest.

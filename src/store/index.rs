@@ -53,7 +53,8 @@ impl Entry {
         }
     }
 
-    fn was(&self) -> Option<&str> {
+    /// Returns the repository that it had its last name in, where it has lost that.
+    pub fn was(&self) -> Option<&str> {
         self.descriptor.annotations().as_ref().and_then(|a| a.get(WAS)).map(String::as_str)
     }
 

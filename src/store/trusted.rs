@@ -1,5 +1,7 @@
 //! Images of the store, held against what the flags and the policy of the machine ask for: the same for all verbs and for hooks.
 
+use std::collections::BTreeMap;
+
 use super::Found;
 use super::attached;
 use super::layout::Layout;
@@ -8,6 +10,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::image::Info;
 use crate::reference::{Reference, is_digest};
 use crate::trust::check::{self, Against, Verified, by};
+use crate::trust::names;
 use crate::trust::policy::{Policy, Rule};
 
 impl Layout {
@@ -35,22 +38,24 @@ pub fn found(layout: &Layout, found: &Found, text: &str, given: Option<&Rule>) -
     let identity = given.and_then(|rule| rule.identity.as_ref());
     let reference = match asked(found, text, identity) {
         // In no repository, and in no scope.
-        Err(_) if given.is_none() => return Ok(None),
+        Err(_) if given.is_none() => return layout.policy().check().map(|()| None),
         reference => reference?,
     };
     check(layout, &reference, (found.entry.digest(), &found.info), given)
 }
 
 /// Returns what an image of the store that `text` named is verified for: what was asked for, and where that is a digest the name that it
-/// has.
+/// has, or the repository that it had one in.
 ///
 /// # Errors
 /// If it has no name.
 pub fn asked(found: &Found, text: &str, identity: Option<&Reference>) -> Result<Reference> {
-    let own = found.entry.name.as_deref().map(str::parse::<Reference>).transpose()?;
+    let named = found.entry.name.as_deref().map(|name| Ok(name.parse::<Reference>()?.or_latest()));
+    let was = || found.entry.was().map(|was| was.parse::<Reference>()?.with_digest(found.entry.digest()));
+    let own = named.or_else(was).transpose()?;
     match (text.parse::<Reference>(), own, identity) {
         (Ok(asked), Some(own), _) if asked.name() == own.name() => Ok(asked.or_latest()),
-        (_, Some(own), _) => Ok(own.or_latest()),
+        (_, Some(own), _) => Ok(own),
         (Ok(asked), None, _) if !is_digest(text) => Ok(asked),
         (_, None, Some(identity)) => Ok(identity.repository()),
         (_, None, None) => {
@@ -128,6 +133,28 @@ pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, 
         if !signed.contains(&pinned) {
             let found = format!("it is signed by {}", verified.by().join(" and "));
             return Err(not_as_pinned((&verified.reference, &verified.digest), (reference, &pinned), rule, found));
+        }
+    }
+    Ok(())
+}
+
+/// Holds an image to the signer that the first of several would pin its repository to: whoever takes them in together pins once all are
+/// there. `firsts` has those by repository.
+///
+/// # Errors
+/// As [`held_to_pin`].
+pub fn held_to_first(
+    firsts: &mut BTreeMap<String, String>,
+    reference: &Reference,
+    verified: &Verified,
+    rules: &[Rule],
+) -> Result<()> {
+    for (rule, signed) in pinning(rules, verified) {
+        let Some(own) = signed.first() else { continue };
+        let first = firsts.entry(names::repository(reference.name())).or_insert_with(|| own.clone());
+        if !signed.contains(first) {
+            let found = format!("it is signed by {}", verified.by().join(" and "));
+            return Err(not_as_pinned((&verified.reference, &verified.digest), (reference, first), rule, found));
         }
     }
     Ok(())

@@ -58,7 +58,7 @@ fn policy_file(world: &World) -> PathBuf {
 }
 
 fn a_container_gets_only_what_is_signed(world: &World) {
-    world.build("hr", "1.0.0", &["--load=never"]);
+    let digest = world.build("hr", "1.0.0", &["--load=never"]).digest;
     world.build("legal", "1.0.0", &["--load=never"]);
     world.skillctl(["hook", "enable"]).ok();
     trust(world, "acme/hr");
@@ -66,6 +66,9 @@ fn a_container_gets_only_what_is_signed(world: &World) {
     let refused = run();
     assert_eq!(refused.code, 126, "{refused}");
     let last = || log(world).lines().last().unwrap_or_default().to_owned();
+    assert!(last().contains("is not verified") && last().contains("skillctl/trust.toml, acme/hr"), "{}", last());
+    // By its digest it is the same.
+    assert_eq!(world.in_agent(&["--annotation", &with(&digest)], "true").code, 126);
     assert!(last().contains("is not verified") && last().contains("skillctl/trust.toml, acme/hr"), "{}", last());
     // What no scope covers, and who asks for nothing, goes on as ever.
     world.in_agent(&["--annotation", &with("acme/legal:1.0.0-draft")], "/skills/legal/scripts/greet.sh").ok();
@@ -90,12 +93,13 @@ fn a_policy_holds_on_registries(world: &World) {
     trust(world, &hub.name("acme"));
     let (out, store) = (file(world, "out"), file(world, "there"));
     let there = |args: &[&str]| skillctl(world, &[&["--store", &store], args].concat());
-    let verbs: [&[&str]; 6] = [
+    let verbs: [&[&str]; 7] = [
         &["verify", &name],
         &["trust", "check", &name],
         &["pull", "--load=never", &name],
         &["install", "-o", &out, &name],
         &["generate", "kube", &name],
+        &["generate", "imageset", &name],
         &["convert", "--load=never", &name, "other/hr:1.0.0"],
     ];
     for verb in verbs {
