@@ -3,8 +3,6 @@
 mod kube;
 mod quadlet;
 mod skills;
-
-pub use skills::with_places;
 mod volume;
 
 use std::path::Path;
@@ -23,6 +21,8 @@ use crate::generate::{imageset, podman};
 use crate::ops::generate::{Container, mounts, skill};
 use crate::ops::imageset::pinned;
 use crate::output::harmless_line;
+
+pub use skills::with_places;
 
 /// Where skills are mounted unless an agent is named.
 const MOUNT_ROOT: &str = "/skills";

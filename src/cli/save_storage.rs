@@ -64,15 +64,18 @@ pub fn run(shell: &Shell, args: &Args, directory: &Path) -> Result<ExitCode> {
     let _mounted = Mounted::watch(storage.conf().graph_root.join("overlay"));
     let _writing = layout.writing()?;
     let gathered = gather(&means, &args.references, args.registry.creds.is_some()).with_context(context)?;
-    let (mut images, mut firsts) = (Vec::new(), BTreeMap::new());
+    // All of it before any is there, where nobody can verify it any more.
+    let blob = |digest: &str, _| attached::bundle(&layout, digest);
+    let mut firsts = BTreeMap::new();
     for member in &gathered.members {
         if !member.manifest.info.is_loadable() {
             let reason = format!("{} is no image that containers-storage takes", member.name);
             return Err(Error::Unavailable { reason, hint: None }).with_context(context);
         }
-        // Nobody can verify it in there any more.
-        let blob = |digest: &str, _| attached::bundle(&layout, digest);
         shell.recorded_refusal(verified(&layout, (member, &blob), None, &mut firsts)).with_context(context)?;
+    }
+    let mut images = Vec::new();
+    for member in &gathered.members {
         let (manifest, name) = (member.manifest.descriptor()?, member.name.in_storage());
         let holder = layout.holder(&manifest);
         let load = Load {

@@ -135,7 +135,7 @@ impl<'h> Stores<'h> {
                 found => found?,
             };
             // Without a name it is whatever its digest says; another repository's is not what was allowed.
-            if found.entry.name.is_none() && found.entry.was() != Some(wanted.reference.name()) {
+            if found.entry.name.is_none() && !found.entry.is_of(&wanted.reference) {
                 continue;
             }
             if let Some(policy) = &self.host.policy {

@@ -246,11 +246,7 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
 /// Holds an index that does not come into the store to what the policy asks of it, as the pull does that brings others.
 fn held_to_policy(means: &Means<'_>, reference: &Reference, seen: RemoteManifest) -> Result<Option<Verified>> {
     let (layout, against) = (means.layout, Against { given: None, policy: means.layout.policy() });
-    if against.rules(reference)?.is_empty() {
-        return Ok(None);
-    }
-    let manifest = seen.read(reference)?;
-    let verified = verify::seen((&means.remote.registry, Some(layout)), reference, &manifest, against)?;
+    let verified = verify::seen((&means.remote.registry, Some(layout)), reference, || Ok(seen), against)?;
     if means.pins {
         trusted::pin(layout, reference, verified.as_ref())?;
     }
@@ -287,8 +283,10 @@ impl Opened {
             None => self.pulled(means, reference),
         }?;
         // What was here, and what came with its index, nobody has held to anything yet.
-        let image = (fetched.found.entry.digest(), &fetched.found.info);
-        fetched.verified = trusted::check(means.layout, &fetched.reference, image, means.trust)?;
+        if fetched.verified.is_none() {
+            let image = (fetched.found.entry.digest(), &fetched.found.info);
+            fetched.verified = trusted::check(means.layout, &fetched.reference, image, means.trust)?;
+        }
         if means.pins {
             trusted::pin(means.layout, &fetched.reference, fetched.verified.as_ref())?;
         }
@@ -344,7 +342,8 @@ impl Opened {
         match &mut found {
             Ok(found) => match self.confirmed(means, own) {
                 Ok(warning) => {
-                    found.reference = installed_as(own)?;
+                    // By that name, of which nothing is asked.
+                    (found.reference, found.verified) = (installed_as(own)?, None);
                     found.warnings.extend(warning);
                 }
                 Err(why) => found.warnings.push(format!(
@@ -363,12 +362,14 @@ impl Opened {
         let _writing = layout.writing()?;
         layout.bring(&listed.descriptor)?;
         let manifest = Manifest::new(listed.descriptor.digest().as_ref(), layout.read_json(&listed.descriptor)?)?;
-        if listed.own.is_none() {
-            trusted::check(layout, name, (&manifest.digest, &manifest.info), means.trust)?;
-        }
+        let verified = match &listed.own {
+            None => trusted::check(layout, name, (&manifest.digest, &manifest.info), means.trust)?,
+            // What it is called is still to be seen.
+            Some(_) => None,
+        };
         let entry = pull::store_as(layout, name, &manifest, true)?;
         let found = store::read(layout, entry)?;
-        Ok(Fetched::here(found, name.clone()))
+        Ok(Fetched { verified, ..Fetched::here(found, name.clone()) })
     }
 
     /// Asks the registry that a member of an index comes from whether it does. Returns a warning where its tag has moved,
@@ -420,9 +421,9 @@ impl Opened {
 }
 
 fn fetched(layout: &Layout, pulled: Pulled, reference: Reference) -> Result<Fetched> {
-    let Pulled { entry, moved_from, warnings, fetched, .. } = pulled;
+    let Pulled { entry, moved_from, warnings, fetched, verified, .. } = pulled;
     let found = store::read(layout, entry)?;
-    Ok(Fetched { moved_from, warnings, fetched, ..Fetched::here(found, reference) })
+    Ok(Fetched { moved_from, warnings, fetched, verified, ..Fetched::here(found, reference) })
 }
 
 /// Returns what a receipt says: the tag, whose repository the upgrades come from, and not the digest, which the receipt has

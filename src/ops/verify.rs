@@ -8,7 +8,7 @@ use crate::receipt::Image;
 use crate::reference::Reference;
 use crate::store::attached;
 use crate::store::layout::Layout;
-use crate::store::registry::Registry;
+use crate::store::registry::{Registry, RemoteManifest};
 use crate::store::remote::{Remote, not_found};
 use crate::store::remote_attached;
 use crate::store::repository::Manifest;
@@ -30,27 +30,25 @@ pub fn on_registry(
     reference: &Reference,
     against: Against<'_>,
 ) -> Result<Option<Verified>> {
-    if against.rules(reference)?.is_empty() {
-        return Ok(None);
-    }
-    let found = registry.manifest(reference)?.ok_or_else(|| not_found(reference))?;
-    seen((registry, pins), reference, &found.read(reference)?, against)
+    let fetch = || registry.manifest(reference)?.ok_or_else(|| not_found(reference));
+    seen((registry, pins), reference, fetch, against)
 }
 
-/// The same for a manifest that was read there already.
+/// The same for a manifest that `fetch` returns, which is called where anything is asked of it.
 ///
 /// # Errors
-/// As [`on_registry`].
+/// As [`on_registry`]; those of `fetch`.
 pub fn seen(
     (registry, pins): (&Registry, Option<&Layout>),
     reference: &Reference,
-    manifest: &Manifest,
+    fetch: impl FnOnce() -> Result<RemoteManifest, Error>,
     against: Against<'_>,
 ) -> Result<Option<Verified>> {
     let rules = against.rules(reference)?;
     if rules.is_empty() {
         return Ok(None);
     }
+    let manifest = fetch()?.read(reference)?;
     let signatures = remote_attached::signatures(registry, reference, &manifest.digest)?;
     let attestations = || remote_attached::attestations(registry, reference, &manifest.digest);
     let image = (manifest.digest.as_str(), &manifest.info);

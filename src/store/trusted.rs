@@ -129,13 +129,25 @@ pub fn pin(layout: &Layout, reference: &Reference, verified: Option<&Verified>) 
 /// [`Error::NotVerified`] with both.
 pub fn held_to_pin(layout: &Layout, reference: &Reference, verified: &Verified, rules: &[Rule]) -> Result<()> {
     for (rule, signed) in pinning(rules, verified) {
-        let Some(pinned) = layout.signer(reference.name())? else { continue };
-        if !signed.contains(&pinned) {
-            let found = format!("it is signed by {}", verified.by().join(" and "));
-            return Err(not_as_pinned((&verified.reference, &verified.digest), (reference, &pinned), rule, found));
+        if let Some(pinned) = layout.signer(reference.name())? {
+            is_by(&pinned, (rule, signed), reference, verified)?;
         }
     }
     Ok(())
+}
+
+/// Refuses an image where `pinned` is not among those who have signed it as a rule wants.
+fn is_by(
+    pinned: &String,
+    (rule, signed): (&Rule, &[String]),
+    reference: &Reference,
+    verified: &Verified,
+) -> Result<()> {
+    if signed.contains(pinned) {
+        return Ok(());
+    }
+    let found = format!("it is signed by {}", verified.by().join(" and "));
+    Err(not_as_pinned((&verified.reference, &verified.digest), (reference, pinned), rule, found))
 }
 
 /// Holds an image to the signer that the first of several would pin its repository to: whoever takes them in together pins once all are
@@ -152,10 +164,7 @@ pub fn held_to_first(
     for (rule, signed) in pinning(rules, verified) {
         let Some(own) = signed.first() else { continue };
         let first = firsts.entry(names::repository(reference.name())).or_insert_with(|| own.clone());
-        if !signed.contains(first) {
-            let found = format!("it is signed by {}", verified.by().join(" and "));
-            return Err(not_as_pinned((&verified.reference, &verified.digest), (reference, first), rule, found));
-        }
+        is_by(first, (rule, signed), reference, verified)?;
     }
     Ok(())
 }

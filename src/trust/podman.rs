@@ -89,10 +89,13 @@ impl Proposal {
             return;
         }
         // A short name of Docker Hub may be an image or an organisation, and podman can be told one of them.
-        let is_short = |signed_as: &&String| is_on_registry(signed_as) && !is_in(&repository(signed_as), signed_as);
-        if let Some(signed_as) = scope.signed_as.as_ref().filter(is_short) {
+        if let Some(signed_as) = scope.signed_as.as_ref().filter(|name| is_on_registry(name)) {
             let long = repository(signed_as);
-            unsaid(format!("{prefix}: that an image is signed as {signed_as} itself, where signed-as is not {long}"));
+            if !is_in(&long, signed_as) {
+                unsaid(format!(
+                    "{prefix}: that an image is signed as {signed_as} itself, where signed-as is not {long}"
+                ));
+            }
         }
         let long = repository(prefix);
         let names = match long == *prefix || is_in(&long, prefix) {

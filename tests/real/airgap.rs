@@ -246,7 +246,16 @@ fn podman_reads_a_storage_of_its_own(world: &World) {
     publish(world);
     let agent = world.agent();
     let storage = path(world, "readonly");
-    let said = skillctl(world, &["save", "--storage", &storage, NAMES[0], NAMES[1]]).ok();
+    let save = ["save", "--storage", &storage, NAMES[0], NAMES[1]];
+    // None of them where one is not signed as the policy asks.
+    skillctl(world, &["key", "generate", &path(world, "other")]).ok();
+    skillctl(world, &["trust", "add", "acme/legal", "--key", &path(world, "other.pub")]).ok();
+    let refused = skillctl(world, &save);
+    assert!(refused.code == 1 && refused.stderr.contains("acme/legal:1.0.0"), "{refused}");
+    let option = format!("additionalimagestore={storage}");
+    assert_eq!(world.podman(["--storage-opt", &option, "image", "exists", "localhost/acme/hr:1.0.0"]).code, 1);
+    skillctl(world, &["trust", "remove", "acme/legal"]).ok();
+    let said = skillctl(world, &save).ok();
     assert!(said.contains(&format!("additionalimagestores = [\"{storage}\"]")), "{said}");
     // It can be moved as it is: nothing is mounted on it.
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");

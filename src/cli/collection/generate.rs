@@ -55,8 +55,7 @@ impl Common {
         with_places(shell, &self.registry, |places| {
             let own = opened.image.as_ref().map(|image| image.reference.clone());
             for member in &mut opened.collection.members {
-                let Origin::Image(image) = &mut member.from else { continue };
-                if !places.policy.rules(image)?.is_empty() {
+                if let Origin::Image(image) = &mut member.from {
                     let hosts: Vec<Reference> = own.iter().chain([&*image]).cloned().collect();
                     *image = held_to_policy(places, image, || self.registry.check_single(&hosts))?;
                 }
