@@ -17,6 +17,12 @@ fn sign(world: &World, reference: &str, key: &str) {
     run(world, &["sign", "--local", reference, "--key", &format!("{key}.key")]).ok();
 }
 
+/// Returns a collection of one skill.
+fn collection(image: &str) -> String {
+    let head = "apiVersion: skillimage.io/v1alpha1\nkind: SkillCollection\nmetadata: {name: set, version: 1.0.0}\n";
+    format!("{head}skills: [{{name: hr, image: '{image}'}}]\n")
+}
+
 /// All verbs that use an image of a store and need no other program.
 pub fn uses(reference: &str) -> Vec<Vec<&str>> {
     vec![
@@ -69,23 +75,46 @@ fn what_is_named_by_its_digest_is_in_the_scope_of_its_name() {
         );
     };
     for name in [digest.as_str(), &digest["sha256:".len()..]] {
-        world.write("set.yaml", format!(
-            "apiVersion: skillimage.io/v1alpha1\nkind: SkillCollection\nmetadata: {{name: set, version: 1.0.0}}\nskills: [{{name: hr, image: '{name}'}}]\n"
-        ));
+        world.write("set.yaml", collection(name));
         refused(&["collection", "install", "-f", "set.yaml", "-o", "out"]);
         refused(&["install", name, "-o", "out"]);
     }
     refused(&["save", "--storage", "stick", DRAFT]);
-    // Also where it has lost the name.
+    // Also where it has lost the name to another.
     run(&world, &["promote", DRAFT, "--to", "testing", "--load=never", "--local"]).fails(1);
     sign(&world, DRAFT, "acme");
     run(&world, &["promote", DRAFT, "--to", "testing", "--load=never", "--sign", "--key", "acme.key"]).ok();
     run(&world, &["trust", "remove", "--user", "acme"]).ok();
     trust(&world, &["acme", "--key", "other.pub"]);
+    world.write("hr/new.md", "new\n");
+    world.build("hr");
     for name in [digest.clone(), format!("acme/hr@{digest}")] {
         let ran = run(&world, &["install", &name, "-o", "out"]).fails(1);
         assert!(ran.stderr.contains("not by the key"), "{ran}");
     }
+    // By a digest in a repository it is held to what that is asked, whatever it was.
+    run(&world, &["trust", "remove", "--user", "acme"]).ok();
+    trust(&world, &["vault", "--key", "other.pub"]);
+    let vault = &format!("vault/hr@{digest}");
+    world.write("set.yaml", collection(vault));
+    for args in [
+        &["collection", "install", "-f", "set.yaml", "-o", "out"][..],
+        &["install", vault, "-o", "out"],
+        &["convert", vault, "other/copy:1.0.0", "--load=never"],
+        &["generate", "cdi", vault],
+    ] {
+        let ran = run(&world, args).fails(1);
+        assert!(ran.stderr.contains(&format!("{vault} is not verified")), "{args:?}: {ran}");
+    }
+    // What is installed by a digest alone says who has signed it, and comes from where it was.
+    let signed = run(&world, &["install", &digest, "-o", "out", "--key", "acme.pub"]).ok();
+    assert!(signed.stdout.contains("Verified: signed by "), "{signed}");
+    let receipt = fs::read(world.path("out/.skillimage/receipts/hr.json")).unwrap();
+    let receipt: Value = serde_json::from_slice(&receipt).unwrap();
+    assert_eq!(receipt["reference"], json!(format!("acme/hr@{digest}")));
+    world.write("set.yaml", collection(&digest));
+    let again = run(&world, &["collection", "install", "-f", "set.yaml", "-o", "out"]).ok();
+    assert!(again.stdout.ends_with("1 up to date\n"), "{again}");
 }
 
 #[test]
@@ -188,6 +217,23 @@ fn a_set_by_two_signers_of_a_pinned_repository_is_refused() {
     assert_eq!(there(&["list", "--format", "json"]).ok().json(), json!([]));
     assert!(!world.path("there/.signers.json").exists());
     there(&["load", "--load=never", "-i", "set", DRAFT]).ok();
+}
+
+#[test]
+fn a_set_is_held_to_whom_its_repository_is_pinned_to_and_not_to_its_first_signer() {
+    let world = world();
+    world.skill_version("hr", "1.1.0");
+    world.build("hr");
+    let newer = "acme/hr:1.1.0-draft";
+    for (reference, key) in [(DRAFT, "other"), (DRAFT, "acme"), (newer, "acme")] {
+        sign(&world, reference, key);
+    }
+    run(&world, &["save", "-o", "set", DRAFT, newer]).ok();
+    trust(&world, &["acme", "--key", "acme.pub", "--key", "other.pub", "--pin"]);
+    let load =
+        |wanted: &[&str]| run(&world, &[&["--store", "there", "load", "--load=never", "-i", "set"], wanted].concat());
+    load(&[newer]).ok();
+    load(&[]).ok();
 }
 
 #[test]

@@ -398,6 +398,16 @@ fn a_collection_takes_skills_from_git_and_may_be_in_git() {
     assert!(repo.world.path("out/legal/SKILL.md").exists() && !repo.world.path("out/hr/new.md").exists());
     let again = repo.run(&["collection", "install", "-f", "office.yaml", "-o", "out"]).ok();
     assert!(again.stdout.ends_with("Installed 0 skills, 2 up to date\n"), "{again}");
+    // What nobody has signed is not taken where it has to be, and what is not asked for is not looked at.
+    repo.world.write("empty", "");
+    repo.run(&["key", "generate", "acme", "--passphrase-file", "empty"]).ok();
+    repo.run(&["trust", "add", "--user", "acme/hr", "--key", "acme.pub"]).ok();
+    repo.world.write("legal.yaml", office(&format!("  - {{name: legal, source: '{url}'}}\n")));
+    repo.run(&["collection", "install", "-f", "legal.yaml", "-o", "legal"]).ok();
+    let refused = repo.run(&["collection", "install", "-f", "office.yaml", "-o", "signed"]).fails(1);
+    assert!(refused.stderr.contains("acme/hr:") && refused.stderr.contains("is not verified"), "{refused}");
+    assert!(repo.world.path("signed/legal").exists() && !repo.world.path("signed/hr").exists());
+    repo.run(&["trust", "remove", "--user", "acme/hr"]).ok();
     // One that fails keeps the other.
     repo.world
         .write("some.yaml", office(&format!("  - {{source: '{url}#v9'}}\n  - {{source: '{url}#v1:skills/hr'}}\n")));

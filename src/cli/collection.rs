@@ -127,7 +127,7 @@ impl<'a> Reach<'a> {
     }
 
     /// Checks that one password goes to one registry. That of an index may be all that there is to talk to.
-    fn check(&self, opened: &Opened) -> Result<()> {
+    fn check(&self, opened: &mut Opened) -> Result<()> {
         if self.registry.creds.is_some() && opened.ask_nobody_else() {
             return Ok(());
         }
@@ -161,13 +161,15 @@ impl<'a> Reach<'a> {
         shell.warnings(&gathered.warnings);
         let mut all = Vec::new();
         for Made { found, reference, origin } in built(shell, layout, &gathered, &unpack)? {
-            let verified = trusted::check(layout, &reference, (found.entry.digest(), &found.info), None);
-            shell.recorded_refusal(verified.map_err(Into::into))?;
             all.push(Fetched { git: Some(origin), ..Fetched::here(found, reference) });
         }
         let is_named = |fetched: &Fetched| name.is_some() && fetched.found.info.skill_name() == name;
         if all.iter().any(is_named) {
             all.retain(is_named);
+        }
+        for Fetched { found, reference, .. } in &all {
+            let verified = trusted::check(layout, reference, (found.entry.digest(), &found.info), None);
+            shell.recorded_refusal(verified.map_err(Into::into))?;
         }
         Ok(all)
     }
@@ -335,9 +337,9 @@ impl PullArgs {
         }
         shell.can_record()?;
         let reach = Reach::new(shell, &self.registry)?;
-        let opened = reach.open(&self.reference, When::Always, self.max_size).with_context(context)?;
+        let mut opened = reach.open(&self.reference, When::Always, self.max_size).with_context(context)?;
         let written = match &self.output {
-            Some(output) => self.write(&reach, &opened, output).with_context(context)?,
+            Some(output) => self.write(&reach, &mut opened, output).with_context(context)?,
             None => Vec::new(),
         };
         match self.format {
@@ -363,7 +365,7 @@ impl PullArgs {
     }
 
     /// Fetches every member before any is written.
-    fn write(&self, reach: &Reach<'_>, opened: &Opened, output: &Path) -> Result<Vec<PathBuf>> {
+    fn write(&self, reach: &Reach<'_>, opened: &mut Opened, output: &Path) -> Result<Vec<PathBuf>> {
         reach.check(opened)?;
         let label = |at: usize| opened.collection.members[at].label();
         let mut all = Vec::new();

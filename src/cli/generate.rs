@@ -243,8 +243,10 @@ impl ImagesetArgs {
             references.push(self.registry.resolve(shell, text).with_context(|| format!("Looking for {text}"))?);
         }
         self.registry.check_single(&references)?;
-        let (registry, pins) = (self.registry.registry(shell)?, shell.existing_store()?);
-        let images = pinned((&registry, pins.as_ref()), &shell.policy(), &references)?;
+        let (registry, policy) = (self.registry.registry(shell)?, shell.policy());
+        // Only those pins are looked for in the store.
+        let pins = if policy.is_empty() { None } else { shell.existing_store()? };
+        let images = pinned((&registry, pins.as_ref()), &policy, &references)?;
         match self.format {
             Format::Text => shell.print(imageset::imageset(&images))?,
             Format::Json => shell.print_json(&imageset::imageset_json(&images))?,

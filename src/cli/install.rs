@@ -245,10 +245,7 @@ pub fn fetch(
     let local = |reference: &Reference| reference.registry().is_none();
     let here = text.parse::<Reference>().map_or(true, |reference| local(&reference)).then(|| store::open(layout, text));
     if let Some(Ok(found)) = here {
-        let reference = match &found.entry.name {
-            Some(name) => name.parse::<Reference>()?.or_latest(),
-            None => text.parse::<Reference>()?,
-        };
+        let reference = trusted::called(&found, text)?;
         let verified = trusted::found(layout, &found, text, rule.trust).map_err(Into::into);
         if let Some(verified) = shell.recorded_verification(text, verified)? {
             shell.warnings(&verified.warnings);

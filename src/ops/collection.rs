@@ -71,8 +71,10 @@ pub struct Opened {
     pub image: Option<Image>,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// Registries that did not answer when they were asked about a member.
+    /// Registries that did not answer when they were asked about a member, and are not asked again what would only be good to know.
     silent: RefCell<BTreeSet<String>>,
+    /// Whether registries other than the collection's own are left alone.
+    alone: bool,
 }
 
 /// The image of a collection.
@@ -126,8 +128,11 @@ impl Opened {
     /// As [`Collection::parse`].
     pub fn file(bytes: &[u8], origin: &str) -> Result<Self, Error> {
         let collection = Collection::parse(bytes, origin)?;
-        let (origin, silent) = (origin.to_owned(), RefCell::default());
-        Ok(Self { collection, origin, image: None, warnings: Vec::new(), silent })
+        Ok(Self::new(collection, origin.to_owned(), None))
+    }
+
+    fn new(collection: Collection, origin: String, image: Option<Image>) -> Self {
+        Self { collection, origin, image, warnings: Vec::new(), silent: RefCell::default(), alone: false }
     }
 
     fn image(
@@ -138,8 +143,7 @@ impl Opened {
     ) -> Self {
         let (reference, digest) = (reference.clone(), digest.to_owned());
         let image = Image { reference, digest, form, fetched: false, verified: None, listed };
-        let (origin, silent) = (image.reference.to_string(), RefCell::default());
-        Self { collection, origin, image: Some(image), warnings: Vec::new(), silent }
+        Self::new(collection, image.reference.to_string(), Some(image))
     }
 
     /// Says who has signed it.
@@ -159,10 +163,7 @@ impl Opened {
 pub fn stored(layout: &Layout, text: &str, pins: bool) -> Result<Opened> {
     let found = store::open(layout, text)?;
     let verified = trusted::found(layout, &found, text, None)?;
-    let reference = match &found.entry.name {
-        Some(name) => name.parse::<Reference>()?.or_latest(),
-        None => text.parse()?,
-    };
+    let reference = trusted::called(&found, text)?;
     if pins {
         trusted::pin(layout, &reference, verified.as_ref())?;
     }
@@ -260,12 +261,24 @@ fn fault(error: &anyhow::Error) -> Option<Fault> {
 impl Opened {
     /// Leaves all registries alone but the collection's own, where that is enough: where the store has all members. Returns
     /// whether it is.
-    pub fn ask_nobody_else(&self) -> bool {
-        let Some(image) = self.image.as_ref().filter(|image| image.listed.1) else { return false };
-        let hosts = self.collection.members.iter().filter_map(|member| member.image()?.registry());
-        let others = hosts.filter(|host| Some(*host) != image.reference.registry()).map(str::to_owned);
-        self.silent.borrow_mut().extend(others);
-        true
+    pub fn ask_nobody_else(&mut self) -> bool {
+        self.alone = self.image.as_ref().is_some_and(|image| image.listed.1);
+        self.alone
+    }
+
+    /// Returns whether the registry of a member may not be asked for anything.
+    fn is_left_alone(&self, member: &Reference) -> bool {
+        let own = self.image.as_ref().and_then(|image| image.reference.registry());
+        self.alone && member.registry() != own
+    }
+
+    /// Returns whether the registry of a member is not asked for what would only be good to know.
+    fn is_silent(&self, member: &Reference) -> bool {
+        self.is_left_alone(member) || self.silent.borrow().contains(member.registry().unwrap_or_default())
+    }
+
+    fn did_not_answer(&self, member: &Reference) {
+        self.silent.borrow_mut().insert(member.registry().unwrap_or_default().to_owned());
     }
 
     /// Fetches the image of a member into the store.
@@ -299,19 +312,18 @@ impl Opened {
             let text = reference.to_string();
             let found = store::open(means.layout, &text)?;
             // A digest is no name, and has that of what it is of.
-            let named = trusted::asked(&found, &text, None);
-            let reference = named.unwrap_or_else(|_| reference.clone().or_latest());
+            let reference = trusted::asked(&found, &text, None).unwrap_or_else(|_| reference.clone().or_latest());
             return Ok(Fetched::here(found, reference));
         }
-        let is_silent = self.silent.borrow().contains(reference.registry().unwrap_or_default());
+        let is_left_alone = self.is_left_alone(reference);
         let when = match (reference.digest(), means.when) {
-            _ if is_silent => When::Never,
+            _ if is_left_alone => When::Never,
             // A digest never stands for anything else.
             (Some(_), When::Always | When::Newer) => When::Missing,
             (_, when) => when,
         };
         let pulled = pull::pull((means.layout, means.remote), reference, means.rule(when), means.copying);
-        let pulled = pulled.map_err(|e| match is_silent {
+        let pulled = pulled.map_err(|e| match is_left_alone {
             true => e.context(format!("{} is not asked", reference.registry().unwrap_or_default())),
             false => e,
         })?;
@@ -332,40 +344,46 @@ impl Opened {
         }
         let digest = listed.descriptor.digest().to_string();
         let here = image.reference.with_digest(&digest)?;
-        let mut found = match image.listed.1 {
-            true => Ok(self.kept(means, listed, &here)?),
-            false if listed.descriptor.size() == 0 => Err(Error::ImageNotFound(here.to_string()).into()),
-            false => pull::pull((means.layout, means.remote), &here, means.rule(When::Missing), means.copying)
-                .and_then(|pulled| fetched(means.layout, pulled, here.clone())),
+        let confirmed = || listed.own.as_ref().map(|own| (own, self.confirmed(means, own)));
+        let (mut found, confirmed) = if image.listed.1 {
+            let confirmed = confirmed();
+            // By the name that is confirmed, nothing is asked of it.
+            let is_confirmed = matches!(confirmed, Some((_, Ok(_))));
+            (self.kept(means, (listed, &here), is_confirmed)?, confirmed)
+        } else {
+            let pulled = match listed.descriptor.size() {
+                0 => Err(Error::ImageNotFound(here.to_string()).into()),
+                _ => pull::pull((means.layout, means.remote), &here, means.rule(When::Missing), means.copying),
+            };
+            match (pulled, &listed.own) {
+                (Err(_), Some(own)) => return self.pulled(means, own),
+                (pulled, _) => (fetched(means.layout, pulled?, here.clone())?, confirmed()),
+            }
         };
-        let Some(own) = &listed.own else { return found };
-        match &mut found {
-            Ok(found) => match self.confirmed(means, own) {
-                Ok(warning) => {
-                    // By that name, of which nothing is asked.
-                    (found.reference, found.verified) = (installed_as(own)?, None);
-                    found.warnings.extend(warning);
-                }
-                Err(why) => found.warnings.push(format!(
-                    "{}: {why}, so that it counts as {here}, and is not upgraded from there",
-                    member.label()
-                )),
-            },
-            Err(_) => return self.pulled(means, own),
+        match confirmed {
+            Some((own, Ok(warning))) => {
+                (found.reference, found.verified) = (installed_as(own)?, None);
+                found.warnings.extend(warning);
+            }
+            Some((_, Err(why))) => found.warnings.push(format!(
+                "{}: {why}, so that it counts as {here}, and is not upgraded from there",
+                member.label()
+            )),
+            None => {}
         }
-        found
+        Ok(found)
     }
 
-    /// Returns a member that came with its index, and gives it a name of its own by which it stays when the index goes.
-    fn kept(&self, means: &Means<'_>, listed: &Listed, name: &Reference) -> Result<Fetched> {
+    /// Returns a member that came with its index, and gives it a name of its own by which it stays when the index goes. It is held to
+    /// what is asked of that name, unless it is confirmed to have another.
+    fn kept(&self, means: &Means<'_>, (listed, name): (&Listed, &Reference), is_confirmed: bool) -> Result<Fetched> {
         let layout = means.layout;
         let _writing = layout.writing()?;
         layout.bring(&listed.descriptor)?;
         let manifest = Manifest::new(listed.descriptor.digest().as_ref(), layout.read_json(&listed.descriptor)?)?;
-        let verified = match &listed.own {
-            None => trusted::check(layout, name, (&manifest.digest, &manifest.info), means.trust)?,
-            // What it is called is still to be seen.
-            Some(_) => None,
+        let verified = match is_confirmed {
+            false => trusted::check(layout, name, (&manifest.digest, &manifest.info), means.trust)?,
+            true => None,
         };
         let entry = pull::store_as(layout, name, &manifest, true)?;
         let found = store::read(layout, entry)?;
@@ -376,7 +394,7 @@ impl Opened {
     /// and as an error why it is not known to.
     fn confirmed(&self, means: &Means<'_>, own: &Reference) -> Result<Option<String>, String> {
         let unknown = || format!("{own} cannot be looked at");
-        if means.when == When::Never || self.silent.borrow().contains(own.registry().unwrap_or_default()) {
+        if means.when == When::Never || self.is_silent(own) {
             return Err(unknown());
         }
         let warning = match self.moved(means, own) {
@@ -384,7 +402,7 @@ impl Opened {
             Ok(false) => None,
             Err(warning) => Some(warning),
         };
-        if self.silent.borrow().contains(own.registry().unwrap_or_default()) {
+        if self.is_silent(own) {
             return Err(unknown());
         }
         let digest = own.digest().and_then(|digest| own.with_digest(digest).ok());
@@ -392,7 +410,7 @@ impl Opened {
             Some(Ok(Some(_))) => Ok(warning),
             Some(Ok(None)) => Err(format!("{} does not have it", own.name())),
             _ => {
-                self.silent.borrow_mut().insert(own.registry().unwrap_or_default().to_owned());
+                self.did_not_answer(own);
                 Err(unknown())
             }
         }
@@ -402,9 +420,8 @@ impl Opened {
     /// names something else.
     fn moved(&self, means: &Means<'_>, reference: &Reference) -> Result<bool, String> {
         let (Some(tag), Some(digest)) = (reference.tag(), reference.digest()) else { return Ok(false) };
-        let host = reference.registry().unwrap_or_default();
         let Ok(tagged) = reference.with_tag(tag) else { return Ok(false) };
-        if self.silent.borrow().contains(host) {
+        if self.is_silent(reference) {
             return Ok(false);
         }
         match means.remote.registry.digest(&tagged) {
@@ -413,7 +430,7 @@ impl Opened {
             Ok(None) => Ok(false),
             // The image is here, and this would only be good to know.
             Err(_) => {
-                self.silent.borrow_mut().insert(host.to_owned());
+                self.did_not_answer(reference);
                 Ok(false)
             }
         }

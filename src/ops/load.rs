@@ -13,7 +13,7 @@ use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout, entry_name};
 use crate::store::repository::Manifest;
 use crate::store::set::{self, Member, Source};
-use crate::store::trusted::{held_to_first, held_to_pin, pin};
+use crate::store::trusted::{held_to_first, pin};
 use crate::store::{self, attached, index};
 use crate::trust::attestation::Attestations;
 use crate::trust::check::{Against, Verified, check};
@@ -143,8 +143,7 @@ pub fn verified(
         Ok(attestations)
     };
     let verified = check((&signatures, &attestations), &member.name, (digest, info), &rules)?.verified;
-    held_to_pin(layout, &member.name, &verified, &rules)?;
-    held_to_first(firsts, &member.name, &verified, &rules)?;
+    held_to_first((layout, firsts), &member.name, &verified, &rules)?;
     Ok(Some(verified))
 }
 

@@ -44,6 +44,17 @@ pub fn found(layout: &Layout, found: &Found, text: &str, given: Option<&Rule>) -
     check(layout, &reference, (found.entry.digest(), &found.info), given)
 }
 
+/// Returns what an image of the store that `text` named is called: its name, else what [`asked`] says, else that text.
+///
+/// # Errors
+/// If neither is a reference.
+pub fn called(found: &Found, text: &str) -> Result<Reference> {
+    match &found.entry.name {
+        Some(name) => Ok(name.parse::<Reference>()?.or_latest()),
+        None => asked(found, text, None).or_else(|_| text.parse()),
+    }
+}
+
 /// Returns what an image of the store that `text` named is verified for: what was asked for, and where that is a digest the name that it
 /// has, or the repository that it had one in.
 ///
@@ -55,6 +66,8 @@ pub fn asked(found: &Found, text: &str, identity: Option<&Reference>) -> Result<
     let own = named.or_else(was).transpose()?;
     match (text.parse::<Reference>(), own, identity) {
         (Ok(asked), Some(own), _) if asked.name() == own.name() => Ok(asked.or_latest()),
+        // By its digest, in a repository that it need not have been in.
+        (Ok(asked), _, _) if found.entry.name.is_none() && asked.digest().is_some() => Ok(asked),
         (_, Some(own), _) => Ok(own),
         (Ok(asked), None, _) if !is_digest(text) => Ok(asked),
         (_, None, Some(identity)) => Ok(identity.repository()),
@@ -150,17 +163,20 @@ fn is_by(
     Err(not_as_pinned((&verified.reference, &verified.digest), (reference, pinned), rule, found))
 }
 
-/// Holds an image to the signer that the first of several would pin its repository to: whoever takes them in together pins once all are
-/// there. `firsts` has those by repository.
+/// Holds an image to the signer that the first of several would pin its repository to, where it is pinned to nobody: whoever takes them in
+/// together pins once all are there. `firsts` has those by repository.
 ///
 /// # Errors
 /// As [`held_to_pin`].
 pub fn held_to_first(
-    firsts: &mut BTreeMap<String, String>,
+    (layout, firsts): (&Layout, &mut BTreeMap<String, String>),
     reference: &Reference,
     verified: &Verified,
     rules: &[Rule],
 ) -> Result<()> {
+    if layout.signer(reference.name())?.is_some() {
+        return held_to_pin(layout, reference, verified, rules);
+    }
     for (rule, signed) in pinning(rules, verified) {
         let Some(own) = signed.first() else { continue };
         let first = firsts.entry(names::repository(reference.name())).or_insert_with(|| own.clone());

@@ -21,6 +21,7 @@ matrix! { @roots
     a_policy_holds_for_a_collection_and_its_members,
     a_password_is_for_one_registry,
     what_is_missing_is_named_and_nothing_written,
+    a_registry_that_does_not_answer_for_one_member_has_the_others,
     fifty_skills_come_by_one_connection,
     volumes_are_made,
 }
@@ -352,6 +353,26 @@ fn a_policy_holds_for_a_collection_and_its_members(world: &World) {
     sign(set, "acme.key");
     install(set).ok();
 
+    // What only an index has is of its repository, also where the index has lost its name.
+    let mut index = hub.manifest("sets/office", "1.0.0");
+    for one in index["manifests"].as_array_mut().expect("members") {
+        let annotations = one["annotations"].as_object_mut().expect("annotations");
+        annotations.retain(|key, _| key == "io.agentskills.skill.name");
+    }
+    let bare = &put(hub, "sets/office", "bare", &index);
+    let old = hub.tag("sets/office", "bare").expect("a digest");
+    sign(bare, "acme.key");
+    index["annotations"]["org.example.revision"] = json!("2");
+    there.skillctl(["collection", "pull", bare]).ok();
+    put(hub, "sets/office", "bare", &index);
+    sign(bare, "acme.key");
+    there.skillctl(["collection", "pull", bare]).ok();
+    let by_digest = world.path("by-digest");
+    let to = by_digest.display().to_string();
+    there.skillctl(["collection", "install", &old, "-o", &to, "--key", &both[0]]).ok();
+    let member = index["manifests"][0]["digest"].as_str().expect("a digest");
+    assert_eq!(receipt(&by_digest, "hr")["reference"], json!(hub.name(&format!("sets/office@{member}"))));
+
     // One without a registry.
     there.skillctl(["tag", set, "office:1.0.0", "--load=never"]).ok();
     install("office:1.0.0").ok();
@@ -436,6 +457,19 @@ fn what_is_missing_is_named_and_nothing_written(world: &World) {
         error.contains("Installing legal of collection office: ") && error.contains("1 skill(s) failed"),
         "{error}"
     );
+}
+
+/// What would only be good to know of one is not what another needs.
+fn a_registry_that_does_not_answer_for_one_member_has_the_others(world: &World) {
+    let published = Published::new(world);
+    let gate = Gate::before(&published.hub);
+    let hr = gate.name(&format!("acme/hr:1.0.0@{}", published.digests[0]));
+    let file = office(world, &[("hr", hr.clone()), ("legal", gate.name("acme/legal:1.0.0"))]);
+    let there = Site::other(world, "there");
+    there.skillctl(["pull", &hr]).ok();
+    gate.on("*", "acme/hr/", ALWAYS, Fault::Status(403));
+    let done = there.skillctl(["collection", "install", "-f", &file, "-t", "claude"]).ok();
+    assert!(done.ends_with("Installed 2 skills"), "{done}");
 }
 
 /// One connection of ours for all, one skopeo, and not long.

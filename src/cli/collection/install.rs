@@ -97,7 +97,7 @@ impl InstallArgs {
             shell.can_record()?;
         }
         reach.pins = !self.dry_run;
-        let opened = match (&self.input.file, url, &self.input.reference) {
+        let mut opened = match (&self.input.file, url, &self.input.reference) {
             (Some(_), _, Some(_)) => return Err(refused("specify -f <file> or a reference, not both").into()),
             (Some(file), ..) => read(file)?,
             (None, Some(url), _) => reach.open_in_git(url, self.git_ref.as_deref())?,
@@ -111,7 +111,7 @@ impl InstallArgs {
             let hint = Some("skillctl trust add REGISTRY/NAME --signed-as OTHER is for all of them".into());
             return Err(Error::Unavailable { reason, hint }.into());
         }
-        reach.check(&opened)?;
+        reach.check(&mut opened)?;
         // Of a member what installs it pins its repository.
         reach.pins = false;
         self.install(&reach, &opened, &places)

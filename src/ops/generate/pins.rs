@@ -81,22 +81,29 @@ pub fn held_to_policy(
     }
     let reference = reference.clone().or_latest();
     let text = reference.to_string();
-    let here = |layout| in_store(layout, store::lookup(layout, &text)?, &text).map(|(_, digest, _)| digest);
-    let here = places.layout.map_or_else(|| Err(Error::ImageNotFound(text.clone()).into()), here);
-    let is_elsewhere =
-        |e: &anyhow::Error| matches!(e.downcast_ref::<Error>(), Some(Error::ImageNotFound(_) | Error::NotVerified(_)));
-    let digest = match here {
-        Err(e) if reference.registry().is_some() && is_elsewhere(&e) => {
-            may_ask()?;
-            let against = Against { given: None, policy: places.policy };
-            let verified = verify::on_registry((&(places.registry)()?, places.layout), &reference, against)?;
-            verified.map(|verified| verified.digest).or_else(|| reference.digest().map(str::to_owned))
-        }
-        here => Some(here.with_context(|| format!("Looking for {text}"))?),
+    let stored = |layout: &Layout| {
+        let found = store::open(layout, &text)?;
+        trusted::found(layout, &found, &text, None).map(|_| found.entry.digest().to_owned())
     };
-    match (reference.digest(), digest) {
-        (None, Some(digest)) => Ok(format!("{text}@{digest}").parse()?),
-        _ => Ok(reference),
+    let on_registry = || -> Result<String> {
+        may_ask()?;
+        let against = Against { given: None, policy: places.policy };
+        let verified = verify::on_registry((&(places.registry)()?, places.layout), &reference, against)?;
+        Ok(verified.with_context(|| format!("Nothing is asked of {text}"))?.digest)
+    };
+    let here = places.layout.map_or_else(|| Err(Error::ImageNotFound(text.clone())), stored);
+    let digest = match here {
+        Err(Error::ImageNotFound(_)) if reference.registry().is_some() => on_registry(),
+        // Its signatures may have come after it. Where nobody can say, it is what it is here.
+        Err(refused @ Error::NotVerified(_)) if reference.registry().is_some() => match on_registry() {
+            Err(e) if !matches!(e.downcast_ref(), Some(Error::NotVerified(_))) => Err(refused.into()),
+            there => there,
+        },
+        here => here.map_err(Into::into),
+    };
+    match (reference.digest(), digest.with_context(|| format!("Looking for {text}"))?) {
+        (None, digest) => Ok(format!("{text}@{digest}").parse()?),
+        (Some(_), _) => Ok(reference),
     }
 }
 
