@@ -142,6 +142,11 @@ pub enum Fault {
     Protocol,
 }
 
+/// Returns what kind of failure of a registry an error is of.
+pub fn fault_of(error: &anyhow::Error) -> Option<Fault> {
+    error.chain().find_map(|e| e.downcast_ref::<Error>()).and_then(Error::fault)
+}
+
 impl Error {
     /// Returns what the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {

@@ -118,6 +118,17 @@ fn what_is_named_by_its_digest_is_in_the_scope_of_its_name() {
 }
 
 #[test]
+fn what_is_not_verified_here_is_refused_where_its_registry_is_gone() {
+    let world = world();
+    let gone = "127.0.0.1:1/acme/hr:1.0.0-draft";
+    run(&world, &["tag", DRAFT, gone, "--load=never"]).ok();
+    trust(&world, &["127.0.0.1:1/acme", "--key", "acme.pub"]);
+    world.write("set.yaml", collection(gone));
+    let refused = run(&world, &["collection", "generate", "-f", "set.yaml"]).fails(1);
+    assert!(refused.stderr.contains(&format!("{gone} is not verified")), "{refused}");
+}
+
+#[test]
 fn programs_are_told_what_is_asked_and_what_there_is() {
     let world = world();
     let file = world.path("home/.config/skillctl/trust.toml");

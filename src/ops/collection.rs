@@ -13,7 +13,7 @@ use super::pull::{self, Pulled, Rule, When};
 use super::verify;
 use crate::card::Provenance;
 use crate::collection::{self, Collection, Form, Index, Listed, MAX_YAML, Member, Origin};
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, fault_of};
 use crate::image::Info;
 use crate::reference::Reference;
 use crate::store::layout::Layout;
@@ -236,7 +236,7 @@ pub fn open(means: &Means<'_>, reference: &Reference) -> Result<Opened> {
             Ok(opened)
         }
         // A registry that lost a member, or never had it, may have the others.
-        (Err(e), Some((mut apart, seen))) if fault(&e) == Some(Fault::NotFound) => {
+        (Err(e), Some((mut apart, seen))) if fault_of(&e) == Some(Fault::NotFound) => {
             apart.warnings.push(format!("{reference} is not kept in the store: {e:#}"));
             Ok(apart.verified(held_to_policy(means, reference, seen)?))
         }
@@ -252,10 +252,6 @@ fn held_to_policy(means: &Means<'_>, reference: &Reference, seen: RemoteManifest
         trusted::pin(layout, reference, verified.as_ref())?;
     }
     Ok(verified)
-}
-
-fn fault(error: &anyhow::Error) -> Option<Fault> {
-    error.chain().find_map(|e| e.downcast_ref::<Error>()).and_then(Error::fault)
 }
 
 impl Opened {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{immutable, verify};
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, fault_of};
 use crate::reference::Reference;
 use crate::store::layout::{Entry, Layout, REF_NAME};
 use crate::store::remote::Remote;
@@ -120,8 +120,7 @@ fn newer(
 
 /// Returns whether the store's image will do, as in podman: the registry did not give one, and nothing forbids that.
 fn may_be_ignored(error: &anyhow::Error) -> bool {
-    let fault = error.chain().find_map(|e| e.downcast_ref::<Error>()).and_then(Error::fault);
-    fault.is_some_and(|fault| !matches!(fault, Fault::Forbidden | Fault::Protocol))
+    fault_of(error).is_some_and(|fault| !matches!(fault, Fault::Forbidden | Fault::Protocol))
 }
 
 /// Returns the name that a pulled image gets: the digest's where there is one, since a tag may name something else.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::error::Error;
+use crate::error::{Error, Fault, fault_of};
 use crate::format::{Format, Shape};
 use crate::generate::{Skill, oci_version};
 use crate::image::Info;
@@ -95,10 +95,10 @@ pub fn held_to_policy(
     let digest = match here {
         Err(Error::ImageNotFound(_)) if reference.registry().is_some() => on_registry(),
         // Its signatures may have come after it. Where nobody can say, it is what it is here.
-        Err(refused @ Error::NotVerified(_)) if reference.registry().is_some() => match on_registry() {
-            Err(e) if !matches!(e.downcast_ref(), Some(Error::NotVerified(_))) => Err(refused.into()),
-            there => there,
-        },
+        Err(refused @ Error::NotVerified(_)) if reference.registry().is_some() => {
+            let is_silent = |e: &anyhow::Error| matches!(fault_of(e), Some(Fault::Unreachable | Fault::Server));
+            on_registry().map_err(|e| if is_silent(&e) { refused.into() } else { e })
+        }
         here => here.map_err(Into::into),
     };
     match (reference.digest(), digest.with_context(|| format!("Looking for {text}"))?) {
